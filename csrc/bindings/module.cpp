@@ -1,0 +1,82 @@
+// vectile._core: configuration, memory and threads here; each family binds itself.
+#include <pybind11/stl.h>
+
+#include "base/memory.h"
+#include "bindings/array.h"
+#include "dispatch/cpu.h"
+#include "dispatch/dispatch.h"
+
+namespace vectile {
+
+#define VECTILE_FAMILY(name) void bind_##name(py::module_&);
+#include "families.inc"
+#undef VECTILE_FAMILY
+
+namespace {
+
+// True when a signal handler (Ctrl-C) raised: the pool stops and the error reaches the caller.
+bool python_interrupted() {
+  const PyGILState_STATE gil = PyGILState_Ensure();
+  const bool raised = PyErr_CheckSignals() != 0;
+  PyGILState_Release(gil);
+  return raised;
+}
+
+void translate(std::exception_ptr p) {
+  try {
+    if (p) std::rethrow_exception(p);
+  } catch (const TypeError& e) {
+    py::set_error(PyExc_TypeError, e.what());
+  } catch (const Interrupted&) {
+    if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
+  }
+}
+
+py::dict config() {
+  py::dict d;
+  d["version"] = VECTILE_VERSION;
+  d["isa"] = active_tier();
+  d["supported_isas"] = py::cast(supported_tiers());
+  d["built_isas"] = py::cast(built_tiers());
+  d["cpu"] = cpu_name();
+  d["threads"] = num_threads();
+  d["threads_from"] = num_threads_source();
+#if defined(__clang__)
+  d["compiler"] = "clang " __clang_version__;
+#else
+  d["compiler"] = "g++ " __VERSION__;
+#endif
+  return d;
+}
+
+py::dict memory() {
+  const MemoryStats s = memory_stats();
+  py::dict d;
+  d["in_use"] = s.in_use;
+  d["peak_in_use"] = s.peak_in_use;
+  d["cached"] = s.cached;
+  d["limit"] = s.limit;
+  d["hits"] = s.hits;
+  d["misses"] = s.misses;
+  return d;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled kernels of vectile; use them through vectile.ops.";
+  py::register_local_exception_translator(&translate);
+  initialise_dispatch();
+  set_interrupt_hook(&python_interrupted);
+  m.def("config", &config);
+  m.def("memory_stats", &memory);
+  m.def("empty_cache", &empty_cache);
+  m.def("get_num_threads", &num_threads);
+  m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("set_isa", &set_tier, py::arg("name"));
+#define VECTILE_FAMILY(name) bind_##name(m);
+#include "families.inc"
+#undef VECTILE_FAMILY
+}
+
+}  // namespace vectile

@@ -1,0 +1,82 @@
+#include "dispatch/cpu.h"
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace vectile {
+
+#if defined(__x86_64__)
+namespace {
+
+struct Registers {
+  std::uint32_t a = 0, b = 0, c = 0, d = 0;
+};
+Registers cpuid(std::uint32_t leaf, std::uint32_t sub = 0) {
+  Registers r;
+  __get_cpuid_count(leaf, sub, &r.a, &r.b, &r.c, &r.d);
+  return r;
+}
+
+struct Features {
+  bool avx2 = false, avx512 = false, avx512_vnni = false;
+
+  Features() {
+    const auto bits = [](std::uint32_t word, auto... n) { return ((word >> n & 1u) & ...) != 0; };
+    const Registers one = cpuid(1), seven = cpuid(7), ext = cpuid(0x80000001u);
+    if (!bits(one.c, 27)) return;  // OSXSAVE: without it xgetbv faults
+    std::uint32_t xcr0, high;
+    asm volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
+    const bool ymm = (xcr0 & 0x06) == 0x06, zmm = (xcr0 & 0xe6) == 0xe6;
+    // x86-64-v3: SSE3 … SSE4.2, FMA, MOVBE, POPCNT, AVX, F16C; BMI1, AVX2, BMI2; LZCNT
+    avx2 = ymm && bits(one.c, 0, 9, 12, 13, 19, 20, 22, 23, 28, 29) && bits(seven.b, 3, 5, 8) &&
+           bits(ext.c, 5);
+    // x86-64-v4: F, DQ, CD, BW, VL
+    avx512 = avx2 && zmm && bits(seven.b, 16, 17, 28, 30, 31);
+    avx512_vnni = avx512 && bits(seven.c, 11);
+  }
+};
+
+}  // namespace
+
+bool cpu_supports(const char* tier) {
+  static const Features f;
+  const struct {
+    const char* name;
+    bool present;
+  } table[] = {{"scalar", true}, {"avx2", f.avx2}, {"avx512", f.avx512}, {"avx512_vnni", f.avx512_vnni}};
+  for (const auto& row : table)
+    if (std::strcmp(row.name, tier) == 0) return row.present;
+  return false;
+}
+
+const char* cpu_name() {
+  static char name[49] = {};
+  if (!name[0]) {
+    if (cpuid(0x80000000u).a < 0x80000004u) return "x86-64";
+    for (std::uint32_t i = 0; i < 3; ++i) {
+      const Registers r = cpuid(0x80000002u + i);
+      std::memcpy(name + 16 * i, &r, sizeof r);
+    }
+  }
+  return name;
+}
+
+#else
+
+bool cpu_supports(const char* tier) { return std::strcmp(tier, "scalar") == 0; }
+
+const char* cpu_name() {
+#if defined(__aarch64__)
+  return "aarch64";
+#else
+  return "unknown";
+#endif
+}
+
+#endif
+
+}  // namespace vectile

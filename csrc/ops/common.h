@@ -1,0 +1,89 @@
+// What every op shares: owned arrays, contiguous inputs, checked outputs, axes, chunking.
+#pragma once
+
+#include <initializer_list>
+#include <utility>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/parallel.h"
+#include "base/types.h"
+#include "dispatch/dispatch.h"
+
+namespace vectile {
+
+// A view that may own its memory (a block of base/memory).
+struct Array : TensorView {
+  Array() = default;
+  explicit Array(const TensorView& borrowed) : TensorView(borrowed) {}
+  Array(Array&& o) noexcept : TensorView(o), owner_(std::exchange(o.owner_, nullptr)) {}
+  Array& operator=(Array&& o) noexcept {
+    static_cast<TensorView&>(*this) = o;
+    std::swap(owner_, o.owner_);
+    return *this;
+  }
+  ~Array() {
+    if (owner_) deallocate(owner_);
+  }
+  bool owns() const { return owner_ != nullptr; }
+  void* release() { return std::exchange(owner_, nullptr); }  // the caller deallocates
+
+  static Array empty(DType dtype, const Shape& shape);
+  static Array zeros(DType dtype, const Shape& shape);
+  static Array full(DType dtype, const Shape& shape, double value);  // f32 or f64
+
+ private:
+  void* owner_ = nullptr;
+};
+
+// y[i] = x[i] elementwise; same shape and dtype, any strides.
+void copy_strided(const TensorView& x, const TensorView& y);
+
+// `x` itself when it is row-major, else a packed copy.
+Array contiguous(const TensorView& x);
+
+// `x` with its axes in the given order, or with `axis` moved last; no data moves.
+TensorView permuted(const TensorView& x, const int* order);
+TensorView axis_last(const TensorView& x, int axis);
+
+bool overlaps(const TensorView& a, const TensorView& b);
+
+// The place an op writes its row-major result: new memory, the caller's `out` when it can be written
+// directly, or a temporary that finish() copies into `out` (strided, or sharing memory with an input
+// in any way but exactly elementwise).
+class Output {
+ public:
+  Output(const char* op, DType dtype, const Shape& shape, const TensorView* out = nullptr,
+         std::initializer_list<const TensorView*> inputs = {});
+  const TensorView& view() const { return array_; }
+  template <class T>
+  T* data() const {
+    return array_.as<T>();
+  }
+  Array finish();  // owning, or a view of `out`
+
+ private:
+  Array array_;
+  const TensorView* out_ = nullptr;
+};
+
+// Validation. Each throws `op: argument property: expected X, got Y`.
+void check_float(const char* op, const char* argument, const TensorView& x);  // float32 or float64
+void check_same_dtype(const char* op, const char* argument, const TensorView& x,
+                      const TensorView& reference);
+void check_shape(const char* op, const char* argument, const TensorView& x, const Shape& expected);
+int check_axis(const char* op, i64 axis, int ndim);  // into [0, ndim)
+
+// Runs f(T{}) with T = float or double.
+template <class F>
+decltype(auto) dispatch_float(DType dtype, F&& f) {
+  return dtype == DType::f32 ? f(float{}) : f(double{});
+}
+
+// Elements of work below which a chunk is not worth handing to another thread.
+constexpr i64 kGrain = 1 << 15;
+
+// Rows per chunk so that a chunk holds about kGrain elements.
+inline i64 rows_grain(i64 n) { return n < kGrain ? kGrain / (n < 1 ? 1 : n) : 1; }
+
+}  // namespace vectile

@@ -1,0 +1,80 @@
+#include "ops/softmax.h"
+
+namespace vectile::ops {
+namespace {
+
+// Runs fn(first_row, rows) over chunks of whole rows of length n.
+template <class F>
+void over_rows(const Shape& shape, F&& fn) {
+  const i64 n = shape.back(), elements = shape.elements();
+  if (elements == 0) return;
+  parallel_ranges(elements / n, rows_grain(n), [&](i64 begin, i64 end) { fn(begin, end - begin); });
+}
+
+Array forward(const char* op, auto member, const TensorView& x, i64 axis, const TensorView* out) {
+  check_float(op, "x", x);
+  check(x.ndim() > 0, op, "x", "ndim", "at least 1", 0);
+  const int a = check_axis(op, axis, x.ndim());
+  return dispatch_float(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    const auto kernel = kernels_of<T>().*member(t);
+    const auto run = [&](const TensorView& in, T* y) {
+      const i64 n = in.shape.back();
+      over_rows(in.shape, [&](i64 r, i64 rows) { kernel(in.as<T>() + r * n, y + r * n, rows, n); });
+    };
+    if (a == x.ndim() - 1) {
+      const Array in = contiguous(x);
+      Output y(op, x.dtype, x.shape, out, {&x});
+      run(in, y.data<T>());
+      return y.finish();
+    }
+    const Array in = contiguous(axis_last(x, a));
+    const Array rows = Array::empty(x.dtype, in.shape);
+    run(in, rows.as<T>());
+    Output y(op, x.dtype, x.shape, out, {&x});
+    copy_strided(rows, axis_last(y.view(), a));
+    return y.finish();
+  });
+}
+
+Array backward(const char* op, auto member, const TensorView& grad, const TensorView& y, i64 axis) {
+  check_float(op, "y", y);
+  check_same_dtype(op, "grad", grad, y);
+  check_shape(op, "grad", grad, y.shape);
+  check(y.ndim() > 0, op, "y", "ndim", "at least 1", 0);
+  const int a = check_axis(op, axis, y.ndim());
+  return dispatch_float(y.dtype, [&](auto t) {
+    using T = decltype(t);
+    const auto kernel = kernels_of<T>().*member(t);
+    const Array g = contiguous(axis_last(grad, a)), v = contiguous(axis_last(y, a));
+    Array dx = Array::empty(y.dtype, v.shape);
+    const i64 n = v.shape.back();
+    over_rows(v.shape, [&](i64 r, i64 rows) {
+      kernel(g.as<T>() + r * n, v.as<T>() + r * n, dx.as<T>() + r * n, rows, n);
+    });
+    if (a == y.ndim() - 1) return dx;
+    Array result = Array::empty(y.dtype, y.shape);
+    copy_strided(dx, axis_last(result, a));
+    return result;
+  });
+}
+
+// A member of FloatKernels<T>, chosen by the type of its argument.
+#define MEMBER(name) [](auto t) { return &FloatKernels<decltype(t)>::name; }
+
+}  // namespace
+
+Array softmax(const TensorView& x, i64 axis, const TensorView* out) {
+  return forward("softmax", MEMBER(softmax), x, axis, out);
+}
+Array log_softmax(const TensorView& x, i64 axis, const TensorView* out) {
+  return forward("log_softmax", MEMBER(log_softmax), x, axis, out);
+}
+Array softmax_backward(const TensorView& grad, const TensorView& y, i64 axis) {
+  return backward("softmax_backward", MEMBER(softmax_backward), grad, y, axis);
+}
+Array log_softmax_backward(const TensorView& grad, const TensorView& y, i64 axis) {
+  return backward("log_softmax_backward", MEMBER(log_softmax_backward), grad, y, axis);
+}
+
+}  // namespace vectile::ops

@@ -1,0 +1,9 @@
+"""Kernels over NumPy arrays: arrays in, arrays out; one module per family.
+
+Floating-point arguments of one call share a dtype, float32 or float64. Every function checks its
+arguments and raises ``op: argument property: expected X, got Y``: ValueError for shapes and values,
+TypeError for dtypes, IndexError for indices. Results own 64-byte aligned memory and are bitwise the
+same for any number of threads.
+"""
+
+from vectile.ops.softmax import *  # noqa: F403

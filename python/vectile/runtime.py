@@ -1,0 +1,59 @@
+"""What this build and machine offer: tier, threads, memory, versions."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+
+from vectile import _core
+
+
+def config() -> dict[str, Any]:
+    """Return the configuration as a dictionary that is ready for JSON.
+
+    Keys: ``version``, ``isa`` (the tier in use), ``supported_isas``, ``built_isas``, ``cpu``,
+    ``threads``, ``threads_from``, ``compiler``, ``python``, ``numpy``, ``platform``.
+    """
+    return {
+        **_core.config(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def show_config() -> None:
+    """Print :func:`config`, one setting a line."""
+    for key, value in config().items():
+        print(f"{key:15} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def get_num_threads() -> int:
+    """Return how many threads a kernel may use."""
+    return _core.get_num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Let kernels use up to ``n`` threads (1 to 4096); results do not depend on it.
+
+    Raises:
+        ValueError: ``n`` is out of range.
+    """
+    _core.set_num_threads(n)
+
+
+def memory_stats() -> dict[str, int]:
+    """Return the allocator's counters.
+
+    ``in_use``, ``peak_in_use``, ``cached`` and ``limit`` are bytes; ``hits`` and ``misses`` count
+    allocations served from the cache and from the system.
+    """
+    return _core.memory_stats()
+
+
+def empty_cache() -> None:
+    """Give memory that is kept for reuse back to the system."""
+    _core.empty_cache()

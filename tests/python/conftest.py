@@ -1,0 +1,54 @@
+"""Fixtures shared by every test: the tier in use, the thread count, a seeded generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import vectile
+from vectile import _core
+
+DEFAULT_ISA: str = vectile.config()["isa"]
+THREADS = (1, 2, 5)
+
+
+@pytest.fixture(params=vectile.config()["supported_isas"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test once on every tier of this CPU."""
+    _core.set_isa(request.param)
+    yield request.param
+    _core.set_isa(DEFAULT_ISA)
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["f32", "f64"])
+def dtype(request: pytest.FixtureRequest) -> type:
+    """Run the test once per floating-point dtype."""
+    return request.param
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A fresh generator with a fixed seed."""
+    return np.random.default_rng(1234)
+
+
+@pytest.fixture
+def same_for_any_thread_count():
+    """Call f() with 1, 2 and 5 threads and require bitwise equal arrays; return the first result."""
+    before = vectile.get_num_threads()
+
+    def check(f):
+        results = []
+        for n in THREADS:
+            vectile.set_num_threads(n)
+            r = f()
+            results.append(r if isinstance(r, tuple) else (r,))
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        return results[0] if len(results[0]) > 1 else results[0][0]
+
+    yield check
+    vectile.set_num_threads(before)
