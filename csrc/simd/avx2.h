@@ -11,7 +11,9 @@ struct Mask8 {
   __m256 bits;  // all ones or all zeros per lane
   VECTILE_INLINE bool any() const { return _mm256_movemask_ps(bits) != 0; }
   VECTILE_INLINE bool all() const { return _mm256_movemask_ps(bits) == 0xff; }
-  friend VECTILE_INLINE Mask8 operator&(Mask8 a, Mask8 b) { return {_mm256_and_ps(a.bits, b.bits)}; }
+  friend VECTILE_INLINE Mask8 operator&(Mask8 a, Mask8 b) {
+    return {_mm256_and_ps(a.bits, b.bits)};
+  }
   friend VECTILE_INLINE Mask8 operator|(Mask8 a, Mask8 b) { return {_mm256_or_ps(a.bits, b.bits)}; }
   friend VECTILE_INLINE Mask8 operator!(Mask8 a) {
     return {_mm256_xor_ps(a.bits, _mm256_castsi256_ps(_mm256_set1_epi32(-1)))};
@@ -43,7 +45,9 @@ struct Vec<float> {
   static VECTILE_INLINE Vec load(const uint8_t* p, int n = lanes) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_bytes(p, n)));
   }
-  static VECTILE_INLINE Vec load(const int32_t* p) { return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i*)p)); }
+  static VECTILE_INLINE Vec load(const int32_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i*)p));
+  }
   static VECTILE_INLINE Vec load(const int32_t* p, int n) {
     return _mm256_cvtepi32_ps(_mm256_maskload_epi32(p, bits(n)));
   }
@@ -59,7 +63,9 @@ struct Vec<float> {
     const __m128i words = pack_words(to_int(0.f, 255.f));
     store_bytes(p, _mm_packus_epi16(words, words), n);
   }
-  VECTILE_INLINE void store(int32_t* p) const { _mm256_storeu_si256((__m256i*)p, to_int(-2147483648.f, 2147483520.f)); }
+  VECTILE_INLINE void store(int32_t* p) const {
+    _mm256_storeu_si256((__m256i*)p, to_int(-2147483648.f, 2147483520.f));
+  }
   VECTILE_INLINE void store(int32_t* p, int n) const {
     _mm256_maskstore_epi32(p, bits(n), to_int(-2147483648.f, 2147483520.f));
   }
@@ -73,15 +79,29 @@ struct Vec<float> {
   VECTILE_INLINE Vec& operator-=(Vec b) { return *this = *this - b; }
   VECTILE_INLINE Vec& operator*=(Vec b) { return *this = *this * b; }
   VECTILE_INLINE Vec& operator/=(Vec b) { return *this = *this / b; }
-  friend VECTILE_INLINE Mask operator<(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
-  friend VECTILE_INLINE Mask operator<=(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
-  friend VECTILE_INLINE Mask operator>(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
-  friend VECTILE_INLINE Mask operator>=(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
-  friend VECTILE_INLINE Mask operator==(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
-  friend VECTILE_INLINE Mask operator!=(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ)}; }
+  friend VECTILE_INLINE Mask operator<(Vec a, Vec b) {
+    return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator<=(Vec a, Vec b) {
+    return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator>(Vec a, Vec b) {
+    return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator>=(Vec a, Vec b) {
+    return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator==(Vec a, Vec b) {
+    return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator!=(Vec a, Vec b) {
+    return {_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ)};
+  }
 
   friend VECTILE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
-  friend VECTILE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a.v, b.v, c.v); }  // c - a * b
+  friend VECTILE_INLINE Vec fnma(Vec a, Vec b, Vec c) {
+    return _mm256_fnmadd_ps(a.v, b.v, c.v);
+  }  // c - a * b
   friend VECTILE_INLINE Vec sqrt(Vec a) { return _mm256_sqrt_ps(a.v); }
   friend VECTILE_INLINE Vec abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.f), a.v); }
   friend VECTILE_INLINE Vec copysign(Vec magnitude, Vec sign) {
@@ -91,17 +111,26 @@ struct Vec<float> {
   friend VECTILE_INLINE Vec round(Vec a) {
     return _mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  friend VECTILE_INLINE Vec floor(Vec a) { return _mm256_round_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-  // NaN from either side propagates (VMINPS alone returns b when either is NaN); of two zeros the second is returned.
+  friend VECTILE_INLINE Vec floor(Vec a) {
+    return _mm256_round_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  }
+  // NaN from either side propagates (VMINPS alone returns b when either is NaN); of two zeros the
+  // second is returned.
   friend VECTILE_INLINE Vec min(Vec a, Vec b) {
     return _mm256_blendv_ps(_mm256_min_ps(a.v, b.v), a.v, is_nan(a).bits);
   }
   friend VECTILE_INLINE Vec max(Vec a, Vec b) {
     return _mm256_blendv_ps(_mm256_max_ps(a.v, b.v), a.v, is_nan(a).bits);
   }
+  // max(a, b) for a number b; NaN in a propagates. One instruction.
+  friend VECTILE_INLINE Vec max_number(Vec a, Vec b) { return _mm256_max_ps(b.v, a.v); }
   // min(max(v, lo), hi) for lo <= hi; NaN in v propagates.
-  friend VECTILE_INLINE Vec clamp(Vec a, Vec lo, Vec hi) { return _mm256_max_ps(lo.v, _mm256_min_ps(hi.v, a.v)); }
-  friend VECTILE_INLINE Vec select(Mask m, Vec a, Vec b) { return _mm256_blendv_ps(b.v, a.v, m.bits); }
+  friend VECTILE_INLINE Vec clamp(Vec a, Vec lo, Vec hi) {
+    return _mm256_max_ps(lo.v, _mm256_min_ps(hi.v, a.v));
+  }
+  friend VECTILE_INLINE Vec select(Mask m, Vec a, Vec b) {
+    return _mm256_blendv_ps(b.v, a.v, m.bits);
+  }
   friend VECTILE_INLINE Mask is_nan(Vec a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
 
   friend VECTILE_INLINE float reduce_add(Vec a) {
@@ -116,18 +145,22 @@ struct Vec<float> {
     return is_nan(a).any() ? __builtin_nanf("") : m;
   }
 
-  // v * 2^n for integral n, |n| <= 252, rounded once when v is in [2^-64, 2^64]; correct into subnormals and infinity.
+  // v * 2^n for integral n, |n| <= 252, rounded once when v is in [2^-64, 2^64]; correct into
+  // subnormals and infinity.
   friend VECTILE_INLINE Vec ldexp(Vec a, Vec n) {
     const __m256i whole = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(whole, 1);
     return a * power_of_two(half) * power_of_two(_mm256_sub_epi32(whole, half));
   }
   // v * 2^n for integral n in [-126, 127].
-  friend VECTILE_INLINE Vec ldexp_normal(Vec a, Vec n) { return a * power_of_two(_mm256_cvtps_epi32(n.v)); }
+  friend VECTILE_INLINE Vec ldexp_normal(Vec a, Vec n) {
+    return a * power_of_two(_mm256_cvtps_epi32(n.v));
+  }
   // For finite a > 0 (subnormals too): a = m * 2^e with m in [0.75, 1.5).
   friend VECTILE_INLINE void split_exponent(Vec a, Vec& m, Vec& e) {
     const Mask tiny = a < Vec(0x1p-126f);
     const __m256i bits = _mm256_castps_si256(select(tiny, a * Vec(0x1p23f), a).v);
-    const __m256i exponent = _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(0x3f400000)), 23);
+    const __m256i exponent =
+        _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(0x3f400000)), 23);
     m = _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(exponent, 23)));
     e = Vec(_mm256_cvtepi32_ps(exponent)) - Vec(_mm256_and_ps(tiny.bits, _mm256_set1_ps(23.f)));
   }
@@ -146,7 +179,8 @@ struct Vec<float> {
     std::memcpy(p, &bytes, size_t(n));
   }
   VECTILE_INLINE __m256i to_int(float lo, float hi) const {
-    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(lo)), _mm256_set1_ps(hi)));
+    return _mm256_cvtps_epi32(
+        _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(lo)), _mm256_set1_ps(hi)));
   }
   static VECTILE_INLINE __m128i pack_words(__m256i x) {
     return _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));

@@ -19,8 +19,12 @@ struct Mask16 {
   __mmask16 bits;
   VECTILE_INLINE bool any() const { return bits != 0; }
   VECTILE_INLINE bool all() const { return bits == 0xffff; }
-  friend VECTILE_INLINE Mask16 operator&(Mask16 a, Mask16 b) { return {_kand_mask16(a.bits, b.bits)}; }
-  friend VECTILE_INLINE Mask16 operator|(Mask16 a, Mask16 b) { return {_kor_mask16(a.bits, b.bits)}; }
+  friend VECTILE_INLINE Mask16 operator&(Mask16 a, Mask16 b) {
+    return {_kand_mask16(a.bits, b.bits)};
+  }
+  friend VECTILE_INLINE Mask16 operator|(Mask16 a, Mask16 b) {
+    return {_kor_mask16(a.bits, b.bits)};
+  }
   friend VECTILE_INLINE Mask16 operator!(Mask16 a) { return {_knot_mask16(a.bits)}; }
 };
 
@@ -40,12 +44,24 @@ struct Vec<float> {
   static VECTILE_INLINE Mask first(int n) { return {bits(n)}; }
 
   static VECTILE_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
-  static VECTILE_INLINE Vec load(const float* p, int n) { return _mm512_maskz_loadu_ps(bits(n), p); }
-  static VECTILE_INLINE Vec load(const int8_t* p) { return from_s8(_mm_loadu_si128((const __m128i*)p)); }
-  static VECTILE_INLINE Vec load(const uint8_t* p) { return from_u8(_mm_loadu_si128((const __m128i*)p)); }
-  static VECTILE_INLINE Vec load(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
-  static VECTILE_INLINE Vec load(const int8_t* p, int n) { return from_s8(_mm_maskz_loadu_epi8(bits(n), p)); }
-  static VECTILE_INLINE Vec load(const uint8_t* p, int n) { return from_u8(_mm_maskz_loadu_epi8(bits(n), p)); }
+  static VECTILE_INLINE Vec load(const float* p, int n) {
+    return _mm512_maskz_loadu_ps(bits(n), p);
+  }
+  static VECTILE_INLINE Vec load(const int8_t* p) {
+    return from_s8(_mm_loadu_si128((const __m128i*)p));
+  }
+  static VECTILE_INLINE Vec load(const uint8_t* p) {
+    return from_u8(_mm_loadu_si128((const __m128i*)p));
+  }
+  static VECTILE_INLINE Vec load(const int32_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
+  }
+  static VECTILE_INLINE Vec load(const int8_t* p, int n) {
+    return from_s8(_mm_maskz_loadu_epi8(bits(n), p));
+  }
+  static VECTILE_INLINE Vec load(const uint8_t* p, int n) {
+    return from_u8(_mm_maskz_loadu_epi8(bits(n), p));
+  }
   static VECTILE_INLINE Vec load(const int32_t* p, int n) {
     return _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(bits(n), p));
   }
@@ -65,7 +81,9 @@ struct Vec<float> {
   VECTILE_INLINE void store(uint8_t* p, int n) const {
     _mm_mask_storeu_epi8(p, bits(n), _mm512_cvtusepi32_epi8(to_int(0.f, 255.f)));
   }
-  VECTILE_INLINE void store(int32_t* p) const { _mm512_storeu_si512(p, to_int(-2147483648.f, 2147483520.f)); }
+  VECTILE_INLINE void store(int32_t* p) const {
+    _mm512_storeu_si512(p, to_int(-2147483648.f, 2147483520.f));
+  }
   VECTILE_INLINE void store(int32_t* p, int n) const {
     _mm512_mask_storeu_epi32(p, bits(n), to_int(-2147483648.f, 2147483520.f));
   }
@@ -79,15 +97,29 @@ struct Vec<float> {
   VECTILE_INLINE Vec& operator-=(Vec b) { return *this = *this - b; }
   VECTILE_INLINE Vec& operator*=(Vec b) { return *this = *this * b; }
   VECTILE_INLINE Vec& operator/=(Vec b) { return *this = *this / b; }
-  friend VECTILE_INLINE Mask operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
-  friend VECTILE_INLINE Mask operator<=(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
-  friend VECTILE_INLINE Mask operator>(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
-  friend VECTILE_INLINE Mask operator>=(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
-  friend VECTILE_INLINE Mask operator==(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
-  friend VECTILE_INLINE Mask operator!=(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ)}; }
+  friend VECTILE_INLINE Mask operator<(Vec a, Vec b) {
+    return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator<=(Vec a, Vec b) {
+    return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator>(Vec a, Vec b) {
+    return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator>=(Vec a, Vec b) {
+    return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator==(Vec a, Vec b) {
+    return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)};
+  }
+  friend VECTILE_INLINE Mask operator!=(Vec a, Vec b) {
+    return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ)};
+  }
 
   friend VECTILE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
-  friend VECTILE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }  // c - a * b
+  friend VECTILE_INLINE Vec fnma(Vec a, Vec b, Vec c) {
+    return _mm512_fnmadd_ps(a.v, b.v, c.v);
+  }  // c - a * b
   friend VECTILE_INLINE Vec sqrt(Vec a) { return _mm512_sqrt_ps(a.v); }
   friend VECTILE_INLINE Vec abs(Vec a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.f), a.v); }
   friend VECTILE_INLINE Vec copysign(Vec magnitude, Vec sign) {
@@ -100,18 +132,23 @@ struct Vec<float> {
   friend VECTILE_INLINE Vec floor(Vec a) {
     return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   }
-  // NaN from either side propagates (VMINPS alone returns b when either is NaN); of two zeros the second is returned.
+  // NaN from either side propagates (VMINPS alone returns b when either is NaN); of two zeros the
+  // second is returned.
   friend VECTILE_INLINE Vec min(Vec a, Vec b) {
     return _mm512_mask_min_ps(a.v, _mm512_cmp_ps_mask(a.v, a.v, _CMP_ORD_Q), a.v, b.v);
   }
   friend VECTILE_INLINE Vec max(Vec a, Vec b) {
     return _mm512_mask_max_ps(a.v, _mm512_cmp_ps_mask(a.v, a.v, _CMP_ORD_Q), a.v, b.v);
   }
+  // max(a, b) for a number b; NaN in a propagates. One instruction.
+  friend VECTILE_INLINE Vec max_number(Vec a, Vec b) { return _mm512_max_ps(b.v, a.v); }
   // min(max(v, lo), hi) for lo <= hi; NaN in v propagates.
   friend VECTILE_INLINE Vec clamp(Vec a, Vec lo, Vec hi) {
     return _mm512_max_ps(lo.v, _mm512_min_ps(hi.v, a.v));
   }
-  friend VECTILE_INLINE Vec select(Mask m, Vec a, Vec b) { return _mm512_mask_blend_ps(m.bits, b.v, a.v); }
+  friend VECTILE_INLINE Vec select(Mask m, Vec a, Vec b) {
+    return _mm512_mask_blend_ps(m.bits, b.v, a.v);
+  }
   friend VECTILE_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
 
   friend VECTILE_INLINE float reduce_add(Vec a) {
@@ -138,10 +175,15 @@ struct Vec<float> {
   }
 
  private:
-  static VECTILE_INLINE Vec from_s8(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x)); }
-  static VECTILE_INLINE Vec from_u8(__m128i x) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(x)); }
+  static VECTILE_INLINE Vec from_s8(__m128i x) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x));
+  }
+  static VECTILE_INLINE Vec from_u8(__m128i x) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(x));
+  }
   VECTILE_INLINE __m512i to_int(float lo, float hi) const {
-    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi)));
+    return _mm512_cvtps_epi32(
+        _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi)));
   }
   // Folds lane i with i + 8, then i + 4, i + 2, i + 1.
   template <class Op>

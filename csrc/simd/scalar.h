@@ -93,8 +93,8 @@ struct Vec {
   friend VECTILE_INLINE Mask operator==(Vec a, Vec b) { return {a.v == b.v}; }
   friend VECTILE_INLINE Mask operator!=(Vec a, Vec b) { return {a.v != b.v}; }
 
-  // a * b + c with one rounding. Without an FMA unit, float goes through double, where the product is exact, and double
-  // rounds twice: libm's software fma would cost a hundred times more.
+  // a * b + c with one rounding. Without an FMA unit, float goes through double, where the product
+  // is exact, and double rounds twice: libm's software fma would cost a hundred times more.
   friend VECTILE_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
     if constexpr (sizeof(T) == 4) return __builtin_fmaf(a.v, b.v, c.v);
@@ -108,11 +108,15 @@ struct Vec {
     if constexpr (sizeof(T) == 4) return __builtin_sqrtf(a.v);
     return T(__builtin_sqrt(a.v));
   }
-  friend VECTILE_INLINE Vec abs(Vec a) { return bit_cast<T>(Bits(bit_cast<Bits>(a.v) & ~sign_bit)); }
-  friend VECTILE_INLINE Vec copysign(Vec magnitude, Vec sign) {
-    return bit_cast<T>(Bits((bit_cast<Bits>(magnitude.v) & ~sign_bit) | (bit_cast<Bits>(sign.v) & sign_bit)));
+  friend VECTILE_INLINE Vec abs(Vec a) {
+    return bit_cast<T>(Bits(bit_cast<Bits>(a.v) & ~sign_bit));
   }
-  friend VECTILE_INLINE Vec round(Vec a) {  // half to even: adding 2^mantissa leaves no fraction bits
+  friend VECTILE_INLINE Vec copysign(Vec magnitude, Vec sign) {
+    return bit_cast<T>(
+        Bits((bit_cast<Bits>(magnitude.v) & ~sign_bit) | (bit_cast<Bits>(sign.v) & sign_bit)));
+  }
+  friend VECTILE_INLINE Vec
+  round(Vec a) {  // half to even: adding 2^mantissa leaves no fraction bits
     const T limit = T(Bits(1) << Float<T>::mantissa);
     const T m = abs(a).v;
     return m < limit ? copysign(Vec((m + limit) - limit), a) : a;
@@ -124,8 +128,12 @@ struct Vec {
   // NaN from either side propagates; of two zeros the second is returned.
   friend VECTILE_INLINE Vec min(Vec a, Vec b) { return a.v < b.v || a.v != a.v ? a : b; }
   friend VECTILE_INLINE Vec max(Vec a, Vec b) { return a.v > b.v || a.v != a.v ? a : b; }
+  // max(a, b) for a number b; NaN in a propagates. One instruction.
+  friend VECTILE_INLINE Vec max_number(Vec a, Vec b) { return a.v < b.v ? b : a; }
   // min(max(v, lo), hi) for lo <= hi; NaN in v propagates.
-  friend VECTILE_INLINE Vec clamp(Vec a, Vec lo, Vec hi) { return a.v < lo.v ? lo : hi.v < a.v ? hi : a; }
+  friend VECTILE_INLINE Vec clamp(Vec a, Vec lo, Vec hi) {
+    return a.v < lo.v ? lo : hi.v < a.v ? hi : a;
+  }
   friend VECTILE_INLINE Vec select(Mask m, Vec a, Vec b) { return m.bit ? a : b; }
   friend VECTILE_INLINE Mask is_nan(Vec a) { return {a.v != a.v}; }
 
@@ -133,7 +141,8 @@ struct Vec {
   friend VECTILE_INLINE T reduce_max(Vec a) { return a.v; }
   friend VECTILE_INLINE T reduce_min(Vec a) { return a.v; }
 
-  // v * 2^n for integral n, |n| <= 2 * bias - 2, rounded once when v is in [2^-64, 2^64]; correct into subnormals and infinity.
+  // v * 2^n for integral n, |n| <= 2 * bias - 2, rounded once when v is in [2^-64, 2^64]; correct
+  // into subnormals and infinity.
   friend VECTILE_INLINE Vec ldexp(Vec a, Vec n) {
     const Int whole = Int(n.v), half = whole >> 1;
     return a * power_of_two(half) * power_of_two(whole - half);
@@ -151,7 +160,9 @@ struct Vec {
   }
 
  private:
-  static VECTILE_INLINE T power_of_two(Int n) { return bit_cast<T>(Bits(n + Float<T>::bias) << Float<T>::mantissa); }
+  static VECTILE_INLINE T power_of_two(Int n) {
+    return bit_cast<T>(Bits(n + Float<T>::bias) << Float<T>::mantissa);
+  }
   template <class I>
   VECTILE_INLINE void store_int(I* p, int n, T lo, T hi) const {
     const T r = round(*this).v;

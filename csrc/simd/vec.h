@@ -1,8 +1,9 @@
 // Vec<T>: a register of T and the operations on it, for the tier this file is compiled for.
 //
-// A kernel file is compiled once per tier with VECTILE_TIER=<tier> and VECTILE_TIER_<tier>=1. Everything here lives in
-// vectile::<tier>, so that no two tiers ever share a symbol. Vec<float> has 1, 8 or 16 lanes; Vec<double> always has one,
-// and a body templated on T serves both. Operations are found by argument-dependent lookup: write fma(a, b, c), not Vec::fma.
+// A kernel file is compiled once per tier with VECTILE_TIER=<tier> and VECTILE_TIER_<tier>=1.
+// Everything here lives in vectile::<tier>, so that no two tiers ever share a symbol. Vec<float>
+// has 1, 8 or 16 lanes; Vec<double> always has one, and a body templated on T serves both.
+// Operations are found by argument-dependent lookup: write fma(a, b, c), not Vec::fma.
 #pragma once
 
 #if defined(VECTILE_TIER_avx512) || defined(VECTILE_TIER_avx512_vnni)

@@ -1,6 +1,9 @@
-// Compares the float functions of simd/math.h with libm in double, over every float or every STRIDE-th one.
-//   ulp_sweep [--stride N] [function ...]      exit status 1 when a function exceeds its bound of 2 ulp
-// One ulp is the distance between neighbouring floats at the exact result, and 2^-149 among the subnormals.
+// Compares the float functions of simd/math.h with libm in double, over every float or every
+// STRIDE-th one.
+//   ulp_sweep [--stride N] [function ...]      exit status 1 when a function exceeds its bound of 2
+//   ulp
+// One ulp is the distance between neighbouring floats at the exact result, and 2^-149 among the
+// subnormals.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -21,13 +24,15 @@ struct Function {
 
 constexpr int kLanes = Vec<float>::lanes;
 
-#define FUNCTION(name, exact) \
-  Function{#name, exact, [](const float* x, float* y) { name(Vec<float>::load(x)).store(y); }}
+#define FUNCTION(name, exact)                                                          \
+  Function {                                                                           \
+    #name, exact, [](const float* x, float* y) { name(Vec<float>::load(x)).store(y); } \
+  }
 
 double exact_sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 const Function kFunctions[] = {
-    FUNCTION(exp, std::exp),     FUNCTION(log, std::log),     FUNCTION(tanh, std::tanh),
+    FUNCTION(exp, std::exp),          FUNCTION(log, std::log), FUNCTION(tanh, std::tanh),
     FUNCTION(sigmoid, exact_sigmoid), FUNCTION(erf, std::erf), FUNCTION(expm1, std::expm1),
     FUNCTION(log1p, std::log1p),
 };
@@ -35,7 +40,8 @@ const Function kFunctions[] = {
 // Distance from the exact result in ulp; infinity where NaN, infinity or the sign of zero differ.
 double error_in_ulp(float got, double exact) {
   const float nearest = float(exact);
-  if (std::isnan(exact) || std::isnan(got)) return std::isnan(exact) == std::isnan(got) ? 0 : INFINITY;
+  if (std::isnan(exact) || std::isnan(got))
+    return std::isnan(exact) == std::isnan(got) ? 0 : INFINITY;
   if (std::isinf(nearest) || std::isinf(got)) {
     if (got == nearest) return 0;
     if (std::isinf(exact) || std::signbit(got) != std::signbit(nearest)) return INFINITY;
@@ -69,8 +75,8 @@ bool sweep(const Function& f, uint64_t stride) {
     }
     tested += uint64_t(n);
   }
-  std::printf("%-8s %-8s %.4f ulp at %a, %llu floats\n", VECTILE_TIER_NAME, f.name, worst, double(worst_at),
-              (unsigned long long)tested);
+  std::printf("%-8s %-8s %.4f ulp at %a, %llu floats\n", VECTILE_TIER_NAME, f.name, worst,
+              double(worst_at), (unsigned long long)tested);
   std::fflush(stdout);
   return worst <= kBound;
 }
@@ -79,7 +85,8 @@ int main(int argc, char** argv) {
   uint64_t stride = 1;
   bool named = false, ok = true;
   for (int i = 1; i < argc; ++i) {
-    if (!std::strcmp(argv[i], "--stride") && i + 1 < argc) stride = std::strtoull(argv[++i], nullptr, 10);
+    if (!std::strcmp(argv[i], "--stride") && i + 1 < argc)
+      stride = std::strtoull(argv[++i], nullptr, 10);
   }
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--stride")) {

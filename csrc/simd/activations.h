@@ -1,0 +1,81 @@
+// Activations on Vec<T>, for elementwise kernels and the epilogues of matrix products.
+// NaN propagates through every one; each is finite wherever its limit is. eps is half the spacing
+// of T at 1.
+#pragma once
+
+#include "simd/math.h"
+
+namespace vectile::VECTILE_TIER {
+
+template <class T>
+VECTILE_INLINE Vec<T> relu(Vec<T> x) {
+  return max_number(x, Vec<T>());
+}
+
+// x / (1 + e^-x), <= 4 ulp where sigmoid(x) is not subnormal. The lower bound turns -inf * 0 into
+// -0.
+template <class T>
+VECTILE_INLINE Vec<T> silu(Vec<T> x) {
+  return max_number(x, Vec<T>(-1000)) * sigmoid(x);
+}
+
+// log(1 + e^x) = max(x, 0) + log1p(e^-|x|), <= 3 ulp
+template <class T>
+VECTILE_INLINE Vec<T> softplus(Vec<T> x) {
+  return relu(x) + log1p(exp(-abs(x)));
+}
+
+// The standard normal distribution function P(X <= x); absolute error <= 2 eps, and for x < 0 <=
+// eps / 2, so that x normal_cdf(x) is exact to 2 eps |x|.
+template <class T>
+VECTILE_INLINE Vec<T> normal_cdf(Vec<T> x) {
+  if constexpr (sizeof(T) == 8) {
+    return 0.5 * __builtin_erfc(x.v * -0.70710678118654752);
+  } else {
+    // -log2 P(X > a), for 0 <= a <= 12.7
+    const Vec<T> a = clamp(abs(x), Vec<T>(), Vec<T>(12.7f));
+    const Vec<T> q = polynomial(a, -9.9999994e-01f, -1.1511073e+00f, -4.5918953e-01f,
+                                -5.2559886e-02f, 7.165981e-03f, -2.2159379e-04f, -1.50707e-04f,
+                                3.3043285e-05f, -2.8208133e-06f, 8.666558e-08f);
+    const Vec<T> tail = exp2_small(q);
+    return select(x < Vec<T>(), tail, Vec<T>(1.f) - tail);
+  }
+}
+
+// x normal_cdf(x); absolute error <= 2 eps |x|
+template <class T>
+VECTILE_INLINE Vec<T> gelu(Vec<T> x) {
+  return max_number(x, Vec<T>(-40)) * normal_cdf(x);
+}
+
+// d gelu / dx = normal_cdf(x) + x e^(-x^2 / 2) / sqrt(2 pi)
+template <class T>
+VECTILE_INLINE Vec<T> gelu_derivative(Vec<T> x) {
+  const Vec<T> a = clamp(x, Vec<T>(-40), Vec<T>(40));
+  return fma(a * Vec<T>(0.398942280401432678), exp(a * a * Vec<T>(-0.5)), normal_cdf(x));
+}
+
+// 2 sqrt(2 / pi) (x + 0.044715 x^3): tanh-GELU is x sigmoid of it, since (1 + tanh u) / 2 =
+// sigmoid(2u).
+inline constexpr double kGeluTanh = 1.5957691216057307118, kGeluTanhCubic = 0.044715 * kGeluTanh;
+
+// 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) (Hendrycks and Gimpel, arXiv 1606.08415);
+// absolute error <= 4 eps |x|
+template <class T>
+VECTILE_INLINE Vec<T> gelu_tanh(Vec<T> x) {
+  const Vec<T> a = clamp(x, Vec<T>(-20), Vec<T>(20));
+  const Vec<T> u = a * fma(a * a, Vec<T>(-kGeluTanhCubic), Vec<T>(-kGeluTanh));
+  return max_number(x, Vec<T>(-20)) / (Vec<T>(1) + exp(u));
+}
+
+// s + x u' s (1 - s) with s = sigmoid(u); s (1 - s) = e^-|u| / (1 + e^-|u|)^2 cancels nothing.
+template <class T>
+VECTILE_INLINE Vec<T> gelu_tanh_derivative(Vec<T> x) {
+  const Vec<T> one = T(1), a = clamp(x, Vec<T>(-20), Vec<T>(20)), z = a * a;
+  const Vec<T> u = a * fma(z, Vec<T>(kGeluTanhCubic), Vec<T>(kGeluTanh));
+  const Vec<T> slope = a * fma(z, Vec<T>(3 * kGeluTanhCubic), Vec<T>(kGeluTanh));  // x du/dx
+  const Vec<T> e = exp(-abs(u)), r = one / (one + e), er = e * r;
+  return fma(er * r, slope, select(u < Vec<T>(), er, r));
+}
+
+}  // namespace vectile::VECTILE_TIER
