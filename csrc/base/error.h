@@ -39,8 +39,8 @@ std::string text(const Parts&... parts) {
 }
 
 template <class Error = ValueError, class X, class Y>
-[[noreturn]] void fail(const char* op, const char* argument, const char* property, const X& expected,
-                       const Y& got) {
+[[noreturn]] void fail(const char* op, const char* argument, const char* property,
+                       const X& expected, const Y& got) {
   throw Error(text(op, ": ", argument, " ", property, ": expected ", expected, ", got ", got));
 }
 

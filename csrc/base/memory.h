@@ -1,6 +1,6 @@
 // A caching allocator: blocks are 64-byte aligned, rounded to size classes (four per power of two)
-// and kept for reuse when returned, so that a training loop stops taking page faults after its first
-// steps. Large blocks are aligned to and advised for huge pages. Thread-safe and fork-safe.
+// and kept for reuse when returned, so that a training loop stops taking page faults after its
+// first steps. Large blocks are aligned to and advised for huge pages. Thread-safe and fork-safe.
 #pragma once
 
 #include <cstddef>
@@ -37,7 +37,8 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(i64 n)
-      : data_(n ? static_cast<T*>(allocate(checked_bytes(Shape(n, sizeof(T)), DType::u8))) : nullptr) {}
+      : data_(n ? static_cast<T*>(allocate(checked_bytes(Shape(n, sizeof(T)), DType::u8)))
+                : nullptr) {}
   ~Buffer() {
     if (data_) deallocate(data_);
   }

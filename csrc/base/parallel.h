@@ -1,6 +1,6 @@
-// Own thread pool. Work is cut into chunks whose boundaries depend on the problem only; threads take
-// chunks one at a time, the caller works too and waits only for chunks somebody has begun. Results
-// are therefore the same for any number of threads, and a busy neighbour costs its share.
+// Own thread pool. Work is cut into chunks whose boundaries depend on the problem only; threads
+// take chunks one at a time, the caller works too and waits only for chunks somebody has begun.
+// Results are therefore the same for any number of threads, and a busy neighbour costs its share.
 #pragma once
 
 #include <memory>
@@ -14,8 +14,8 @@ int num_threads();
 void set_num_threads(int n);       // n >= 1, else ValueError
 const char* num_threads_source();  // "affinity", "cgroup", "VECTILE_NUM_THREADS", ...
 
-// Runs fn(context, chunk) for chunk in [0, chunks). Nested calls run in the calling thread. The first
-// exception thrown by a chunk is rethrown here; chunks not yet begun are dropped.
+// Runs fn(context, chunk) for chunk in [0, chunks). Nested calls run in the calling thread. The
+// first exception thrown by a chunk is rethrown here; chunks not yet begun are dropped.
 void run_chunks(i64 chunks, void (*fn)(void* context, i64 chunk), void* context);
 
 template <class F>

@@ -31,8 +31,8 @@ constexpr std::size_t item_size(DType t) {
 }
 
 constexpr const char* dtype_name(DType t) {
-  constexpr const char* names[] = {"float32", "float64", "int8",   "uint8", "int16", "uint16",
-                                   "int32",   "uint32",  "int64",  "uint64", "bool",  "other"};
+  constexpr const char* names[] = {"float32", "float64", "int8",  "uint8",  "int16", "uint16",
+                                   "int32",   "uint32",  "int64", "uint64", "bool",  "other"};
   return names[static_cast<int>(t)];
 }
 

@@ -98,9 +98,8 @@ py::object to_numpy(Array&& array) {
       api.PyArray_Type_, dtype_to_numpy(array.dtype).release().ptr(), array.ndim(), shape, nullptr,
       array.data, npy_api::NPY_ARRAY_WRITEABLE_, nullptr));
   if (!result) throw py::error_already_set();
-  PyObject* capsule = PyCapsule_New(array.data, nullptr, [](PyObject* c) {
-    deallocate(PyCapsule_GetPointer(c, nullptr));
-  });
+  PyObject* capsule = PyCapsule_New(
+      array.data, nullptr, [](PyObject* c) { deallocate(PyCapsule_GetPointer(c, nullptr)); });
   if (!capsule) throw py::error_already_set();
   array.release();
   if (api.PyArray_SetBaseObject_(result.ptr(), capsule) != 0) throw py::error_already_set();

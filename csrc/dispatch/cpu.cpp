@@ -47,7 +47,8 @@ bool cpu_supports(const char* tier) {
   const struct {
     const char* name;
     bool present;
-  } table[] = {{"scalar", true}, {"avx2", f.avx2}, {"avx512", f.avx512}, {"avx512_vnni", f.avx512_vnni}};
+  } table[] = {
+      {"scalar", true}, {"avx2", f.avx2}, {"avx512", f.avx512}, {"avx512_vnni", f.avx512_vnni}};
   for (const auto& row : table)
     if (std::strcmp(row.name, tier) == 0) return row.present;
   return false;

@@ -125,8 +125,7 @@ static void log_softmax_backward(const T* grad, const T* y, T* dx, i64 rows, i64
       continue;
     }
     const V total(row_map_sum(grad, static_cast<T*>(nullptr), n, [](V g) { return g; }));
-    row_map(grad, dx, n,
-            [=](V g, i64 j, int m) { return fnma(exp(V::load(y + j, m)), total, g); });
+    row_map(grad, dx, n, [=](V g, i64 j, int m) { return fnma(exp(V::load(y + j, m)), total, g); });
   }
 }
 

@@ -99,7 +99,8 @@ void copy_typed(const TensorView& x, const TensorView& y) {
     for (i64 c = begin; c < end; ++c) {
       const i64 plane = c / bands, row = c % bands * band;
       copy_plane(x.as<U>() + place(plane, sx) + row * sx0, sx0, sx1,
-                 y.as<U>() + place(plane, sy) + row * sy0, sy0, sy1, std::min(band, rows - row), cols);
+                 y.as<U>() + place(plane, sy) + row * sy0, sy0, sy1, std::min(band, rows - row),
+                 cols);
     }
   });
 }

@@ -48,9 +48,9 @@ TensorView axis_last(const TensorView& x, int axis);
 
 bool overlaps(const TensorView& a, const TensorView& b);
 
-// The place an op writes its row-major result: new memory, the caller's `out` when it can be written
-// directly, or a temporary that finish() copies into `out` (strided, or sharing memory with an input
-// in any way but exactly elementwise).
+// The place an op writes its row-major result: new memory, the caller's `out` when it can be
+// written directly, or a temporary that finish() copies into `out` (strided, or sharing memory with
+// an input in any way but exactly elementwise).
 class Output {
  public:
   Output(const char* op, DType dtype, const Shape& shape, const TensorView* out = nullptr,

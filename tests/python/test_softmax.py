@@ -72,7 +72,9 @@ def test_any_thread_count_gives_the_same_bits(isa, rng, same_for_any_thread_coun
 def test_strided_views(x, data):
     axis = data.draw(st.integers(-x.ndim, x.ndim - 1))
     view = x.transpose(data.draw(st.permutations(range(x.ndim))))
-    view = view[tuple(slice(None, None, data.draw(st.sampled_from([1, -1, 2]))) for _ in view.shape)]
+    view = view[
+        tuple(slice(None, None, data.draw(st.sampled_from([1, -1, 2]))) for _ in view.shape)
+    ]
     got = ops.softmax(view, axis)
     np.testing.assert_array_equal(got, ops.softmax(np.ascontiguousarray(view), axis))
     out = np.empty_like(view)
@@ -120,12 +122,24 @@ def test_foreign_memory_layouts(rng):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: ops.softmax(x.astype(np.int32)), TypeError, "softmax: x dtype: expected float32"),
+        (
+            lambda x: ops.softmax(x.astype(np.int32)),
+            TypeError,
+            "softmax: x dtype: expected float32",
+        ),
         (lambda x: ops.softmax(np.float32(1)), ValueError, "softmax: x ndim: expected at least 1"),
         (lambda x: ops.softmax(x, 2), ValueError, "softmax: axis value: expected an axis of 2"),
-        (lambda x: ops.softmax(x, out=x[:1]), ValueError, r"out shape: expected \(2, 3\), got \(1, 3\)"),
+        (
+            lambda x: ops.softmax(x, out=x[:1]),
+            ValueError,
+            r"out shape: expected \(2, 3\), got \(1, 3\)",
+        ),
         (lambda x: ops.softmax(x, out=x.astype("f8")), TypeError, "out dtype: expected float32"),
-        (lambda x: ops.softmax(x, out=[1]), TypeError, "out type: expected numpy.ndarray, got list"),
+        (
+            lambda x: ops.softmax(x, out=[1]),
+            TypeError,
+            "out type: expected numpy.ndarray, got list",
+        ),
         (lambda x: ops.softmax_backward(x[:1], x), ValueError, "grad shape: expected"),
         (lambda x: ops.softmax_backward(x.astype("f8"), x), TypeError, "grad dtype: expected"),
         (lambda x: ops.softmax(x.astype("c8")), TypeError, "x dtype: expected .* got complex64"),

@@ -1,0 +1,31 @@
+// The tier table: complete on every tier, and chosen by name.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "base/error.h"
+#include "dispatch/cpu.h"
+#include "dispatch/dispatch.h"
+
+namespace vectile {
+namespace {
+
+TEST(Dispatch, EverySupportedTierFillsEveryKernel) {
+  for (const std::string& tier : supported_tiers()) {
+    set_tier(tier);
+    EXPECT_STREQ(active_tier(), tier.c_str());
+    const Kernels& k = kernels();
+    void* pointers[sizeof(Kernels) / sizeof(void*)];
+    std::memcpy(pointers, &k, sizeof k);
+    for (void* p : pointers) EXPECT_NE(p, nullptr) << tier;
+  }
+}
+
+TEST(Dispatch, ScalarIsAlwaysThereAndUnknownNamesAreRefused) {
+  EXPECT_EQ(supported_tiers().front(), "scalar");
+  EXPECT_THROW(set_tier("avx9000"), ValueError);
+  EXPECT_FALSE(cpu_supports("avx9000"));
+}
+
+}  // namespace
+}  // namespace vectile
