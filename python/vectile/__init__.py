@@ -1,6 +1,6 @@
 """vectile: SIMD kernels for deep learning on NumPy arrays, and the layers that train on them."""
 
-from vectile import ops
+from vectile import machine, ops
 from vectile.runtime import (
     config,
     empty_cache,
@@ -17,6 +17,7 @@ __all__ = [
     "config",
     "empty_cache",
     "get_num_threads",
+    "machine",
     "memory_stats",
     "ops",
     "set_num_threads",

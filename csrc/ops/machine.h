@@ -1,0 +1,12 @@
+// The rates this machine reaches now, on the active tier and every thread of the pool.
+#pragma once
+
+#include "base/types.h"
+
+namespace vectile::ops {
+
+double fma_rate();              // float32 multiply-adds, FLOP/s
+double dot_s8_rate();           // int8 dot products into int32, OP/s
+double read_rate(i64 n_bytes);  // reading n_bytes that were read before, bytes/s; n_bytes >= 4096
+
+}  // namespace vectile::ops
