@@ -1,0 +1,163 @@
+"""The namespace in which a rule runs on plain arrays: `vectile.ops`, and NumPy for views and indexing.
+
+Every name here has a Tensor counterpart of the same signature in `composite`, which is where the same
+rule runs when its result must itself be differentiable.
+"""
+
+# ruff: noqa: F401  (most names are here for the rules)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy import cos, expand_dims, flip, reshape, sin, swapaxes, transpose, where
+
+from vectile import ops
+from vectile.ops import (
+    add,
+    cross_entropy_backward,
+    divide,
+    dropout,
+    embedding,
+    embedding_backward,
+    erf_backward,
+    exp,
+    gelu_backward,
+    log,
+    log_softmax_backward,
+    matmul,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    relu_backward,
+    sigmoid_backward,
+    silu_backward,
+    softmax_backward,
+    softplus_backward,
+    subtract,
+    sum,
+    sum_to,
+    tanh_backward,
+)
+
+Array = np.ndarray[Any, Any]
+
+
+def power(x: Any, exponent: Any) -> Array:
+    """`x ** exponent`; the exponents that are one cheap operation are done as one."""
+    if isinstance(exponent, (int, float)):
+        if exponent == 2:
+            return multiply(x, x)
+        if exponent == 1:
+            return np.array(x)
+        if exponent == -1:
+            return divide(1.0, x)
+    return np.asarray(np.power(x, exponent))
+
+
+def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """A view of `x` repeated to `shape`; a single number by the short way (the end of every backward)."""
+    if x.ndim == 0:
+        return np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))
+    return np.broadcast_to(x, shape)
+
+
+def layer_norm_backward(
+    grad: Array, x: Array, weight: Any, mean: Array, rstd: Array, eps: float
+) -> Any:
+    """`ops.layer_norm_backward`, which has no use for `eps`."""
+    return ops.layer_norm_backward(grad, x, weight, mean, rstd)
+
+
+def rms_norm_backward(grad: Array, x: Array, weight: Any, rstd: Array, eps: float) -> Any:
+    """`ops.rms_norm_backward`, which has no use for `eps`."""
+    return ops.rms_norm_backward(grad, x, weight, rstd)
+
+
+def scaled_dot_product_attention_backward(
+    grad: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    mask: Any,
+    causal: bool,
+    scale: Any,
+) -> Any:
+    """`ops.scaled_dot_product_attention_backward` by position."""
+    return ops.scaled_dot_product_attention_backward(
+        grad, q, k, v, out, lse, mask, is_causal=causal, scale=scale
+    )
+
+
+def cast(x: Array, dtype: Any) -> Array:
+    """`x` in another dtype; always a new array."""
+    return x.astype(dtype)
+
+
+def concatenate(arrays: Sequence[Array], axis: int = 0) -> Array:
+    """Join along an existing axis."""
+    return np.concatenate(arrays, axis)
+
+
+def cumsum(x: Array, axis: int) -> Array:
+    """Running sum along `axis`, in x's dtype."""
+    return np.cumsum(x, axis, dtype=x.dtype)
+
+
+def getitem(x: Array, index: Any) -> Array:
+    """`x[index]`, an array even where NumPy gives a scalar."""
+    return np.asarray(x[index])
+
+
+def is_basic(index: Any) -> bool:
+    """Whether `index` is NumPy basic indexing: a view that reaches no element twice."""
+    items = index if isinstance(index, tuple) else (index,)
+    return all(
+        item is None
+        or item is Ellipsis
+        or isinstance(item, (slice, np.integer))
+        or type(item) is int
+        for item in items
+    )
+
+
+def _has_no_repeats(index: Any) -> bool:
+    return is_basic(index) or (isinstance(index, np.ndarray) and index.dtype == bool)
+
+
+def getitem_backward(grad: Array, index: Any, shape: tuple[int, ...]) -> Array:
+    """Zeros of `shape` with `grad` added at `index`: the adjoint of `getitem`."""
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and len(shape) == 2:
+        return embedding_backward(grad, np.where(index < 0, index + shape[0], index), shape[0])
+    out = np.zeros(shape, grad.dtype)
+    if _has_no_repeats(index):
+        out[index] = grad
+    else:
+        np.add.at(out, index, grad)
+    return out
+
+
+def setitem(x: Array, index: Any, value: Any) -> Array:
+    """A copy of `x` with `value` at `index`."""
+    out = x.copy()
+    out[index] = value
+    return out
+
+
+def gather(x: Array, index: Array, axis: int) -> Array:
+    """`np.take_along_axis`."""
+    return np.take_along_axis(x, index, axis)
+
+
+def gather_backward(grad: Array, index: Array, axis: int, shape: tuple[int, ...]) -> Array:
+    """Zeros of `shape` with `grad` added where `gather` read: its adjoint."""
+    out = np.zeros(shape, grad.dtype)
+    where_read = list(np.ix_(*(np.arange(n) for n in index.shape)))
+    where_read[axis] = index
+    np.add.at(out, tuple(where_read), grad)
+    return out

@@ -1,0 +1,167 @@
+"""The namespace in which a rule runs on Tensors, so that what it computes can be differentiated again.
+
+It has the names of `arrays`. The fused backward kernels are spelled out here in ops that have rules: the
+short ones as a formula, the others as the derivative of the forward's definition.
+"""
+
+# ruff: noqa: F401  (most names are here for the rules)
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vectile.autograd.engine import grad as _grad
+from vectile.autograd.functional import (
+    absolute,
+    add,
+    broadcast_to,
+    cast,
+    concatenate,
+    cos,
+    cumsum,
+    divide,
+    embedding,
+    erf,
+    exp,
+    expand_dims,
+    flip,
+    gather,
+    getitem,
+    log,
+    log_softmax,
+    matmul,
+    mean,
+    multiply,
+    negative,
+    power,
+    reshape,
+    setitem,
+    sigmoid,
+    sin,
+    sqrt,
+    subtract,
+    sum,
+    sum_to,
+    swapaxes,
+    tanh,
+    transpose,
+    where,
+)
+from vectile.autograd.networks import attention_by_parts, embedding_backward
+from vectile.autograd.networks import dropout as _dropout
+from vectile.autograd.shaping import gather_backward, getitem_backward
+from vectile.autograd.tensor import Tensor, as_tensor
+
+
+def dropout(x: Any, p: float, seed: int) -> Tensor:
+    return _dropout(x, p, True, seed)
+
+
+# ---- formulas ------------------------------------------------------------------------------------------
+
+
+def tanh_backward(g: Any, y: Any) -> Tensor:
+    return g * (1.0 - y * y)
+
+
+def sigmoid_backward(g: Any, y: Any) -> Tensor:
+    return g * (y * (1.0 - y))
+
+
+def relu_backward(g: Any, y: Any) -> Tensor:
+    return where(y > 0, g, 0.0)
+
+
+def erf_backward(g: Any, x: Any) -> Tensor:
+    return g * (exp(-(x * x)) * (2 / math.sqrt(math.pi)))
+
+
+def silu_backward(g: Any, x: Any) -> Tensor:
+    s = sigmoid(x)
+    return g * (s * (1.0 + x * (1.0 - s)))
+
+
+def softplus_backward(g: Any, x: Any) -> Tensor:
+    return g * sigmoid(x)
+
+
+def gelu_backward(g: Any, x: Any, approximate: str) -> Tensor:
+    if approximate == "tanh":
+        c = math.sqrt(2 / math.pi)
+        t = tanh(x * (1.0 + 0.044715 * (x * x)) * c)
+        slope = (1.0 - t * t) * (c * (1.0 + 3 * 0.044715 * (x * x)))
+        return g * (0.5 * (1.0 + t + x * slope))
+    density = exp(-0.5 * (x * x)) * (1 / math.sqrt(2 * math.pi))
+    return g * (0.5 * (1.0 + erf(x * math.sqrt(0.5))) + x * density)
+
+
+def softmax_backward(g: Any, y: Any, axis: int) -> Tensor:
+    return y * (g - sum(g * y, axis, True))
+
+
+def log_softmax_backward(g: Any, y: Any, axis: int) -> Tensor:
+    return g - exp(y) * sum(g, axis, True)
+
+
+# ---- derivatives of definitions --------------------------------------------------------------------------
+
+
+def _derivative(f: Callable[..., Tensor], g: Any, *operands: Any) -> tuple[Any, ...]:
+    """The gradients of ``f(*operands)`` weighted by `g`, recorded; None for what requires none."""
+    # Each operand is given a node of its own, so that one that appears twice is two variables.
+    own = [None if x is None else reshape(x, as_tensor(x).shape) for x in operands]
+    wanted = [x for x in own if x is not None and x.requires_grad]
+    grads = iter(_grad(f(*own), wanted, g, create_graph=True))
+    return tuple([next(grads) if x is not None and x.requires_grad else None for x in own])
+
+
+def layer_norm_backward(g: Any, x: Any, weight: Any, *stats: Any) -> tuple[Any, ...]:
+    def forward(x: Any, weight: Any) -> Tensor:
+        centred = x - mean(x, -1, True)
+        y = centred / sqrt(mean(centred * centred, -1, True) + stats[-1])
+        return y if weight is None else y * weight
+
+    return *_derivative(forward, g, x, weight), sum_to(g, x.shape[-1:])
+
+
+def rms_norm_backward(g: Any, x: Any, weight: Any, *stats: Any) -> tuple[Any, ...]:
+    def forward(x: Any, weight: Any) -> Tensor:
+        y = x / sqrt(mean(x * x, -1, True) + stats[-1])
+        return y if weight is None else y * weight
+
+    return _derivative(forward, g, x, weight)
+
+
+def cross_entropy_backward(
+    g: Any,
+    logits: Any,
+    targets: Any,
+    lse: Any,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> Tensor:
+    kept = targets != ignore_index
+    wanted = np.full(logits.shape, label_smoothing / logits.shape[-1], logits.dtype)
+    index = np.where(kept, targets, 0)[..., None]
+    np.put_along_axis(wanted, index, wanted[..., :1] + (1 - label_smoothing), -1)
+    wanted *= kept[..., None]
+    if reduction == "mean":
+        wanted /= kept.sum()
+    if reduction == "none":
+        g = expand_dims(g, -1)
+    weighted = wanted * g
+    return exp(log_softmax(logits)) * sum(weighted, -1, True) - weighted
+
+
+def scaled_dot_product_attention_backward(
+    g: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, mask: Any, is_causal: bool, scale: Any
+) -> tuple[Any, ...]:
+    def forward(q: Any, k: Any, v: Any) -> Tensor:
+        return attention_by_parts(q, k, v, mask, is_causal, scale)
+
+    return _derivative(forward, g, q, k, v)

@@ -1,0 +1,227 @@
+"""The fused operations that networks are made of, as functions of Tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vectile import ops, random
+from vectile.autograd import functional as F
+from vectile.autograd import rules
+from vectile.autograd.tape import mode
+from vectile.autograd.tensor import Tensor, TensorLike, array_of, as_tensor, edge, track, wrap
+
+_SLOPE_FROM_RESULT = ("relu", "tanh", "sigmoid")
+
+
+def linear(
+    x: TensorLike, weight: Any, bias: TensorLike | None = None, activation: str | None = None
+) -> Tensor:
+    """``activation(x @ weight.T + bias)``: x (..., in), weight (out, in), bias (out,) -> (..., out).
+
+    `activation`: None, "relu", "gelu", "gelu_tanh", "silu", "tanh" or "sigmoid". `weight` may be a
+    PackedMatrix or QuantizedMatrix, through which no gradient is computed: RuntimeError if one is needed.
+    """
+    t, b = as_tensor(x), None if bias is None else as_tensor(bias)
+    w = weight if isinstance(weight, Tensor) else None
+    to_w = None if w is None else edge(w)
+    to_b = None if b is None else edge(b)
+    tracked = (t.requires_grad or to_w is not None or to_b is not None) and mode.enabled
+    matrix, offset = array_of(weight), None if b is None else b._data
+    if not tracked:
+        return wrap(ops.linear(t._data, matrix, offset, activation=activation))
+    if not isinstance(matrix, np.ndarray):
+        raise RuntimeError(
+            "linear: weight: a packed or quantized matrix has no gradient; use no_grad"
+        )
+    if activation is None or activation in _SLOPE_FROM_RESULT:
+        data = ops.linear(t._data, matrix, offset, activation=activation)
+        edges = (edge(t), to_w, to_b)
+        if activation is None:
+            return track(data, rules.linear, edges, (t, weight))
+        return track(data, rules.linear_activation, edges, (t, weight), (activation,), data)
+    y = linear(t, weight, bias)  # the slope needs what goes into the activation
+    if activation == "gelu_tanh":
+        return F.gelu(y, "tanh")
+    if activation == "gelu":
+        return F.gelu(y)
+    if activation == "silu":
+        return F.silu(y)
+    raise ValueError(
+        "linear: activation: expected None, 'relu', 'gelu', 'gelu_tanh', 'silu', 'tanh' or 'sigmoid', "
+        f"got {activation!r}"
+    )
+
+
+def softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """``exp(x) / sum(exp(x))`` along `axis`; a row of -inf gives zeros."""
+    t = as_tensor(x)
+    data = ops.softmax(t._data, axis)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.softmax, (edge(t),), (), (axis,), data)
+
+
+def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """``log(softmax(x))`` along `axis`, without overflow."""
+    t = as_tensor(x)
+    data = ops.log_softmax(t._data, axis)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.log_softmax, (edge(t),), (), (axis,), data)
+
+
+def layer_norm(
+    x: TensorLike,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over the last axis (Ba et al., arXiv 1607.06450); weight and bias: (n,) or None."""
+    t = as_tensor(x)
+    w = None if weight is None else as_tensor(weight)
+    b = None if bias is None else as_tensor(bias)
+    to_w = None if w is None else edge(w)
+    to_b = None if b is None else edge(b)
+    arguments = t._data, None if w is None else w._data, None if b is None else b._data, eps
+    if not (t.requires_grad or to_w is not None or to_b is not None) or not mode.enabled:
+        return wrap(ops.layer_norm(*arguments))
+    data, mean, rstd = ops.layer_norm(*arguments, return_stats=True)
+    return track(data, rules.layer_norm, (edge(t), to_w, to_b), (t, w), (mean, rstd, eps))
+
+
+def rms_norm(x: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6) -> Tensor:
+    """Divide by the root mean square over the last axis (arXiv 1910.07467); weight: (n,) or None."""
+    t = as_tensor(x)
+    w = None if weight is None else as_tensor(weight)
+    to_w = None if w is None else edge(w)
+    arguments = t._data, None if w is None else w._data, eps
+    if not (t.requires_grad or to_w is not None) or not mode.enabled:
+        return wrap(ops.rms_norm(*arguments))
+    data, rstd = ops.rms_norm(*arguments, return_stats=True)
+    return track(data, rules.rms_norm, (edge(t), to_w), (t, w), (rstd, eps))
+
+
+def embedding(ids: TensorLike, weight: TensorLike) -> Tensor:
+    """The rows ``weight[ids]``: ids of any integer dtype and shape (...), weight (n, d) -> (..., d)."""
+    index, w = np.asarray(array_of(ids)), as_tensor(weight)
+    data = ops.embedding(index, w._data)
+    if not w.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.embedding, (edge(w),), (), (index, w._data.shape[0]))
+
+
+def embedding_backward(grad: TensorLike, ids: Any, rows: int) -> Tensor:
+    """`rows` rows of zeros with those of `grad` added at `ids`."""
+    t = as_tensor(grad)
+    data = ops.embedding_backward(t._data, ids, rows)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.embedding_backward, (edge(t),), (), (ids, rows))
+
+
+def dropout(
+    x: TensorLike, p: float = 0.5, training: bool = True, seed: int | None = None
+) -> Tensor:
+    """Each element zero with probability p, else scaled by ``1 / (1 - p)``; x itself unless `training`.
+
+    The mask follows from `seed`, by default the next one drawn from `vectile.manual_seed`'s generator.
+    """
+    t = as_tensor(x)
+    if not training or p == 0:
+        return t
+    seed = random.next_seed() if seed is None else seed
+    data = ops.dropout(t._data, p, seed)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.dropout, (edge(t),), (), (p, seed))
+
+
+def cross_entropy(
+    logits: TensorLike,
+    targets: TensorLike,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """``-log_softmax(logits)[targets]``: logits (..., C), integer targets (...).
+
+    `reduction`: "mean" over the targets that are not `ignore_index`, "sum", or "none" for shape (...).
+    """
+    t, index = as_tensor(logits), np.asarray(array_of(targets))
+    settings = ignore_index, label_smoothing, reduction
+    if not t.requires_grad or not mode.enabled:
+        return wrap(ops.cross_entropy(t._data, index, *settings))
+    data, lse = ops.cross_entropy(t._data, index, *settings, return_lse=True)
+    return track(data, rules.cross_entropy, (edge(t),), (t,), (index, lse, *settings))
+
+
+def scaled_dot_product_attention(
+    query: TensorLike,
+    key: TensorLike,
+    value: TensorLike,
+    attn_mask: TensorLike | None = None,
+    *,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """``softmax(query @ key.T * scale + mask) @ value`` (arXiv 1706.03762, eq. 1) without the score matrix.
+
+    query (..., heads, length, dim); key and value may have fewer heads (a divisor) and another length.
+    A bool mask is True where query attends, a float mask is added; `is_causal` lines up the last query
+    with the last key. Rows that are masked everywhere give zeros. `scale` defaults to ``dim ** -0.5``.
+    With `dropout_p`, or a mask that requires grad, the weights are formed explicitly.
+    """
+    q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
+    if dropout_p or (isinstance(attn_mask, Tensor) and attn_mask.requires_grad and mode.enabled):
+        return attention_by_parts(q, k, v, attn_mask, is_causal, scale, dropout_p)
+    mask = array_of(attn_mask)
+    arguments = q._data, k._data, v._data, mask
+    if not (q.requires_grad or k.requires_grad or v.requires_grad) or not mode.enabled:
+        return wrap(ops.scaled_dot_product_attention(*arguments, is_causal=is_causal, scale=scale))
+    data, lse = ops.scaled_dot_product_attention(
+        *arguments, is_causal=is_causal, scale=scale, return_lse=True
+    )
+    return track(
+        data,
+        rules.scaled_dot_product_attention,
+        (edge(q), edge(k), edge(v)),
+        (q, k, v),
+        (lse, mask, is_causal, scale),
+        data,
+    )
+
+
+def attention_by_parts(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: TensorLike | None,
+    is_causal: bool,
+    scale: float | None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """`scaled_dot_product_attention` in differentiable steps, with the whole weight matrix in memory."""
+    groups = q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
+    if groups > 1:  # (..., kv heads, group, length, dim) against (..., kv heads, 1, length, dim)
+        split_heads = (*q.shape[:-3], k.shape[-3], groups)
+        q = F.reshape(q, (*split_heads, *q.shape[-2:]))
+        k, v = F.expand_dims(k, -3), F.expand_dims(v, -3)
+    scores = F.matmul(q * (q.shape[-1] ** -0.5 if scale is None else scale), F.swapaxes(k, -1, -2))
+    if groups > 1:
+        scores = F.reshape(scores, (*scores.shape[:-4], -1, *scores.shape[-2:]))
+    if mask is not None:
+        if array_of(mask).dtype == bool:
+            scores = F.where(mask, scores, -np.inf)
+        else:
+            scores = F.add(scores, mask)
+    if is_causal:
+        rows, columns = scores.shape[-2:]
+        scores = F.where(np.tri(rows, columns, columns - rows, dtype=bool), scores, -np.inf)
+    weights = dropout(softmax(scores), dropout_p)
+    if groups > 1:
+        weights = F.reshape(weights, (*split_heads, *weights.shape[-2:]))
+    out = F.matmul(weights, v)
+    return F.reshape(out, (*out.shape[:-4], -1, *out.shape[-2:])) if groups > 1 else out
