@@ -1,0 +1,129 @@
+"""Show benchmark rows: a table (rich where installed), and a picture (matplotlib)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from harness import Row, geometric_mean
+
+HEADER = ("", "vectile", "peer", "ratio", "rate", "of peak")
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with a readable unit: seconds become µs or ms."""
+    if not math.isfinite(value):
+        return ""
+    if unit != "s":
+        return f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+    for scale, name in ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s")):
+        if value < 1000 * scale:
+            return f"{value / scale:.3g} {name}"
+    return f"{value:.0f} s"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    known = math.isfinite
+    return (
+        row.name,
+        amount(row.ours, row.unit),
+        f"{row.peer} {amount(row.theirs, row.unit)}".strip(),
+        f"{row.ratio:.2f}x" if known(row.ratio) else "",
+        f"{row.rate:.3g} {row.rate_unit}" if known(row.rate) else "",
+        f"{row.fraction:.0%}" if known(row.fraction) else "",
+    )
+
+
+def _groups(rows: Sequence[Row]) -> Iterable[tuple[str, list[Row]]]:
+    for family, group in itertools.groupby(rows, key=lambda r: r.family):
+        yield family, list(group)
+
+
+def print_table(rows: Sequence[Row], title: str, caption: str) -> None:
+    """Print every row by family, with the geometric mean of each family's ratios."""
+    lines: list[tuple[str, ...] | None] = []
+    for family, group in _groups(rows):
+        mean = geometric_mean([r.ratio for r in group])
+        label = f"{mean:.2f}x" if math.isfinite(mean) and len(group) > 1 else ""
+        lines += [None, (family, "", "", label, "", "")]
+        lines += [("  " + c[0], *c[1:]) for c in map(_cells, group)]
+    try:
+        from rich.box import SIMPLE
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        _print_plain(lines, title, caption)
+        return
+    table = Table(
+        title=title, caption=caption, box=SIMPLE, header_style="bold", padding=(0, 1, 0, 0)
+    )
+    for i, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for line in lines[1:]:
+        if line is None:
+            table.add_section()
+        else:
+            table.add_row(*line, style=None if line[0].startswith(" ") else "bold")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 100
+    console.print(table)
+
+
+def _print_plain(lines: list[tuple[str, ...] | None], title: str, caption: str) -> None:
+    cells = [HEADER, *(line for line in lines if line)]
+    widths = [max(len(c[i]) for c in cells) for i in range(len(HEADER))]
+    print(title)
+    for c in cells:
+        parts = (
+            s.rjust(w) if i else s.ljust(w) for i, (s, w) in enumerate(zip(c, widths, strict=True))
+        )
+        print("  ".join(parts).rstrip())
+    print(caption)
+
+
+def save_plot(rows: Sequence[Row], title: str, path: Path) -> None:
+    """Draw the ratio of every row to its peer as bars on a logarithmic axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    shown = [r for r in rows if math.isfinite(r.ratio)]
+    families = list(dict.fromkeys(r.family for r in shown))
+    colours = plt.get_cmap("tab10")
+    height = 1.2 + 0.22 * len(shown)
+    figure, axes = plt.subplots(figsize=(9, height), layout="constrained")
+    for i, r in enumerate(shown):
+        colour = colours(families.index(r.family) % 10)
+        axes.barh(i, r.ratio - 1, left=1, color=colour, height=0.75)
+        side = "left" if r.ratio >= 1 else "right"
+        axes.annotate(
+            f"{r.ratio:.2f}",
+            (r.ratio, i),
+            xytext=(4 if side == "left" else -4, 0),
+            textcoords="offset points",
+            va="center",
+            ha=side,
+            fontsize=7,
+        )
+    axes.set_yticks(range(len(shown)), [f"{r.family}: {r.name}" for r in shown], fontsize=7)
+    axes.set_xscale("log")
+    ticks = [
+        t
+        for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32)
+        if t <= 2 * max((r.ratio for r in shown), default=1)
+    ]
+    axes.set_xticks(ticks, [f"{t:g}x" for t in ticks])
+    axes.minorticks_off()
+    axes.axvline(1, color="black", linewidth=1)
+    axes.margins(x=0.1, y=0.01)
+    axes.invert_yaxis()
+    axes.set_xlabel("speed relative to the peer (right of 1: vectile is faster)")
+    axes.set_title(title, fontsize=9)
+    for spine in ("top", "right"):
+        axes.spines[spine].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
