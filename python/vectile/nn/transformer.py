@@ -1,0 +1,266 @@
+"""The Transformer of arXiv 1706.03762, with PyTorch's module names, arguments and masks.
+
+Masks are those of MultiheadAttention: bool True leaves out, floats are added, and `is_causal=True` alone
+is enough. Sequences are (L, N, E), or (N, L, E) with `batch_first`, or (L, E).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from vectile.autograd import Tensor
+from vectile.nn import init
+from vectile.nn.activation import resolve
+from vectile.nn.attention import MultiheadAttention
+from vectile.nn.containers import ModuleList
+from vectile.nn.layers import Dropout, LayerNorm, Linear
+from vectile.nn.module import Module
+
+Activation = str | Callable[[Any], Any]
+OptionalMask = ArrayLike | None
+
+
+class _Layer(Module):
+    """What encoder and decoder layers share: the feed-forward block and where the norms stand."""
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+        dtype: DTypeLike = None,
+    ) -> None:
+        super().__init__()
+        attentions = ("self_attn", "multihead_attn")[: self._attentions]
+        for name in attentions:
+            attention = MultiheadAttention(
+                d_model, nhead, dropout, bias, batch_first=batch_first, dtype=dtype
+            )
+            self.add_module(name, attention)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, dtype)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model, bias, dtype)
+        self.norm_first = norm_first
+        for i in range(1, len(attentions) + 2):
+            norm = LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype)
+            self.add_module(f"norm{i}", norm)
+            self.add_module(f"dropout{i}", Dropout(dropout))
+        self.activation = resolve(activation)
+
+    _attentions = 1
+    self_attn: MultiheadAttention
+
+    def _residual(self, x: Any, index: int, block: Callable[[Any], Any]) -> Any:
+        """x + block(norm(x)), or norm(x + block(x)), with norm and dropout number `index`."""
+        norm, dropout = self._modules[f"norm{index}"], self._modules[f"dropout{index}"]
+        assert norm is not None and dropout is not None
+        if self.norm_first:
+            return x + dropout(block(norm(x)))
+        return norm(x + dropout(block(x)))
+
+    def _feed_forward(self, x: Any) -> Any:
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
+
+
+class TransformerEncoderLayer(_Layer):
+    """Self-attention and a feed-forward block, each with a residual and a norm (after, or `norm_first`)."""
+
+    def forward(
+        self,
+        src: Any,
+        src_mask: OptionalMask = None,
+        src_key_padding_mask: OptionalMask = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        def attend(x: Any) -> Any:
+            return self.self_attn(
+                x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal
+            )[0]
+
+        x = self._residual(src, 1, attend)
+        return self._residual(x, 2, self._feed_forward)
+
+
+class TransformerDecoderLayer(_Layer):
+    """Self-attention, attention to the encoder's `memory`, and a feed-forward block."""
+
+    _attentions = 2
+    multihead_attn: MultiheadAttention
+
+    def forward(
+        self,
+        tgt: Any,
+        memory: Any,
+        tgt_mask: OptionalMask = None,
+        memory_mask: OptionalMask = None,
+        tgt_key_padding_mask: OptionalMask = None,
+        memory_key_padding_mask: OptionalMask = None,
+        tgt_is_causal: bool = False,
+        memory_is_causal: bool = False,
+    ) -> Tensor:
+        def attend(x: Any) -> Any:
+            return self.self_attn(
+                x, x, x, tgt_key_padding_mask, False, tgt_mask, is_causal=tgt_is_causal
+            )[0]
+
+        def look(x: Any) -> Any:
+            return self.multihead_attn(
+                x,
+                memory,
+                memory,
+                memory_key_padding_mask,
+                False,
+                memory_mask,
+                is_causal=memory_is_causal,
+            )[0]
+
+        x = self._residual(tgt, 1, attend)
+        x = self._residual(x, 2, look)
+        return self._residual(x, 3, self._feed_forward)
+
+
+class _Stack(Module):
+    """`num_layers` deep copies of a layer, and a final norm."""
+
+    def __init__(self, layer: Module, num_layers: int, norm: Module | None = None) -> None:
+        super().__init__()
+        self.layers = ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.num_layers = num_layers
+        self.norm = norm
+
+
+class TransformerEncoder(_Stack):
+    """A stack of encoder layers."""
+
+    def forward(
+        self,
+        src: Any,
+        mask: OptionalMask = None,
+        src_key_padding_mask: OptionalMask = None,
+        is_causal: bool | None = None,
+    ) -> Tensor:
+        x = src
+        for layer in self.layers:
+            x = layer(x, mask, src_key_padding_mask, bool(is_causal))
+        return x if self.norm is None else self.norm(x)
+
+
+class TransformerDecoder(_Stack):
+    """A stack of decoder layers."""
+
+    def forward(
+        self,
+        tgt: Any,
+        memory: Any,
+        tgt_mask: OptionalMask = None,
+        memory_mask: OptionalMask = None,
+        tgt_key_padding_mask: OptionalMask = None,
+        memory_key_padding_mask: OptionalMask = None,
+        tgt_is_causal: bool | None = None,
+        memory_is_causal: bool = False,
+    ) -> Tensor:
+        x = tgt
+        for layer in self.layers:
+            x = layer(
+                x,
+                memory,
+                tgt_mask,
+                memory_mask,
+                tgt_key_padding_mask,
+                memory_key_padding_mask,
+                bool(tgt_is_causal),
+                memory_is_causal,
+            )
+        return x if self.norm is None else self.norm(x)
+
+
+class Transformer(Module):
+    """Encoder and decoder. Every matrix starts Xavier-uniform."""
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        nhead: int = 8,
+        num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        custom_encoder: Module | None = None,
+        custom_decoder: Module | None = None,
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+        dtype: DTypeLike = None,
+    ) -> None:
+        super().__init__()
+        options: Any = (
+            d_model,
+            nhead,
+            dim_feedforward,
+            dropout,
+            activation,
+            layer_norm_eps,
+            batch_first,
+            norm_first,
+            bias,
+            dtype,
+        )
+
+        def norm() -> LayerNorm:
+            return LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype)
+
+        self.encoder = custom_encoder or TransformerEncoder(
+            TransformerEncoderLayer(*options), num_encoder_layers, norm()
+        )
+        self.decoder = custom_decoder or TransformerDecoder(
+            TransformerDecoderLayer(*options), num_decoder_layers, norm()
+        )
+        self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        src: Any,
+        tgt: Any,
+        src_mask: OptionalMask = None,
+        tgt_mask: OptionalMask = None,
+        memory_mask: OptionalMask = None,
+        src_key_padding_mask: OptionalMask = None,
+        tgt_key_padding_mask: OptionalMask = None,
+        memory_key_padding_mask: OptionalMask = None,
+        src_is_causal: bool | None = None,
+        tgt_is_causal: bool | None = None,
+        memory_is_causal: bool = False,
+    ) -> Tensor:
+        """Decoded targets, shaped like `tgt`. ValueError for batch or feature sizes that do not fit."""
+        memory = self.encoder(src, src_mask, src_key_padding_mask, src_is_causal)
+        return self.decoder(
+            tgt,
+            memory,
+            tgt_mask,
+            memory_mask,
+            tgt_key_padding_mask,
+            memory_key_padding_mask,
+            tgt_is_causal,
+            memory_is_causal,
+        )
+
+    @staticmethod
+    def generate_square_subsequent_mask(size: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """(size, size): 0 on and below the diagonal, -inf above."""
+        return np.triu(np.full((size, size), -np.inf, dtype=dtype), 1)

@@ -1,0 +1,46 @@
+"""Gradient clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from vectile import ops
+from vectile.autograd import Tensor
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False
+) -> float:
+    """Scale all gradients together so that their joint 2-norm is at most `max_norm`.
+
+    Returns the norm before clipping. RuntimeError for a NaN or infinite norm if asked to.
+    """
+    grads = _gradients(parameters)
+    if not grads:
+        return 0.0
+    norm = ops.global_norm([grad.data for grad in grads])
+    if error_if_nonfinite and not math.isfinite(norm):
+        raise RuntimeError(f"clip_grad_norm_: norm: expected a finite value, got {norm}")
+    scale = max_norm / (norm + 1e-6)
+    if not scale >= 1.0:  # NaN scales too, as in PyTorch: a broken step stays visible
+        for grad in grads:
+            ops.multiply(grad.data, scale, out=grad.data)
+            grad.bump_version("clip_grad_norm_")
+    return norm
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Clamp every gradient element to [-clip_value, clip_value]."""
+    if not clip_value >= 0:
+        raise ValueError(f"clip_grad_value_: clip_value: expected >= 0, got {clip_value}")
+    for grad in _gradients(parameters):
+        np.clip(grad.data, -clip_value, clip_value, out=grad.data)
+        grad.bump_version("clip_grad_value_")
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    tensors = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [tensor.grad for tensor in tensors if tensor.grad is not None]
