@@ -3,4 +3,14 @@
 
 #include "base/types.h"
 
-namespace vectile {}  // namespace vectile
+namespace vectile {
+
+// An operand read line by line: line r starts at data + r * row, its elements are `step` (0 or 1)
+// apart.
+template <class T>
+struct Lines {
+  const T* data;
+  i64 row, step;
+};
+
+}  // namespace vectile

@@ -19,6 +19,19 @@ VECTILE_INLINE Vec<T> silu(Vec<T> x) {
   return max_number(x, Vec<T>(-1000)) * sigmoid(x);
 }
 
+// s + c s (1 - s) with s = sigmoid(u); s (1 - s) = e^-|u| / (1 + e^-|u|)^2 cancels nothing.
+template <class T>
+VECTILE_INLINE Vec<T> logistic_blend(Vec<T> u, Vec<T> c) {
+  const Vec<T> one = T(1), e = exp(-abs(u)), r = one / (one + e), er = e * r;
+  return fma(c, er * r, select(u < Vec<T>(), er, r));
+}
+
+template <class T>
+VECTILE_INLINE Vec<T> silu_derivative(Vec<T> x) {
+  const Vec<T> a = clamp(x, Vec<T>(-1000), Vec<T>(1000));
+  return logistic_blend(a, a);
+}
+
 // log(1 + e^x) = max(x, 0) + log1p(e^-|x|), <= 3 ulp
 template <class T>
 VECTILE_INLINE Vec<T> softplus(Vec<T> x) {
@@ -68,14 +81,12 @@ VECTILE_INLINE Vec<T> gelu_tanh(Vec<T> x) {
   return max_number(x, Vec<T>(-20)) / (Vec<T>(1) + exp(u));
 }
 
-// s + x u' s (1 - s) with s = sigmoid(u); s (1 - s) = e^-|u| / (1 + e^-|u|)^2 cancels nothing.
+// s + x u' s (1 - s) with s = sigmoid(u)
 template <class T>
 VECTILE_INLINE Vec<T> gelu_tanh_derivative(Vec<T> x) {
-  const Vec<T> one = T(1), a = clamp(x, Vec<T>(-20), Vec<T>(20)), z = a * a;
+  const Vec<T> a = clamp(x, Vec<T>(-20), Vec<T>(20)), z = a * a;
   const Vec<T> u = a * fma(z, Vec<T>(kGeluTanhCubic), Vec<T>(kGeluTanh));
-  const Vec<T> slope = a * fma(z, Vec<T>(3 * kGeluTanhCubic), Vec<T>(kGeluTanh));  // x du/dx
-  const Vec<T> e = exp(-abs(u)), r = one / (one + e), er = e * r;
-  return fma(er * r, slope, select(u < Vec<T>(), er, r));
+  return logistic_blend(u, a * fma(z, Vec<T>(3 * kGeluTanhCubic), Vec<T>(kGeluTanh)));
 }
 
 }  // namespace vectile::VECTILE_TIER

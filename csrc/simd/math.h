@@ -152,11 +152,11 @@ VECTILE_INLINE Vec<T> tanh(Vec<T> x) {  // <= 2 ulp
     // (tanh(x) / x - 1) / x^2 in x^2, for |x| < 0.625
     const Vec<T> p = polynomial(z, -3.333333e-01f, 1.3333206e-01f, -5.3946763e-02f, 2.1700703e-02f,
                                 -8.177399e-03f, 2.1429618e-03f);
-    const Vec<T> small = fma(x * z, p, x);
+    const Vec<T> small = fma(a * z, p, a);
     // 1 - 2 / (e^2a + 1); beyond 9.1 it rounds to 1
     const Vec<T> e = exp2_small(clamp(a, Vec<T>(), Vec<T>(9.1f)) * Vec<T>(2 * kLog2E));
     const Vec<T> large = one - Vec<T>(2.f) / (e + one);
-    return select(a < Vec<T>(0.625f), small, copysign(large, x));
+    return copysign(select(a < Vec<T>(0.625f), small, large), x);  // keeps -0
   }
 }
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "dispatch/cpu.h"
 #include "simd/math.h"
 
 namespace vectile::VECTILE_TIER {
@@ -55,58 +56,73 @@ double error_in_ulp(float got, double exact) {
   return std::fabs(double(got) - exact) / std::ldexp(1.0, exponent - 24);
 }
 
-bool sweep(const Function& f, uint64_t stride) {
-  double worst = 0;
-  float worst_at = 0;
-  uint64_t tested = 0;
-  const uint64_t end = uint64_t(1) << 32;
-  for (uint64_t bits = 0; bits < end;) {
-    float x[kLanes], y[kLanes];
-    int n = 0;
-    for (; n < kLanes && bits < end; ++n, bits += stride) x[n] = bit_cast<float>(uint32_t(bits));
-    for (int i = n; i < kLanes; ++i) x[i] = x[0];
-    f.vector(x, y);
-    for (int i = 0; i < n; ++i) {
-      const double error = error_in_ulp(y[i], f.exact(x[i]));
-      if (!(error <= worst)) {
-        worst = error;
-        worst_at = x[i];
-      }
-    }
-    tested += uint64_t(n);
+struct Worst {
+  double error = 0;
+  float at = 0;
+};
+
+void measure(const Function& f, const float* x, int n, Worst& worst) {
+  float y[kLanes];
+  f.vector(x, y);
+  for (int i = 0; i < n; ++i) {
+    const double error = error_in_ulp(y[i], f.exact(x[i]));
+    if (!(error <= worst.error)) worst = {error, x[i]};
   }
-  std::printf("%-8s %-8s %.4f ulp at %a, %llu floats\n", VECTILE_TIER_NAME, f.name, worst,
-              double(worst_at), (unsigned long long)tested);
-  std::fflush(stdout);
-  return worst <= kBound;
 }
 
-int main(int argc, char** argv) {
-  uint64_t stride = 1;
-  bool named = false, ok = true;
-  for (int i = 1; i < argc; ++i) {
-    if (!std::strcmp(argv[i], "--stride") && i + 1 < argc)
-      stride = std::strtoull(argv[++i], nullptr, 10);
+bool sweep(const Function& f, uint64_t stride) {
+  Worst worst;
+  for (const uint32_t magnitude :
+       {0u, 1u, 0x7fffffu, 0x800000u, 0x7f7fffffu, 0x7f800000u, 0x7fc00000u}) {
+    for (const uint32_t sign : {0u, 0x80000000u}) {
+      float x[kLanes];
+      for (float& v : x) v = bit_cast<float>(magnitude | sign);
+      measure(f, x, kLanes, worst);
+    }
   }
+  const uint64_t end = uint64_t{1} << 32;
+  uint64_t tested = 0;
+  for (uint64_t bits = 0; bits < end;) {
+    float x[kLanes] = {};
+    int n = 0;
+    for (; n < kLanes && bits < end; ++n, bits += stride) x[n] = bit_cast<float>(uint32_t(bits));
+    measure(f, x, n, worst);
+    tested += uint64_t(n);
+  }
+  std::printf("%-8s %-8s %.4f ulp at %a, %llu floats\n", VECTILE_TIER_NAME, f.name, worst.error,
+              double(worst.at), static_cast<unsigned long long>(tested));
+  std::fflush(stdout);
+  return worst.error <= kBound;
+}
+
+int run(int argc, char** argv) {
+  if (!cpu_supports(VECTILE_TIER_NAME)) return 77;
+  uint64_t stride = 1;
+  const Function* chosen[64];
+  int count = 0;
   for (int i = 1; i < argc; ++i) {
-    if (!std::strcmp(argv[i], "--stride")) {
-      ++i;
+    if (!std::strcmp(argv[i], "--stride") && i + 1 < argc) {
+      stride = std::strtoull(argv[++i], nullptr, 10);
       continue;
     }
-    named = true;
-    bool found = false;
-    for (const Function& f : kFunctions) {
-      if (!std::strcmp(argv[i], f.name)) found = true, ok = sweep(f, stride) && ok;
+    const int before = count;
+    for (const Function& f : kFunctions)
+      if (count < 64 && !std::strcmp(argv[i], f.name)) chosen[count++] = &f;
+    if (count == before) {
+      std::fprintf(stderr, "ulp_sweep: argument: expected a function, got %s\n", argv[i]);
+      return 2;
     }
-    if (!found) return std::fprintf(stderr, "ulp_sweep: unknown function %s\n", argv[i]), 2;
   }
-  if (!named) {
-    for (const Function& f : kFunctions) ok = sweep(f, stride) && ok;
-  }
+  if (stride == 0)
+    return std::fprintf(stderr, "ulp_sweep: stride: expected at least 1, got 0\n"), 2;
+  if (count == 0)
+    for (const Function& f : kFunctions) chosen[count++] = &f;
+  bool ok = true;
+  for (int i = 0; i < count; ++i) ok = sweep(*chosen[i], stride) && ok;
   return ok ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace vectile::VECTILE_TIER
 
-int main(int argc, char** argv) { return vectile::VECTILE_TIER::main(argc, argv); }
+int main(int argc, char** argv) { return vectile::VECTILE_TIER::run(argc, argv); }

@@ -6,4 +6,5 @@ TypeError for dtypes, IndexError for indices. Results own 64-byte aligned memory
 same for any number of threads.
 """
 
+from vectile.ops.elementwise import *  # noqa: F403
 from vectile.ops.softmax import *  # noqa: F403

@@ -1,0 +1,214 @@
+// elementwise: y = f(x), y = f(a, b) with broadcasting, and the gradients of the unary functions.
+#include "kernels/types.h"
+#include "simd/activations.h"
+
+namespace vectile::VECTILE_TIER {
+
+template <class T, class F>
+static void map(const T* x, T* y, i64 n, F f) {
+  using V = Vec<T>;
+  i64 i = 0;
+  for (; i + V::lanes <= n; i += V::lanes) f(V::load(x + i)).store(y + i);
+  if (i < n) {
+    const int tail = static_cast<int>(n - i);
+    f(V::load(x + i, tail)).store(y + i, tail);
+  }
+}
+
+template <class T, class F>
+static void map(const T* a, const T* b, T* y, i64 n, F f) {
+  using V = Vec<T>;
+  i64 i = 0;
+  for (; i + V::lanes <= n; i += V::lanes) f(V::load(a + i), V::load(b + i)).store(y + i);
+  if (i < n) {
+    const int tail = static_cast<int>(n - i);
+    f(V::load(a + i, tail), V::load(b + i, tail)).store(y + i, tail);
+  }
+}
+
+template <class T>
+static void exp(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return exp(v); });
+}
+template <class T>
+static void log(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return log(v); });
+}
+template <class T>
+static void tanh(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return tanh(v); });
+}
+template <class T>
+static void sigmoid(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return sigmoid(v); });
+}
+template <class T>
+static void erf(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return erf(v); });
+}
+template <class T>
+static void sqrt(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return sqrt(v); });
+}
+template <class T>
+static void absolute(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return abs(v); });
+}
+template <class T>
+static void negative(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return -v; });
+}
+template <class T>
+static void relu(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return relu(v); });
+}
+template <class T>
+static void silu(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return silu(v); });
+}
+template <class T>
+static void softplus(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return softplus(v); });
+}
+template <class T>
+static void gelu(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return gelu(v); });
+}
+template <class T>
+static void gelu_tanh(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return gelu_tanh(v); });
+}
+
+template <class T>
+static void tanh_backward(const T* grad, const T* y, T* dx, i64 n) {
+  map(grad, y, dx, n, [](Vec<T> g, Vec<T> v) { return g * fnma(v, v, Vec<T>(1)); });
+}
+template <class T>
+static void sigmoid_backward(const T* grad, const T* y, T* dx, i64 n) {
+  map(grad, y, dx, n, [](Vec<T> g, Vec<T> v) { return g * v * (Vec<T>(1) - v); });
+}
+template <class T>
+static void relu_backward(const T* grad, const T* y, T* dx, i64 n) {  // 0 at 0; NaN in y propagates
+  map(grad, y, dx, n, [](Vec<T> g, Vec<T> v) { return select(v > Vec<T>(), g, v - v); });
+}
+template <class T>
+static void erf_backward(const T* grad, const T* x, T* dx, i64 n) {  // 2 / sqrt(pi) e^(-x^2)
+  const T scale = T(1.1283791670955125739);
+  map(grad, x, dx, n, [=](Vec<T> g, Vec<T> v) { return g * Vec<T>(scale) * exp(-v * v); });
+}
+template <class T>
+static void silu_backward(const T* grad, const T* x, T* dx, i64 n) {
+  map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * silu_derivative(v); });
+}
+template <class T>
+static void softplus_backward(const T* grad, const T* x, T* dx, i64 n) {
+  map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * sigmoid(v); });
+}
+template <class T>
+static void gelu_backward(const T* grad, const T* x, T* dx, i64 n) {
+  map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * gelu_derivative(v); });
+}
+template <class T>
+static void gelu_tanh_backward(const T* grad, const T* x, T* dx, i64 n) {
+  map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * gelu_tanh_derivative(v); });
+}
+
+// One line of an operand: loaded when its step is 1, or one value in every lane when it is 0.
+template <class T, int step>
+struct Line {
+  const T* p;
+  Vec<T> value;
+  VECTILE_INLINE Line(Lines<T> x, i64 r) : p(x.data + r * x.row), value(*p) {}
+  VECTILE_INLINE Vec<T> at(i64 j) const { return step ? Vec<T>::load(p + j) : value; }
+  VECTILE_INLINE Vec<T> at(i64 j, int n) const { return step ? Vec<T>::load(p + j, n) : value; }
+};
+
+template <int a_step, int b_step, class T, class F>
+static void broadcast_lines(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n, F f) {
+  constexpr i64 w = Vec<T>::lanes;
+  for (i64 r = 0; r < rows; ++r, y += n) {
+    const Line<T, a_step> u(a, r);
+    const Line<T, b_step> v(b, r);
+    i64 j = 0;
+    for (; j + w <= n; j += w) f(u.at(j), v.at(j)).store(y + j);
+    if (j < n) {
+      const int tail = static_cast<int>(n - j);
+      f(u.at(j, tail), v.at(j, tail)).store(y + j, tail);
+    }
+  }
+}
+
+template <class T, class F>
+static void broadcast(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n, F f) {
+  if (n == 0) return;
+  if (a.step && b.step) return broadcast_lines<1, 1>(a, b, y, rows, n, f);
+  if (a.step) return broadcast_lines<1, 0>(a, b, y, rows, n, f);
+  if (b.step) return broadcast_lines<0, 1>(a, b, y, rows, n, f);
+  broadcast_lines<0, 0>(a, b, y, rows, n, f);
+}
+
+template <class T>
+static void add(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+  broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return u + v; });
+}
+template <class T>
+static void subtract(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+  broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return u - v; });
+}
+template <class T>
+static void multiply(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+  broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return u * v; });
+}
+template <class T>
+static void divide(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+  broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return u / v; });
+}
+template <class T>
+static void maximum(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+  broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return max(u, v); });
+}
+template <class T>
+static void minimum(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+  broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return min(u, v); });
+}
+
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC'11).
+// Block k holds the numbers of elements 64 k .. 64 k + 63: word w of counter 16 k + l goes to
+// element 64 k + 16 w + l. The key is the seed. Loops over l compile to vector code on every tier.
+constexpr int kCounters = 16;
+static void philox_block(uint64_t block, uint64_t seed, uint32_t (&words)[4][kCounters]) {
+  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+  for (int l = 0; l < kCounters; ++l) {
+    const uint64_t counter = block * kCounters + static_cast<uint64_t>(l);
+    words[0][l] = static_cast<uint32_t>(counter);
+    words[1][l] = static_cast<uint32_t>(counter >> 32);
+    words[2][l] = words[3][l] = 0;
+  }
+  for (int round = 0; round < 10; ++round, key0 += 0x9E3779B9u, key1 += 0xBB67AE85u) {
+    for (int l = 0; l < kCounters; ++l) {
+      const uint64_t p0 = uint64_t{0xD2511F53u} * words[0][l],
+                     p1 = uint64_t{0xCD9E8D57u} * words[2][l];
+      words[0][l] = static_cast<uint32_t>(p1 >> 32) ^ words[1][l] ^ key0;
+      words[1][l] = static_cast<uint32_t>(p1);
+      words[2][l] = static_cast<uint32_t>(p0 >> 32) ^ words[3][l] ^ key1;
+      words[3][l] = static_cast<uint32_t>(p0);
+    }
+  }
+}
+
+template <class T>
+static void dropout(const T* x, T* y, i64 first, i64 n, uint64_t seed, uint32_t threshold,
+                    T scale) {
+  constexpr i64 size = 4 * kCounters;
+  uint32_t words[4][kCounters];
+  const uint32_t* random = &words[0][0];
+  for (i64 i = 0; i < n; i += size) {
+    philox_block(static_cast<uint64_t>((first + i) / size), seed, words);
+    const i64 m = n - i < size ? n - i : size;
+    for (i64 j = 0; j < m; ++j) y[i + j] = random[j] >= threshold ? x[i + j] * scale : T(0);
+  }
+}
+
+}  // namespace vectile::VECTILE_TIER
+
+#include "kernels/register.h"

@@ -1,0 +1,169 @@
+#include "ops/elementwise.h"
+
+#include <algorithm>
+
+namespace vectile::ops {
+namespace {
+
+// Both operands over the shape of the result, without axes of one element and with adjacent axes
+// merged where both operands allow it; the result itself is row-major.
+struct Broadcast {
+  Shape shape;
+  i64 a[kMaxDims], b[kMaxDims];  // strides
+
+  Broadcast(const Shape& result, const TensorView& x, const TensorView& y) {
+    for (int i = 0; i < result.ndim; ++i) {
+      const i64 n = result[i];
+      if (n == 1) continue;
+      const i64 sx = stride(x, i - result.ndim), sy = stride(y, i - result.ndim);
+      const int k = shape.ndim - 1;
+      if (k >= 0 && a[k] == sx * n && b[k] == sy * n) {
+        shape[k] *= n;
+        a[k] = sx;
+        b[k] = sy;
+      } else {
+        a[shape.ndim] = sx;
+        b[shape.ndim] = sy;
+        shape.push(n);
+      }
+    }
+  }
+  i64 inner_a() const { return shape.ndim ? a[shape.ndim - 1] : 0; }
+  i64 inner_b() const { return shape.ndim ? b[shape.ndim - 1] : 0; }
+
+ private:
+  static i64 stride(const TensorView& x, int i) {  // i counts from the end: -1 is the last axis
+    return i < -x.ndim() || x.shape[i] == 1 ? 0 : x.stride(i);
+  }
+};
+
+Shape broadcast_shape(const char* op, const TensorView& a, const TensorView& b) {
+  Shape s = a.ndim() >= b.ndim() ? a.shape : b.shape;
+  for (int i = -1; i >= -std::min(a.ndim(), b.ndim()); --i) {
+    const i64 n = a.shape[i], m = b.shape[i];
+    if (n != m && n != 1 && m != 1) [[unlikely]]
+      fail(op, "b", "shape", text("one that broadcasts with ", a.shape), b.shape);
+    s[i] = n == 1 ? m : n;
+  }
+  return s;
+}
+
+template <class T>
+void run_contiguous(BinaryKernel<T> kernel, const T* a, const T* b, T* y, i64 n) {
+  parallel_ranges(n, kGrain, [&](i64 begin, i64 end) {
+    kernel({a + begin, 0, 1}, {b + begin, 0, 1}, y + begin, 1, end - begin);
+  });
+}
+
+template <class T>
+void run_broadcast(BinaryKernel<T> kernel, const Broadcast& p, const T* a, const T* b, T* y) {
+  const int outer = std::max(0, p.shape.ndim - 2);
+  const i64 n = p.shape.ndim >= 1 ? p.shape[-1] : 1, rows = p.shape.ndim >= 2 ? p.shape[-2] : 1;
+  const Lines<T> la{a, p.shape.ndim >= 2 ? p.a[outer] : 0, p.inner_a()};
+  const Lines<T> lb{b, p.shape.ndim >= 2 ? p.b[outer] : 0, p.inner_b()};
+  const auto place = [&](i64 plane, const i64* strides) {
+    i64 offset = 0;
+    for (int i = outer - 1; i >= 0; --i) {
+      offset += plane % p.shape[i] * strides[i];
+      plane /= p.shape[i];
+    }
+    return offset;
+  };
+  if (rows == 1) {  // one line: cut it
+    parallel_ranges(n, kGrain, [&](i64 begin, i64 end) {
+      kernel({a + begin * la.step, 0, la.step}, {b + begin * lb.step, 0, lb.step}, y + begin, 1,
+             end - begin);
+    });
+    return;
+  }
+  // Chunks of whole rows, which may span planes.
+  parallel_ranges(p.shape.elements() / n, rows_grain(n), [&](i64 begin, i64 end) {
+    while (begin < end) {
+      const i64 plane = begin / rows, r = begin % rows, m = std::min(rows - r, end - begin);
+      kernel({a + place(plane, p.a) + r * la.row, la.row, la.step},
+             {b + place(plane, p.b) + r * lb.row, lb.row, lb.step}, y + begin * n, m, n);
+      begin += m;
+    }
+  });
+}
+
+}  // namespace
+
+Array unary(const FloatOp<UnaryKernel>& op, const TensorView& x, const TensorView* out) {
+  check_float(op.name, "x", x);
+  const Array in = contiguous(x);
+  Output y(op.name, x.dtype, x.shape, out, {&x});
+  dispatch_float(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    const UnaryKernel<T> kernel = op.kernel<T>();
+    const T* from = in.as<T>();
+    T* to = y.data<T>();
+    parallel_ranges(in.elements(), kGrain,
+                    [&](i64 begin, i64 end) { kernel(from + begin, to + begin, end - begin); });
+  });
+  return y.finish();
+}
+
+Array gradient(const FloatOp<GradientKernel>& op, const TensorView& grad, const TensorView& v,
+               const char* v_name) {
+  check_float(op.name, v_name, v);
+  check_same_dtype(op.name, "grad", grad, v);
+  check_shape(op.name, "grad", grad, v.shape);
+  const Array g = contiguous(grad), in = contiguous(v);
+  Array dx = Array::empty(v.dtype, v.shape);
+  dispatch_float(v.dtype, [&](auto t) {
+    using T = decltype(t);
+    const GradientKernel<T> kernel = op.kernel<T>();
+    const T *pg = g.as<T>(), *pv = in.as<T>();
+    T* to = dx.as<T>();
+    parallel_ranges(in.elements(), kGrain, [&](i64 begin, i64 end) {
+      kernel(pg + begin, pv + begin, to + begin, end - begin);
+    });
+  });
+  return dx;
+}
+
+Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorView& b,
+             const TensorView* out) {
+  check_float(op.name, "a", a);
+  check_same_dtype(op.name, "b", b, a);
+  const bool same = a.shape == b.shape;
+  const Shape shape = same ? a.shape : broadcast_shape(op.name, a, b);
+  Output y(op.name, a.dtype, shape, out, {&a, &b});
+  const i64 n = y.view().elements();
+  if (n == 0) return y.finish();
+  dispatch_float(a.dtype, [&](auto t) {
+    using T = decltype(t);
+    const BinaryKernel<T> kernel = op.kernel<T>();
+    if (same && a.contiguous() && b.contiguous())
+      return run_contiguous(kernel, a.as<T>(), b.as<T>(), y.data<T>(), n);
+    // Lines whose elements are neither adjacent nor all the same are packed first.
+    const Broadcast plan(shape, a, b);
+    const auto direct = [](i64 step) { return step == 0 || step == 1; };
+    if (direct(plan.inner_a()) && direct(plan.inner_b()))
+      return run_broadcast(kernel, plan, a.as<T>(), b.as<T>(), y.data<T>());
+    const Array pa = contiguous(a), pb = contiguous(b);
+    run_broadcast(kernel, Broadcast(shape, pa, pb), pa.as<T>(), pb.as<T>(), y.data<T>());
+  });
+  return y.finish();
+}
+
+Array dropout(const TensorView& x, double p, std::uint64_t seed) {
+  check_float("dropout", "x", x);
+  check(p >= 0 && p <= 1, "dropout", "p", "value", "0 <= p <= 1", p);
+  if (p == 1) return Array::zeros(x.dtype, x.shape);
+  const Array in = contiguous(x);
+  Array y = Array::empty(x.dtype, x.shape);
+  const auto threshold = static_cast<std::uint32_t>(p * 0x1p32);
+  dispatch_float(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    const auto kernel = kernels_of<T>().dropout;
+    parallel_ranges(in.elements(), kGrain, [&](i64 begin, i64 end) {
+      kernel(in.as<T>() + begin, y.as<T>() + begin, begin, end - begin, seed, threshold,
+             static_cast<T>(1 / (1 - p)));
+    });
+  });
+  return y;
+}
+
+}  // namespace vectile::ops
