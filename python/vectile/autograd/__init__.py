@@ -7,10 +7,11 @@ from vectile.autograd.functional import (
     add,
     argmax,
     argmin,
-    as_tensor,
+    astype,
     broadcast_to,
     clip,
     concatenate,
+    copy,
     cos,
     cross_entropy,
     cumsum,
@@ -62,7 +63,7 @@ from vectile.autograd.functional import (
     where,
 )
 from vectile.autograd.tape import enable_grad, is_grad_enabled, no_grad
-from vectile.autograd.tensor import Tensor, tensor
+from vectile.autograd.tensor import Tensor, as_tensor, tensor
 
 __all__ = [
     "Tensor",
@@ -71,9 +72,11 @@ __all__ = [
     "argmax",
     "argmin",
     "as_tensor",
+    "astype",
     "broadcast_to",
     "clip",
     "concatenate",
+    "copy",
     "cos",
     "cross_entropy",
     "cumsum",

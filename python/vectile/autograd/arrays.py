@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy import cos, expand_dims, flip, reshape, sin, swapaxes, transpose, where
+from numpy.typing import NDArray
 
 from vectile import ops
 from vectile.ops import (
@@ -43,7 +44,7 @@ from vectile.ops import (
     tanh_backward,
 )
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 def power(x: Any, exponent: Any) -> Array:

@@ -14,82 +14,82 @@ from typing import Any
 
 import numpy as np
 
-from vectile.autograd.engine import grad as _grad
-from vectile.autograd.functional import (
-    absolute,
+from vectile.autograd.arithmetic import (
     add,
-    broadcast_to,
     cast,
-    concatenate,
     cos,
     cumsum,
     divide,
-    embedding,
     erf,
     exp,
-    expand_dims,
-    flip,
-    gather,
-    getitem,
     log,
-    log_softmax,
     matmul,
     mean,
     multiply,
     negative,
     power,
-    reshape,
-    setitem,
     sigmoid,
     sin,
     sqrt,
     subtract,
     sum,
     sum_to,
-    swapaxes,
     tanh,
-    transpose,
     where,
 )
-from vectile.autograd.networks import attention_by_parts, embedding_backward
+from vectile.autograd.engine import grad as _grad
+from vectile.autograd.networks import attention_by_parts, embedding, embedding_backward, log_softmax
 from vectile.autograd.networks import dropout as _dropout
-from vectile.autograd.shaping import gather_backward, getitem_backward
+from vectile.autograd.shaping import (
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    flip,
+    gather,
+    gather_backward,
+    getitem,
+    getitem_backward,
+    reshape,
+    setitem,
+    swapaxes,
+    transpose,
+)
 from vectile.autograd.tensor import Tensor, as_tensor
 
 
-def dropout(x: Any, p: float, seed: int) -> Tensor:
+def dropout(x: Tensor, p: float, seed: int) -> Tensor:
     return _dropout(x, p, True, seed)
 
 
 # ---- formulas ------------------------------------------------------------------------------------------
 
 
-def tanh_backward(g: Any, y: Any) -> Tensor:
+def tanh_backward(g: Tensor, y: Tensor) -> Tensor:
     return g * (1.0 - y * y)
 
 
-def sigmoid_backward(g: Any, y: Any) -> Tensor:
+def sigmoid_backward(g: Tensor, y: Tensor) -> Tensor:
     return g * (y * (1.0 - y))
 
 
-def relu_backward(g: Any, y: Any) -> Tensor:
+def relu_backward(g: Tensor, y: Tensor) -> Tensor:
     return where(y > 0, g, 0.0)
 
 
-def erf_backward(g: Any, x: Any) -> Tensor:
+def erf_backward(g: Tensor, x: Tensor) -> Tensor:
     return g * (exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 
 
-def silu_backward(g: Any, x: Any) -> Tensor:
+def silu_backward(g: Tensor, x: Tensor) -> Tensor:
     s = sigmoid(x)
     return g * (s * (1.0 + x * (1.0 - s)))
 
 
-def softplus_backward(g: Any, x: Any) -> Tensor:
+def softplus_backward(g: Tensor, x: Tensor) -> Tensor:
     return g * sigmoid(x)
 
 
-def gelu_backward(g: Any, x: Any, approximate: str) -> Tensor:
+def gelu_backward(g: Tensor, x: Tensor, approximate: str) -> Tensor:
     if approximate == "tanh":
         c = math.sqrt(2 / math.pi)
         t = tanh(x * (1.0 + 0.044715 * (x * x)) * c)
@@ -99,18 +99,18 @@ def gelu_backward(g: Any, x: Any, approximate: str) -> Tensor:
     return g * (0.5 * (1.0 + erf(x * math.sqrt(0.5))) + x * density)
 
 
-def softmax_backward(g: Any, y: Any, axis: int) -> Tensor:
+def softmax_backward(g: Tensor, y: Tensor, axis: int) -> Tensor:
     return y * (g - sum(g * y, axis, True))
 
 
-def log_softmax_backward(g: Any, y: Any, axis: int) -> Tensor:
+def log_softmax_backward(g: Tensor, y: Tensor, axis: int) -> Tensor:
     return g - exp(y) * sum(g, axis, True)
 
 
 # ---- derivatives of definitions --------------------------------------------------------------------------
 
 
-def _derivative(f: Callable[..., Tensor], g: Any, *operands: Any) -> tuple[Any, ...]:
+def _derivative(f: Callable[..., Tensor], g: Tensor, *operands: Any) -> tuple[Any, ...]:
     """The gradients of ``f(*operands)`` weighted by `g`, recorded; None for what requires none."""
     # Each operand is given a node of its own, so that one that appears twice is two variables.
     own = [None if x is None else reshape(x, as_tensor(x).shape) for x in operands]
@@ -119,8 +119,8 @@ def _derivative(f: Callable[..., Tensor], g: Any, *operands: Any) -> tuple[Any, 
     return tuple([next(grads) if x is not None and x.requires_grad else None for x in own])
 
 
-def layer_norm_backward(g: Any, x: Any, weight: Any, *stats: Any) -> tuple[Any, ...]:
-    def forward(x: Any, weight: Any) -> Tensor:
+def layer_norm_backward(g: Tensor, x: Tensor, weight: Any, *stats: Any) -> tuple[Any, ...]:
+    def forward(x: Tensor, weight: Any) -> Tensor:
         centred = x - mean(x, -1, True)
         y = centred / sqrt(mean(centred * centred, -1, True) + stats[-1])
         return y if weight is None else y * weight
@@ -128,8 +128,8 @@ def layer_norm_backward(g: Any, x: Any, weight: Any, *stats: Any) -> tuple[Any, 
     return *_derivative(forward, g, x, weight), sum_to(g, x.shape[-1:])
 
 
-def rms_norm_backward(g: Any, x: Any, weight: Any, *stats: Any) -> tuple[Any, ...]:
-    def forward(x: Any, weight: Any) -> Tensor:
+def rms_norm_backward(g: Tensor, x: Tensor, weight: Any, *stats: Any) -> tuple[Any, ...]:
+    def forward(x: Tensor, weight: Any) -> Tensor:
         y = x / sqrt(mean(x * x, -1, True) + stats[-1])
         return y if weight is None else y * weight
 
@@ -137,8 +137,8 @@ def rms_norm_backward(g: Any, x: Any, weight: Any, *stats: Any) -> tuple[Any, ..
 
 
 def cross_entropy_backward(
-    g: Any,
-    logits: Any,
+    g: Tensor,
+    logits: Tensor,
     targets: Any,
     lse: Any,
     ignore_index: int,
@@ -159,9 +159,17 @@ def cross_entropy_backward(
 
 
 def scaled_dot_product_attention_backward(
-    g: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, mask: Any, is_causal: bool, scale: Any
+    g: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Any,
+    lse: Any,
+    mask: Any,
+    is_causal: bool,
+    scale: Any,
 ) -> tuple[Any, ...]:
-    def forward(q: Any, k: Any, v: Any) -> Tensor:
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attention_by_parts(q, k, v, mask, is_causal, scale)
 
     return _derivative(forward, g, q, k, v)

@@ -44,11 +44,11 @@ def grad(
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if grad_outputs is not None and not isinstance(grad_outputs, (list, tuple)):
-        grad_outputs = [grad_outputs]  # type: ignore[list-item]
+        grad_outputs = [grad_outputs]
     for i, t in enumerate(inputs):
         if not t.requires_grad:
             raise RuntimeError(f"grad: inputs[{i}] requires_grad: expected True, got False")
-    seeds = _seeds(outputs, grad_outputs, "grad", create_graph)  # type: ignore[arg-type]
+    seeds = _seeds(outputs, grad_outputs, "grad", create_graph)
     retain = create_graph if retain_graph is None else retain_graph
     targets: dict[Any, Any] = {t._node or t: None for t in inputs}
     _walk(outputs, seeds, retain, create_graph, targets)
@@ -58,7 +58,7 @@ def grad(
             raise RuntimeError(
                 f"grad: inputs[{i}] was not used to compute the outputs; allow_unused=True gives None"
             )
-    return tuple(g if g is None or isinstance(g, Tensor) else wrap(g) for g in found)
+    return tuple([wrap(g) if isinstance(g, np.ndarray) else g for g in found])
 
 
 def _seeds(
@@ -73,7 +73,7 @@ def _seeds(
     if len(grads) != len(outputs):
         raise ValueError(f"{op}: grad_outputs length: expected {len(outputs)}, got {len(grads)}")
     seeds = []
-    for t, g in zip(outputs, grads):
+    for t, g in zip(outputs, grads, strict=True):
         if not t.requires_grad:
             raise RuntimeError(
                 f"{op}: the output does not require grad: no operand did, or it was computed under no_grad"
@@ -114,7 +114,7 @@ def _walk(
     needed, inner = (None, None) if targets is None else _needed(outputs, targets)
     pending: dict[Node, Any] = {}  # gradients that are still being added up
     heap: list[tuple[int, Node]] = []
-    for t, seed in zip(outputs, seeds):
+    for t, seed in zip(outputs, seeds, strict=True):
         _send(k, t._node or t, seed, False, pending, heap, targets)
     enabled = mode.enabled
     mode.enabled = record
@@ -134,7 +134,7 @@ def _walk(
             if not retain:
                 node.saved = node.out = None
                 node.edges = ()
-            for e, new in zip(needs, grads):
+            for e, new in zip(needs, grads, strict=False):
                 if e is not None:
                     _send(k, e, new, new is not g, pending, heap, targets)
     finally:

@@ -7,22 +7,32 @@ from typing import Any
 import numpy as np
 
 from vectile.autograd import functional as F
+from vectile.autograd import rules
+from vectile.autograd import tensor as T
 from vectile.autograd.tape import mode, tick
 
 
 def setitem(t: Any, index: Any, value: Any, op: str = "__setitem__") -> None:
     """``t[index] = value``; recorded if t or value is tracked and grad mode is on."""
     index = F.plain_index(index)
-    array = F.array_of(value)
-    if not mode.enabled or not (t.requires_grad or getattr(value, "requires_grad", False)):
-        t._data[index] = array
+    tracked = t.requires_grad or getattr(value, "requires_grad", False)
+    if not tracked or not mode.enabled:
+        t._data[index] = T.array_of(value)
         t.bump_version(op)
-    else:
-        value = value if isinstance(value, F.Tensor) else F.wrap(np.asarray(array, t.dtype))
+        return
+    if isinstance(value, T.Tensor):
+        value = F.astype(value, t._data.dtype)
+    if t._base is not None:
         assign(t, F.setitem(t, index, value), op)
+        return
+    _check_may_record(t, op)
+    edges = T.edge(t), T.edge(value) if isinstance(value, T.Tensor) else None
+    array = T.array_of(value)
+    t._data[index] = array
+    _rebase(t, T.track(t._data, rules.setitem, edges, (), (index, np.shape(array))), op)
 
 
-def assign(t: Any, new: Any, op: str) -> Any:
+def assign(t: Any, new: T.Tensor, op: str) -> T.Tensor:
     """Give `t` the value and the history of `new`, in t's own memory; returns t."""
     data = t._data
     if new._data.shape != data.shape:
@@ -32,36 +42,45 @@ def assign(t: Any, new: Any, op: str) -> Any:
     if not mode.enabled or not (t.requires_grad or new.requires_grad):
         np.copyto(data, new._data)
         t.bump_version(op)
-        return t
+    elif t._base is not None:
+        _assign_view(t, new, op)
+    else:
+        _check_may_record(t, op)
+        np.copyto(data, new._data)
+        _rebase(t, F.astype(new, data.dtype), op)
+    return t  # type: ignore[no-any-return]
+
+
+def _check_may_record(t: Any, op: str) -> None:
     if t.requires_grad and t._node is None:
         raise RuntimeError(
             f"{op}: a leaf that requires grad cannot change in place while operations are recorded; "
             "use no_grad() or work on a copy"
         )
-    if t._base is not None:
-        return _assign_view(t, new, op)
-    if isinstance(data.base, np.ndarray):
+    if t._node is None and isinstance(t._data.base, np.ndarray):
         raise RuntimeError(
-            f"{op}: a recorded in-place change through a view of another array; work on a copy"
+            f"{op}: the Tensor's memory belongs to another array, which would not know the history; "
+            "work on a copy"
         )
-    np.copyto(data, new._data)
+
+
+def _rebase(t: Any, new: T.Tensor, op: str) -> None:
+    """Put `t`, whose memory `op` has just changed, where `new` is on the tape."""
     version = t._shared_version()
     version.bump(op)
     version.rebased = version.changed
     t._node, t.requires_grad = new._node, new.requires_grad
-    return t
 
 
-def _assign_view(t: Any, new: Any, op: str) -> Any:
-    """The same through a view: write to the base, whose history this is too, and look again."""
+def _assign_view(t: Any, new: T.Tensor, op: str) -> None:
+    """`assign` through a view: change the base, whose history this is too, and look again."""
     base, index, _ = t._base
     if index is None:
         raise RuntimeError(
             f"{op}: a recorded in-place change through a reshaped or transposed view; "
             "change the Tensor that it looks at, or work on a copy"
         )
-    assign(base, F.setitem(base, index, new), op)
+    setitem(base, index, new, op)
     again = F.getitem(base, index)
     t._node, t.requires_grad = again._node, again.requires_grad
     t._base = (base, index, tick())
-    return t

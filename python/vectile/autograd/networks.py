@@ -7,10 +7,23 @@ from typing import Any
 import numpy as np
 
 from vectile import ops, random
-from vectile.autograd import functional as F
 from vectile.autograd import rules
+from vectile.autograd.arithmetic import add, gelu, matmul, silu, where
+from vectile.autograd.shaping import expand_dims, reshape, swapaxes
 from vectile.autograd.tape import mode
 from vectile.autograd.tensor import Tensor, TensorLike, array_of, as_tensor, edge, track, wrap
+
+__all__ = [
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "rms_norm",
+    "scaled_dot_product_attention",
+    "softmax",
+]
 
 _SLOPE_FROM_RESULT = ("relu", "tanh", "sigmoid")
 
@@ -43,11 +56,11 @@ def linear(
         return track(data, rules.linear_activation, edges, (t, weight), (activation,), data)
     y = linear(t, weight, bias)  # the slope needs what goes into the activation
     if activation == "gelu_tanh":
-        return F.gelu(y, "tanh")
+        return gelu(y, "tanh")
     if activation == "gelu":
-        return F.gelu(y)
+        return gelu(y)
     if activation == "silu":
-        return F.silu(y)
+        return silu(y)
     raise ValueError(
         "linear: activation: expected None, 'relu', 'gelu', 'gelu_tanh', 'silu', 'tanh' or 'sigmoid', "
         f"got {activation!r}"
@@ -207,21 +220,21 @@ def attention_by_parts(
     groups = q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
     if groups > 1:  # (..., kv heads, group, length, dim) against (..., kv heads, 1, length, dim)
         split_heads = (*q.shape[:-3], k.shape[-3], groups)
-        q = F.reshape(q, (*split_heads, *q.shape[-2:]))
-        k, v = F.expand_dims(k, -3), F.expand_dims(v, -3)
-    scores = F.matmul(q * (q.shape[-1] ** -0.5 if scale is None else scale), F.swapaxes(k, -1, -2))
+        q = reshape(q, (*split_heads, *q.shape[-2:]))
+        k, v = expand_dims(k, -3), expand_dims(v, -3)
+    scores = matmul(q * (q.shape[-1] ** -0.5 if scale is None else scale), swapaxes(k, -1, -2))
     if groups > 1:
-        scores = F.reshape(scores, (*scores.shape[:-4], -1, *scores.shape[-2:]))
+        scores = reshape(scores, (*scores.shape[:-4], -1, *scores.shape[-2:]))
     if mask is not None:
         if array_of(mask).dtype == bool:
-            scores = F.where(mask, scores, -np.inf)
+            scores = where(mask, scores, -np.inf)
         else:
-            scores = F.add(scores, mask)
+            scores = add(scores, mask)
     if is_causal:
         rows, columns = scores.shape[-2:]
-        scores = F.where(np.tri(rows, columns, columns - rows, dtype=bool), scores, -np.inf)
+        scores = where(np.tri(rows, columns, columns - rows, dtype=bool), scores, -np.inf)
     weights = dropout(softmax(scores), dropout_p)
     if groups > 1:
-        weights = F.reshape(weights, (*split_heads, *weights.shape[-2:]))
-    out = F.matmul(weights, v)
-    return F.reshape(out, (*out.shape[:-4], -1, *out.shape[-2:])) if groups > 1 else out
+        weights = reshape(weights, (*split_heads, *weights.shape[-2:]))
+    out = matmul(weights, v)
+    return reshape(out, (*out.shape[:-4], -1, *out.shape[-2:])) if groups > 1 else out

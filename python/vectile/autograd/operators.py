@@ -63,7 +63,7 @@ class Operators:
         return F.negative(self)
 
     def __pos__(self) -> Tensor:
-        return F.as_tensor(self)
+        return self  # type: ignore[return-value]
 
     def __abs__(self) -> Tensor:
         return F.absolute(self)

@@ -15,6 +15,7 @@ itself, a view, or an array of its own; never one that it was given to read.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -236,7 +237,11 @@ def getitem_backward(k, needs, g, index, shape):
 
 def setitem(k, needs, g, index, value_shape):
     dx = None if needs[0] is None else k.setitem(g, index, 0.0)
-    return dx, None if needs[1] is None else k.sum_to(k.getitem(g, index), value_shape)
+    if needs[1] is None:
+        return dx, None
+    dv = k.getitem(g, index)
+    extra = max(len(value_shape) - dv.ndim, 0)  # leading axes of length 1, which assignment drops
+    return dx, k.reshape(k.sum_to(dv, value_shape[extra:]), value_shape)
 
 
 def gather(k, needs, g, index, axis, shape):
@@ -250,7 +255,7 @@ def gather_backward(k, needs, g, index, axis, shape):
 def split(k, needs, g, shape, axis, bounds):  # g: a dict from the number of a piece to its gradient
     some = next(iter(g.values()))
     parts = []
-    for i, (start, stop) in enumerate(zip(bounds, bounds[1:])):
+    for i, (start, stop) in enumerate(pairwise(bounds)):
         part = g.get(i)
         if part is None:
             part = np.zeros((*shape[:axis], stop - start, *shape[axis + 1 :]), some.dtype)
@@ -266,7 +271,7 @@ def concatenate(k, needs, g, axis, bounds):
     before = (slice(None),) * axis
     return tuple(
         None if need is None else k.getitem(g, (*before, slice(start, stop)))
-        for need, start, stop in zip(needs, bounds, bounds[1:])
+        for need, start, stop in zip(needs, bounds[:-1], bounds[1:], strict=True)
     )
 
 

@@ -11,12 +11,31 @@ from vectile.autograd import arrays, rules
 from vectile.autograd.tape import mode
 from vectile.autograd.tensor import Tensor, TensorLike, array_of, as_tensor, edge, track, view, wrap
 
+__all__ = [
+    "broadcast_to",
+    "concatenate",
+    "expand_dims",
+    "flip",
+    "gather",
+    "getitem",
+    "pad",
+    "plain_index",
+    "reshape",
+    "setitem",
+    "split",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "take",
+    "transpose",
+]
+
 
 def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """The elements in another shape, in C order; one length may be -1. A view where NumPy makes one."""
     t = as_tensor(x)
     data = t._data
-    return view(t, data.reshape(shape), rules.reshape, (data.shape,))  # type: ignore[arg-type]
+    return view(t, data.reshape(shape), rules.reshape, (data.shape,))
 
 
 def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
@@ -47,7 +66,7 @@ def squeeze(x: TensorLike, axis: int | tuple[int, ...] | None = None) -> Tensor:
 def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
     """A read-only view repeated to `shape`."""
     t = as_tensor(x)
-    return view(t, np.broadcast_to(t._data, shape), rules.broadcast_to, (t._data.shape,))  # type: ignore[arg-type]
+    return view(t, np.broadcast_to(t._data, shape), rules.broadcast_to, (t._data.shape,))
 
 
 def flip(x: TensorLike, axis: int | tuple[int, ...] | None = None) -> Tensor:
@@ -155,7 +174,7 @@ def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[T
         whole._version, whole._base = t._shared_version(), t._base
     return [
         view(whole, part, rules.piece, (i,), (*before, slice(start, stop)))
-        for i, (part, start, stop) in enumerate(zip(parts, bounds, bounds[1:]))
+        for i, (part, start, stop) in enumerate(zip(parts, bounds[:-1], bounds[1:], strict=True))
     ]
 
 
@@ -166,5 +185,5 @@ def pad(x: TensorLike, width: Any, value: float = 0.0) -> Tensor:
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
     pairs = np.broadcast_to(width, (t.ndim, 2)).tolist()
-    inside = tuple([slice(low, low + n) for (low, _), n in zip(pairs, t._data.shape)])
+    inside = tuple([slice(low, low + n) for (low, _), n in zip(pairs, t._data.shape, strict=True)])
     return track(data, rules.pad, (edge(t),), (), (inside,))

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Union
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from vectile.autograd.operators import Operators
 from vectile.autograd.tape import Node, Version, mode, tick
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 TensorLike = Union["Operators", Array, np.generic, float, int, bool, Sequence[Any]]
 
 _new = object.__new__
@@ -314,10 +314,10 @@ def _as_array(data: TensorLike, dtype: DTypeLike | None = None) -> Array:
         return np.asarray(data, dtype)
     array = np.asarray(data)
     if array.dtype == np.float64:
-        first = data
-        while isinstance(first, Sequence):
+        first: Any = data
+        while isinstance(first, Sequence) and first:
             first = first[0]
-        if isinstance(first, float) and not isinstance(first, np.generic):
+        if not isinstance(first, (np.ndarray, np.generic)):
             return array.astype(np.float32)
     return array
 

@@ -1,0 +1,368 @@
+"""Arithmetic, elementwise functions and reductions of Tensors."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from vectile import ops
+from vectile.autograd import arrays, rules
+from vectile.autograd.tape import mode
+from vectile.autograd.tensor import (
+    Tensor,
+    TensorLike,
+    array_of,
+    as_tensor,
+    check_view,
+    edge,
+    track,
+    wrap,
+)
+
+__all__ = [
+    "absolute",
+    "add",
+    "argmax",
+    "argmin",
+    "astype",
+    "cast",
+    "clip",
+    "compare",
+    "copy",
+    "cos",
+    "cumsum",
+    "divide",
+    "erf",
+    "exp",
+    "gelu",
+    "log",
+    "logsumexp",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "multiply",
+    "negative",
+    "power",
+    "relu",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softplus",
+    "sqrt",
+    "std",
+    "subtract",
+    "sum",
+    "sum_to",
+    "tanh",
+    "var",
+    "where",
+]
+
+Axis = int | tuple[int, ...] | None
+Rule = Callable[..., Any]
+
+
+class Reduction(Protocol):
+    """The signature of `sum` and its like."""
+
+    def __call__(self, x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+
+
+# ---- two operands --------------------------------------------------------------------------------------
+
+
+def _binary(
+    name: str, doc: str, keep: bool = True, keep_a: bool = False, keep_b: bool = False
+) -> Callable[[TensorLike, TensorLike], Tensor]:
+    """The op `name` of two broadcast operands.
+
+    Its rule gets back nothing unless `keep`, and else each operand that the other's gradient needs
+    (`keep_a`, `keep_b`: that its own needs, too).
+    """
+    kernel, rule = getattr(arrays, name), getattr(rules, name)
+
+    def op(a: Any, b: Any) -> Tensor:
+        if isinstance(a, Tensor):
+            x, to_a = a._data, (a._node or a) if a.requires_grad else None
+            if a._base is not None:
+                check_view(a)
+        else:
+            x, to_a = a, None
+        if isinstance(b, Tensor):
+            y, to_b = b._data, (b._node or b) if b.requires_grad else None
+            if b._base is not None:
+                check_view(b)
+        else:
+            y, to_b = b, None
+        try:
+            data = kernel(x, y)
+        except TypeError:
+            return _mixed(op, name, a, b)
+        if (to_a is None and to_b is None) or not mode.enabled:
+            return wrap(data)
+        params = _SAME
+        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and x.shape != y.shape:
+            params = ((x.shape, y.shape),)
+        if not keep:
+            return track(data, rule, (to_a, to_b), (), params)
+        a = a if keep_a or to_b is not None else None
+        b = b if keep_b or to_a is not None else None
+        return track(data, rule, (to_a, to_b), (a, b), params)
+
+    op.__name__ = op.__qualname__ = name
+    op.__doc__ = doc
+    return op
+
+
+_SAME: tuple[Any, ...] = (None,)  # the parameters of a binary op that broadcast nothing
+
+
+def _mixed(op: Any, name: str, a: Any, b: Any) -> Tensor:
+    """What `op` does when its kernel refused the operands: bring them to one float dtype, or leave to NumPy.
+
+    Integers, bools, lists and scalars join the float operand; two different float dtypes are an error.
+    """
+    floats = {x.dtype for x in (array_of(a), array_of(b)) if _is_float(x)}
+    if len(floats) > 1:
+        raise TypeError(
+            f"{name}: operand dtypes: expected the same, got {' and '.join(sorted(map(str, floats)))}; "
+            "convert one with astype"
+        )
+    if not floats:
+        x, y = as_tensor(a)._data, as_tensor(b)._data
+        if _is_float(x) or _is_float(y):
+            return op(wrap(x), wrap(y))  # type: ignore[no-any-return]
+        return wrap(np.asarray(getattr(np, name)(x, y)))
+    dtype = floats.pop()
+    joined = [x if _is_float(array_of(x)) else np.asarray(array_of(x), dtype) for x in (a, b)]
+    if all(x is y for x, y in zip(joined, (a, b), strict=True)):
+        kernel = getattr(arrays, name)
+        return kernel(array_of(a), array_of(b))  # type: ignore[no-any-return]  # raises, as before
+    return op(*joined)  # type: ignore[no-any-return]
+
+
+def _is_float(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64)
+
+
+add = _binary("add", "``a + b``, broadcast.", keep=False)
+subtract = _binary("subtract", "``a - b``, broadcast.", keep=False)
+multiply = _binary("multiply", "``a * b``, broadcast.")
+divide = _binary("divide", "``a / b``, broadcast.", keep_b=True)
+maximum = _binary("maximum", "The larger of a and b; NaN if either is.", keep_a=True, keep_b=True)
+minimum = _binary("minimum", "The smaller of a and b; NaN if either is.", keep_a=True, keep_b=True)
+power = _binary("power", "``a ** b``, broadcast.", keep_a=True, keep_b=True)
+
+
+def matmul(a: TensorLike, b: TensorLike) -> Tensor:
+    """``np.matmul``: batches broadcast, a 1-D operand is a row (left) or a column (right)."""
+    a, b = as_tensor(a), as_tensor(b)
+    data = ops.matmul(a._data, b._data)
+    if not (a.requires_grad or b.requires_grad) or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.matmul, (edge(a), edge(b)), (a, b))
+
+
+def compare(name: str, *operands: Any) -> Tensor:
+    """The NumPy ufunc `name` as a Tensor without history: comparisons and bitwise logic."""
+    return wrap(np.asarray(getattr(np, name)(*map(array_of, operands))))
+
+
+# ---- one operand ---------------------------------------------------------------------------------------
+
+
+def _unary(
+    name: str, doc: str, kernel: Callable[..., Any] | None = None, from_result: bool = False
+) -> Callable[[TensorLike], Tensor]:
+    """The elementwise op `name`, whose rule needs the operand or, if `from_result`, the result."""
+    function, rule = kernel or getattr(ops, name), getattr(rules, name)
+
+    def op(x: TensorLike) -> Tensor:
+        t = x if isinstance(x, Tensor) else as_tensor(x)
+        data = function(t._data)
+        if not t.requires_grad or not mode.enabled:
+            return wrap(data)
+        if from_result:
+            return track(data, rule, (edge(t),), (), (), data)
+        return track(data, rule, (edge(t),), (t,))
+
+    op.__name__ = op.__qualname__ = name
+    op.__doc__ = doc
+    return op
+
+
+absolute = _unary("absolute", "``|x|``; its slope at 0 is 0.")
+exp = _unary("exp", "``e**x``.", from_result=True)
+log = _unary("log", "The natural logarithm.")
+sqrt = _unary("sqrt", "The square root.", from_result=True)
+sin = _unary("sin", "The sine of x in radians.", np.sin)
+cos = _unary("cos", "The cosine of x in radians.", np.cos)
+tanh = _unary("tanh", "The hyperbolic tangent.", from_result=True)
+sigmoid = _unary("sigmoid", "``1 / (1 + exp(-x))``.", from_result=True)
+erf = _unary("erf", "The error function.")
+relu = _unary("relu", "``max(x, 0)``; its slope at 0 is 0.", from_result=True)
+silu = _unary("silu", "``x * sigmoid(x)``.")
+softplus = _unary("softplus", "``log(1 + exp(x))``.")
+
+
+def negative(x: TensorLike) -> Tensor:
+    """``-x``."""
+    t = as_tensor(x)
+    data = ops.negative(t._data) if _is_float(t._data) else np.asarray(np.negative(t._data))
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.negative, (edge(t),))
+
+
+def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
+    """``x * Phi(x)`` (Hendrycks & Gimpel, arXiv 1606.08415); `approximate`: "none" or "tanh"."""
+    t = as_tensor(x)
+    data = ops.gelu(t._data, approximate)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.gelu, (edge(t),), (t,), (approximate,))
+
+
+def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
+    """x held between two scalars; None leaves that side open. The slope is 1 at the bounds."""
+    t = as_tensor(x)
+    data = np.asarray(np.clip(t._data, low, high))
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.clip, (edge(t),), (t,), (low, high))
+
+
+def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
+    """x in another dtype, always a copy; float32 to float64 and back carries gradients."""
+    t = as_tensor(x)
+    data = arrays.cast(t._data, dtype)
+    if not t.requires_grad or not mode.enabled or not _is_float(data):
+        return wrap(data)
+    return track(data, rules.astype, (edge(t),), (), (t._data.dtype,))
+
+
+def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
+    """x in another dtype; x itself if it has that already."""
+    t = as_tensor(x)
+    return t if t._data.dtype == dtype else cast(t, dtype)
+
+
+def copy(x: TensorLike) -> Tensor:
+    """x in memory of its own, with its history."""
+    t = as_tensor(x)
+    return cast(t, t._data.dtype)
+
+
+def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
+    """a where `condition`, else b; all three broadcast. No gradient reaches what was not chosen."""
+    chosen = np.asarray(array_of(condition), bool)
+    x, y = array_of(a), array_of(b)
+    if _is_float(x) and _is_float(y) and x.dtype != y.dtype:
+        raise TypeError(f"where: operand dtypes: expected the same, got {x.dtype} and {y.dtype}")
+    data = np.where(chosen, x, y)
+    to_a = edge(a) if isinstance(a, Tensor) else None
+    to_b = edge(b) if isinstance(b, Tensor) else None
+    if (to_a is None and to_b is None) or not mode.enabled:
+        return wrap(data)
+    shapes = np.shape(x), np.shape(y)
+    return track(data, rules.where, (to_a, to_b), (), (chosen, shapes))
+
+
+# ---- reductions ----------------------------------------------------------------------------------------
+
+
+def _kept(shape: tuple[int, ...], axis: Axis, keepdims: bool) -> tuple[int, ...] | None:
+    """`shape` with the reduced axes at length 1, or None where the result broadcasts as it is."""
+    if keepdims or axis is None:
+        return None
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    kept = list(shape)
+    for a in axes:
+        kept[a] = 1
+    return tuple(kept)
+
+
+def _reduction(name: str, doc: str, rule: Rule, extremum: bool) -> Reduction:
+    kernel, fallback = getattr(ops, name), getattr(np, name)
+
+    def op(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        t = x if isinstance(x, Tensor) else as_tensor(x)
+        data = t._data
+        if not _is_float(data):
+            return wrap(np.asarray(fallback(data, axis=axis, keepdims=keepdims)))
+        out = kernel(data, axis, keepdims)
+        if not t.requires_grad or not mode.enabled:
+            return wrap(out)
+        kept = _kept(data.shape, axis, keepdims)
+        if extremum:
+            return track(out, rule, (edge(t),), (t,), (kept, axis), out)
+        return track(out, rule, (edge(t),), (), (data.shape, kept))
+
+    op.__name__ = op.__qualname__ = name
+    op.__doc__ = doc
+    return op
+
+
+sum = _reduction("sum", "The sum over `axis` (None: all; an int or a tuple).", rules.sum, False)
+mean = _reduction("mean", "The mean over `axis` (None: all).", rules.mean, False)
+max = _reduction("max", "The largest over `axis`; ties share the gradient.", rules.extremum, True)
+min = _reduction("min", "The smallest over `axis`; ties share the gradient.", rules.extremum, True)
+
+
+def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+    """The variance over `axis`: the centred squares summed and divided by their number less `ddof`."""
+    t = as_tensor(x)
+    squares = power(subtract(t, mean(t, axis, True)), 2)
+    total = sum(squares, axis, keepdims)
+    return divide(total, float(squares._data.size // builtins.max(total._data.size, 1) - ddof))
+
+
+def std(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+    """The square root of `var`."""
+    return sqrt(var(x, axis, ddof, keepdims))
+
+
+def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """``log(sum(exp(x)))`` over `axis` without overflow."""
+    t = as_tensor(x)
+    top = max(t.detach(), axis, True)
+    top = where(np.isfinite(top._data), top, 0.0)
+    total = log(sum(exp(subtract(t, top)), axis, keepdims))
+    return add(total, top.reshape(total.shape))
+
+
+def cumsum(x: TensorLike, axis: int) -> Tensor:
+    """The running sum along `axis`."""
+    t = as_tensor(x)
+    data = arrays.cumsum(t._data, axis)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.cumsum, (edge(t),), (), (axis,))
+
+
+def sum_to(x: TensorLike, shape: tuple[int, ...]) -> Tensor:
+    """x summed down to `shape`, from which it could have been broadcast."""
+    t = as_tensor(x)
+    if t._data.shape == shape:
+        return t
+    data = ops.sum_to(t._data, shape)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.sum_to, (edge(t),), (), (t._data.shape,))
+
+
+def argmax(x: TensorLike, axis: int | None = None) -> Tensor:
+    """Where the largest is along `axis` (None: in the flattened array); no gradient."""
+    return wrap(np.asarray(np.argmax(array_of(x), axis)))
+
+
+def argmin(x: TensorLike, axis: int | None = None) -> Tensor:
+    """Where the smallest is along `axis` (None: in the flattened array); no gradient."""
+    return wrap(np.asarray(np.argmin(array_of(x), axis)))
