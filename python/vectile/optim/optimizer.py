@@ -1,0 +1,177 @@
+"""Optimizer: parameter groups, per-parameter state, and saving both in PyTorch's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectile.autograd import Tensor
+
+Array = NDArray[Any]
+Group = dict[str, Any]
+
+
+class Optimizer:
+    """Base of the optimisers. A subclass names its state arrays and updates one bucket in place.
+
+    `params` is an iterable of parameters, or of dictionaries with "params" and options of their own.
+    Every group is updated by one fused call for all its parameters (several only if some of them
+    missed steps, because a bias correction depends on a parameter's own step count).
+    """
+
+    def __init__(self, params: Iterable[Tensor] | Iterable[Group], defaults: Group) -> None:
+        self.defaults = defaults
+        self.param_groups: list[Group] = []
+        self._states: dict[int, dict[str, Any]] = {}  # id(parameter) -> {"step": n, name: array}
+        entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
+        if isinstance(params, Tensor) or not entries:
+            raise ValueError(
+                f"{type(self).__name__}: params: expected an iterable of parameters, got "
+                + ("one Tensor" if entries else "nothing")
+            )
+        for group in entries if isinstance(entries[0], dict) else [{"params": entries}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Group) -> None:
+        """Add a group; options it does not name take the optimiser's defaults."""
+        params = group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for parameter in params:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(
+                    f"{type(self).__name__}: params: expected Tensors, got {type(parameter).__name__}"
+                )
+            if id(parameter) in known:
+                raise ValueError(f"{type(self).__name__}: params: a parameter appears twice")
+            known.add(id(parameter))
+        unknown = group.keys() - self.defaults.keys() - {"params", "initial_lr"}
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__}: options: expected some of {sorted(self.defaults)}, "
+                f"got {sorted(unknown)}"
+            )
+        group = {**self.defaults, **group, "params": params}
+        self._check(group)
+        self.param_groups.append(group)
+
+    def _check(self, group: Group) -> None:
+        """Raise ValueError for an option out of range."""
+        for name in ("lr", "eps", "weight_decay", "momentum", "alpha"):
+            if name in group and not group[name] >= 0.0:
+                raise ValueError(
+                    f"{type(self).__name__}: {name}: expected a number >= 0, got {group[name]}"
+                )
+        for beta in group.get("betas", ()):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"{type(self).__name__}: betas: expected in [0, 1), got {beta}")
+
+    def _state_names(self, group: Group) -> tuple[str, ...]:
+        """Names of the arrays, shaped like the parameter, that this group keeps."""
+        raise TypeError(f"{type(self).__name__}: _state_names: expected in the subclass")
+
+    def _update(
+        self, group: Group, step: int, params: list[Array], grads: list[Array], *state: list[Array]
+    ) -> None:
+        """Update `params` and `state` in place; `step` counts from 1."""
+        raise TypeError(f"{type(self).__name__}: _update: expected in the subclass")
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; returns the closure's loss, if given one."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            names = self._state_names(group)
+            buckets: dict[int, list[Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self._states.get(id(parameter))
+                    if state is None:
+                        state = self._states[id(parameter)] = {"step": 0}
+                    state["step"] += 1
+                    buckets.setdefault(state["step"], []).append(parameter)
+            for step, bucket in buckets.items():
+                params = [parameter.data for parameter in bucket]
+                state_lists = [
+                    [self._buffer(parameter, name) for parameter in bucket] for name in names
+                ]
+                self._update(group, step, params, [p.grad.data for p in bucket], *state_lists)
+                for parameter in bucket:
+                    parameter.bump_version(type(self).__name__ + ".step")
+        return loss
+
+    def _buffer(self, parameter: Tensor, name: str) -> Array:
+        state = self._states[id(parameter)]
+        buffer: Array | None = state.get(name)
+        if buffer is None:
+            buffer = state[name] = np.zeros_like(parameter.data)
+        return buffer
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"state": {index: {"step", arrays…}}, "param_groups": [{options, "params": [index…]}]}.
+
+        Arrays share memory with the optimiser. Indices count parameters through all groups.
+        """
+        params = [p for group in self.param_groups for p in group["params"]]
+        index = {id(parameter): i for i, parameter in enumerate(params)}
+        return {
+            "state": {
+                i: dict(self._states[key]) for key, i in index.items() if key in self._states
+            },
+            "param_groups": [
+                {**group, "params": [index[id(p)] for p in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave (arrays are copied); ValueError if the groups do not fit."""
+        name = type(self).__name__
+        groups = state["param_groups"]
+        sizes = [len(group["params"]) for group in groups]
+        own = [len(group["params"]) for group in self.param_groups]
+        if sizes != own:
+            raise ValueError(
+                f"{name}.load_state_dict: parameters per group: expected {own}, got {sizes}"
+            )
+        params = {
+            index: parameter
+            for saved, group in zip(groups, self.param_groups, strict=True)
+            for index, parameter in zip(saved["params"], group["params"], strict=True)
+        }
+        loaded: dict[int, dict[str, Any]] = {}
+        for index, values in state["state"].items():
+            parameter = params[int(index)]
+            entry = loaded[id(parameter)] = {"step": int(values.get("step", 1))}
+            for key, value in values.items():
+                if key == "step" or value is None:
+                    continue
+                array = np.asarray(value).astype(parameter.dtype, order="C")
+                if array.shape != parameter.shape:
+                    raise ValueError(
+                        f"{name}.load_state_dict: {key} of parameter {index} shape: "
+                        f"expected {tuple(parameter.shape)}, got {array.shape}"
+                    )
+                entry[key] = array
+        self._states = loaded
+        for saved, group in zip(groups, self.param_groups, strict=True):
+            group.update(
+                {k: v for k, v in saved.items() if k in self.defaults or k == "initial_lr"}
+            )
+
+    def __repr__(self) -> str:
+        groups = ", ".join(
+            str(
+                {k: v for k, v in group.items() if k != "params"} | {"params": len(group["params"])}
+            )
+            for group in self.param_groups
+        )
+        return f"{type(self).__name__}({groups})"
