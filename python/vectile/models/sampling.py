@@ -1,0 +1,58 @@
+"""Choosing the next token from logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectile import ops, random
+
+
+class Sampler:
+    """Draws token ids from softmax(logits / temperature), cut to `top_k` tokens and to mass `top_p`.
+
+    The nucleus (Holtzman et al., arXiv 1904.09751) is the smallest set of likeliest tokens whose
+    probabilities reach `top_p`. ValueError for settings out of range.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        greedy: bool = False,
+    ) -> None:
+        if not temperature > 0.0:
+            raise ValueError(f"generate: temperature: expected > 0, got {temperature}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"generate: top_k: expected >= 1, got {top_k}")
+        if top_p is not None and not 0.0 < top_p <= 1.0:
+            raise ValueError(f"generate: top_p: expected in (0, 1], got {top_p}")
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self.greedy = greedy
+        self.generator = (
+            random.generator() if seed is None else np.random.Generator(np.random.Philox(seed))
+        )
+
+    def __call__(self, logits: NDArray[Any]) -> NDArray[np.int64]:
+        """Ids (batch,) for logits (batch, vocab)."""
+        if self.greedy:
+            return np.argmax(logits, axis=-1)
+        scores = logits.astype(np.float64) / self.temperature
+        order = np.argsort(-scores, axis=-1, kind="stable")
+        probabilities = ops.softmax(np.take_along_axis(scores, order, -1))
+        if self.top_k is not None:
+            probabilities[:, self.top_k :] = 0.0
+        total = probabilities.sum(-1, keepdims=True)
+        mass = np.cumsum(probabilities, -1)
+        if self.top_p is not None:  # a token stays if those before it have not reached top_p yet
+            probabilities[mass - probabilities >= self.top_p * total] = 0.0
+            total = probabilities.sum(-1, keepdims=True)
+            mass = np.cumsum(probabilities, -1)
+        draw = self.generator.random((len(scores), 1)) * total
+        last = (probabilities > 0).sum(-1, keepdims=True) - 1
+        rank = np.minimum((mass <= draw).sum(-1, keepdims=True), last)
+        return np.take_along_axis(order, rank, -1)[:, 0]
