@@ -7,4 +7,5 @@ same for any number of threads.
 """
 
 from vectile.ops.elementwise import *  # noqa: F403
+from vectile.ops.norm import *  # noqa: F403
 from vectile.ops.softmax import *  # noqa: F403
