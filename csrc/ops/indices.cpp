@@ -1,0 +1,77 @@
+#include "ops/indices.h"
+
+#include <limits>
+#include <type_traits>
+
+namespace vectile {
+namespace {
+
+// Widens n elements; a uint64 beyond int64 becomes -1 - that is, out of every range.
+template <class I>
+void widen(const TensorView& ids, i64* y) {
+  const I* x = ids.as<I>();
+  const i64 n = ids.elements();
+  for (i64 i = 0; i < n; ++i) {
+    y[i] = static_cast<i64>(x[i]);
+    if constexpr (std::is_same_v<I, std::uint64_t>)
+      if (x[i] > static_cast<I>(std::numeric_limits<i64>::max())) y[i] = -1;
+  }
+}
+
+[[noreturn]] void out_of_range(const char* op, const char* argument, const TensorView& ids, i64 at,
+                               i64 value, i64 limit) {
+  Shape position = ids.shape;
+  i64 rest = at;
+  for (int d = ids.ndim() - 1; d >= 0; --d) {
+    position[d] = rest % ids.shape[d];
+    rest /= ids.shape[d];
+  }
+  const std::string got =
+      ids.dtype == DType::u64 && value < 0 ? "more than 2**63 - 1" : text(value);
+  fail<IndexError>(op, argument, text("at ", position).c_str(), text("0 <= index < ", limit), got);
+}
+
+}  // namespace
+
+Buffer<i64> checked_indices(const char* op, const char* argument, const TensorView& ids, i64 limit,
+                            const i64* ignored) {
+  Buffer<i64> y(checked_elements(ids.shape));
+  const Array x = contiguous(ids);
+  switch (ids.dtype) {
+    case DType::i8:
+      widen<std::int8_t>(x, y.get());
+      break;
+    case DType::u8:
+      widen<std::uint8_t>(x, y.get());
+      break;
+    case DType::i16:
+      widen<std::int16_t>(x, y.get());
+      break;
+    case DType::u16:
+      widen<std::uint16_t>(x, y.get());
+      break;
+    case DType::i32:
+      widen<std::int32_t>(x, y.get());
+      break;
+    case DType::u32:
+      widen<std::uint32_t>(x, y.get());
+      break;
+    case DType::i64:
+      widen<std::int64_t>(x, y.get());
+      break;
+    case DType::u64:
+      widen<std::uint64_t>(x, y.get());
+      break;
+    default:
+      fail<TypeError>(op, argument, "dtype", "an integer type", ids.dtype);
+  }
+  const i64 n = ids.elements();
+  for (i64 i = 0; i < n; ++i) {
+    const bool inside = static_cast<std::uint64_t>(y[i]) < static_cast<std::uint64_t>(limit);
+    if (!inside && !(ignored && y[i] == *ignored)) [[unlikely]]
+      out_of_range(op, argument, ids, i, y[i], limit);
+  }
+  return y;
+}
+
+}  // namespace vectile
