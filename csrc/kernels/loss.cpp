@@ -1,0 +1,60 @@
+// cross_entropy fused with log-softmax: 1. maximum of the row; 2. sum of exp(x - max), and of x -
+// max where labels are smoothed. The loss is taken from x - max, so it does not lose digits to a
+// large lse.
+#include "kernels/rows.h"
+#include "simd/math.h"
+
+namespace vectile::VECTILE_TIER {
+
+template <class T>
+static void cross_entropy(const T* x, const i64* targets, double smoothing, T* loss, T* lse,
+                          i64 rows, i64 n) {
+  using V = Vec<T>;
+  for (i64 r = 0; r < rows; ++r, x += n) {
+    const T top = row_max(x, n);
+    const V shift(top);
+    double sum[1], centred[1] = {0};
+    row_sums<T>(n, sum, [&](V* a, i64 j, auto... k) VECTILE_LAMBDA {
+      a[0] += exp_nonpositive(V::load(x + j, k...) - shift);
+    });
+    // A float64 logarithm: of one scalar a row.
+    const double log_sum = __builtin_log(sum[0]);
+    lse[r] = static_cast<T>(top + log_sum);
+    if (targets[r] < 0) {
+      loss[r] = T(0);
+      continue;
+    }
+    double value = (1 - smoothing) * (log_sum - (double(x[targets[r]]) - double(top)));
+    if (smoothing != 0) {
+      row_sums<T>(n, centred, [&](V* a, i64 j, auto... k) VECTILE_LAMBDA {
+        a[0] += V::load(x + j, k...) - shift;
+      });
+      value += smoothing * (log_sum - centred[0] / static_cast<double>(n));
+    }
+    loss[r] = static_cast<T>(value);
+  }
+}
+
+template <class T>
+static void cross_entropy_backward(const T* x, const i64* targets, const T* lse, const T* scale,
+                                   i64 scale_stride, double smoothing, T* dx, i64 rows, i64 n) {
+  using V = Vec<T>;
+  const V share(static_cast<T>(smoothing / static_cast<double>(n)));
+  for (i64 r = 0; r < rows; ++r, x += n, dx += n) {
+    if (targets[r] < 0) {
+      row_each<T>(n, [&](i64 j, auto... k) VECTILE_LAMBDA { V().store(dx + j, k...); });
+      continue;
+    }
+    const V s(scale[r * scale_stride]), shift(lse[r]);
+    row_each<T>(n, [&](i64 j, auto... k) VECTILE_LAMBDA {
+      (s * (exp(V::load(x + j, k...) - shift) - share)).store(dx + j, k...);
+    });
+    const i64 t = targets[r];
+    const V p = exp(V(x[t]) - shift) - V(static_cast<T>(1 - smoothing)) - share;
+    (s * p).store(dx + t, 1);
+  }
+}
+
+}  // namespace vectile::VECTILE_TIER
+
+#include "kernels/register.h"

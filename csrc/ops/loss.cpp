@@ -1,0 +1,91 @@
+#include "ops/loss.h"
+
+#include <limits>
+
+#include "ops/indices.h"
+
+namespace vectile::ops {
+namespace {
+
+// Checked targets, with every ignored one as -1, and how many are left.
+struct Targets {
+  Buffer<i64> index;
+  i64 kept = 0;
+};
+
+Targets check_arguments(const char* op, const TensorView& logits, const TensorView& targets,
+                        const CrossEntropyOptions& o) {
+  check_float(op, "logits", logits);
+  check(logits.ndim() > 0, op, "logits", "ndim", "at least 1", 0);
+  check(o.label_smoothing >= 0 && o.label_smoothing <= 1, op, "label_smoothing", "value", "0 to 1",
+        o.label_smoothing);
+  Shape batch = logits.shape;
+  --batch.ndim;
+  check_shape(op, "targets", targets, batch);
+  Targets t{checked_indices(op, "targets", targets, logits.shape.back(), &o.ignore_index)};
+  const i64 rows = targets.elements();
+  for (i64 r = 0; r < rows; ++r) {
+    if (t.index[r] == o.ignore_index)
+      t.index[r] = -1;
+    else
+      ++t.kept;
+  }
+  return t;
+}
+
+}  // namespace
+
+CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
+                           const CrossEntropyOptions& o) {
+  const Targets t = check_arguments("cross_entropy", logits, targets, o);
+  const Array x = contiguous(logits);
+  const i64 n = x.shape.back(), rows = targets.elements();
+  CrossEntropy result{Array::empty(x.dtype, targets.shape), Array::empty(x.dtype, targets.shape)};
+  dispatch_float(x.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto kernel = kernels_of<T>().cross_entropy;
+    T* each = result.loss.as<T>();
+    parallel_ranges(rows, rows_grain(n), [&](i64 begin, i64 end) {
+      kernel(x.as<T>() + begin * n, t.index.get() + begin, o.label_smoothing, each + begin,
+             result.lse.as<T>() + begin, end - begin, n);
+    });
+    if (o.reduction == Reduction::none) return;
+    double total = 0;
+    for (i64 r = 0; r < rows; ++r) total += each[r];
+    if (o.reduction == Reduction::mean)
+      total =
+          t.kept ? total / static_cast<double>(t.kept) : std::numeric_limits<double>::quiet_NaN();
+    result.loss = Array::full(x.dtype, Shape(), total);
+  });
+  return result;
+}
+
+Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
+                             const TensorView& targets, const TensorView& lse,
+                             const CrossEntropyOptions& o) {
+  constexpr const char* op = "cross_entropy_backward";
+  const Targets t = check_arguments(op, logits, targets, o);
+  check_same_dtype(op, "lse", lse, logits);
+  check_shape(op, "lse", lse, targets.shape);
+  check_same_dtype(op, "grad", grad, logits);
+  const bool per_row = o.reduction == Reduction::none;
+  check_shape(op, "grad", grad, per_row ? targets.shape : Shape());
+  const Array x = contiguous(logits), g = contiguous(grad), l = contiguous(lse);
+  const i64 n = x.shape.back(), rows = targets.elements();
+  Array dx = Array::empty(x.dtype, x.shape);
+  dispatch_float(x.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto kernel = kernels_of<T>().cross_entropy_backward;
+    T shared = per_row ? T(0) : *g.as<T>();
+    if (o.reduction == Reduction::mean) shared /= static_cast<T>(t.kept);
+    const T* scale = per_row ? g.as<T>() : &shared;
+    parallel_ranges(rows, rows_grain(n), [&](i64 begin, i64 end) {
+      kernel(x.as<T>() + begin * n, t.index.get() + begin, l.as<T>() + begin,
+             scale + begin * per_row, per_row, o.label_smoothing, dx.as<T>() + begin * n,
+             end - begin, n);
+    });
+  });
+  return dx;
+}
+
+}  // namespace vectile::ops

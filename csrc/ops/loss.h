@@ -1,0 +1,30 @@
+// loss family: cross entropy of logits against class indices.
+#pragma once
+
+#include "ops/common.h"
+
+namespace vectile::ops {
+
+enum class Reduction { none, mean, sum };
+
+struct CrossEntropyOptions {
+  i64 ignore_index = -100;
+  double label_smoothing = 0;
+  Reduction reduction = Reduction::mean;
+};
+
+struct CrossEntropy {
+  Array loss;  // 0-D, or targets.shape for Reduction::none
+  Array lse;   // log sum exp of each row, targets.shape
+};
+
+// logits: (..., C); targets: (...), any integer dtype. The mean is over the targets that are not
+// ignored, and NaN when there are none, as in PyTorch.
+CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
+                           const CrossEntropyOptions& options);
+// grad: 0-D, or targets.shape for Reduction::none.
+Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
+                             const TensorView& targets, const TensorView& lse,
+                             const CrossEntropyOptions& options);
+
+}  // namespace vectile::ops
