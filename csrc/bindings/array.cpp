@@ -64,6 +64,15 @@ py::dtype dtype_to_numpy(DType dtype) {
   throw TypeError("no NumPy dtype");
 }
 
+TensorView in_place(py::handle value, const char* op, const char* argument) {
+  if (!npy_api::get().PyArray_Check_(value.ptr()))
+    fail<TypeError>(op, argument, "type", "numpy.ndarray", Py_TYPE(value.ptr())->tp_name);
+  TensorView view;
+  check(describe(value.ptr(), view, op, argument), op, argument, "layout",
+        "aligned memory in native byte order", "neither");
+  return view;
+}
+
 Input::Input(py::handle value, const char* op, const char* argument) {
   if (npy_api::get().PyArray_Check_(value.ptr()))
     owner_ = py::reinterpret_borrow<py::object>(value);
@@ -78,10 +87,7 @@ Input::Input(py::handle value, const char* op, const char* argument) {
 
 OutInput::OutInput(py::handle value, const char* op) {
   if (value.is_none()) return;
-  if (!npy_api::get().PyArray_Check_(value.ptr()))
-    fail<TypeError>(op, "out", "type", "numpy.ndarray", Py_TYPE(value.ptr())->tp_name);
-  check(describe(value.ptr(), view_, op, "out"), op, "out", "layout",
-        "aligned memory in native byte order", "neither");
+  view_ = in_place(value, op, "out");
   given_ = value;
 }
 

@@ -55,6 +55,9 @@ class OutInput {
   py::handle given_;
 };
 
+// An ndarray that the op changes in place; never converted. Borrows `value`.
+TensorView in_place(py::handle value, const char* op, const char* argument);
+
 // An owning array becomes an ndarray whose base returns the block when collected.
 py::object to_numpy(Array&& array);
 
