@@ -1,0 +1,195 @@
+"""Activations, arithmetic with broadcasting, their derivatives, dropout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from harness import Case, byte, torch
+from vectile import ops
+
+Array = np.ndarray
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def erf(x: Array) -> Array:
+    return np.vectorize(math.erf)(x)
+
+
+def phi(x: Array) -> Array:
+    """Distribution function of the normal distribution."""
+    return (1 + erf(x / math.sqrt(2))) / 2
+
+
+def density(x: Array) -> Array:
+    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def gelu_tanh(x: Array) -> Array:
+    return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def functional(name: str) -> Any:
+    return lambda x: getattr(torch.nn.functional, name)(x)
+
+
+# name: (float64 reference, torch, NumPy where it has one call)
+UNARY: dict[str, tuple[Any, Any, Any]] = {
+    "exp": (np.exp, lambda x: torch.exp(x), np.exp),
+    "log": (lambda x: np.log(np.abs(x)), None, None),
+    "tanh": (np.tanh, lambda x: torch.tanh(x), np.tanh),
+    "sigmoid": (sigmoid, lambda x: torch.sigmoid(x), sigmoid),
+    "erf": (erf, lambda x: torch.erf(x), None),
+    "relu": (lambda x: np.maximum(x, 0), functional("relu"), lambda x: np.maximum(x, 0)),
+    "gelu": (lambda x: x * phi(x), functional("gelu"), None),
+    "silu": (lambda x: x * sigmoid(x), functional("silu"), lambda x: x * sigmoid(x)),
+    "softplus": (
+        lambda x: np.logaddexp(0, x),
+        functional("softplus"),
+        lambda x: np.logaddexp(0, x),
+    ),
+    "sqrt": (lambda x: np.sqrt(np.abs(x)), None, None),
+    "absolute": (np.absolute, lambda x: torch.absolute(x), np.absolute),
+    "negative": (np.negative, lambda x: torch.negative(x), np.negative),
+}
+POSITIVE = {"log": np.log, "sqrt": np.sqrt}
+
+# name: (float64 reference from (grad, y or x), torch)
+BACKWARD: dict[str, tuple[Any, Any]] = {
+    "tanh_backward": (
+        lambda g, y: g * (1 - y * y),
+        lambda g, y: torch.ops.aten.tanh_backward(g, y),
+    ),
+    "sigmoid_backward": (
+        lambda g, y: g * y * (1 - y),
+        lambda g, y: torch.ops.aten.sigmoid_backward(g, y),
+    ),
+    "relu_backward": (
+        lambda g, y: g * (y > 0),
+        lambda g, y: torch.ops.aten.threshold_backward(g, y, 0),
+    ),
+    "gelu_backward": (
+        lambda g, x: g * (phi(x) + x * density(x)),
+        lambda g, x: torch.ops.aten.gelu_backward(g, x),
+    ),
+    "silu_backward": (
+        lambda g, x: g * sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+        lambda g, x: torch.ops.aten.silu_backward(g, x),
+    ),
+    "softplus_backward": (
+        lambda g, x: g * sigmoid(x),
+        lambda g, x: torch.ops.aten.softplus_backward(g, x, 1, 20),
+    ),
+    "erf_backward": (lambda g, x: g * 2 / math.sqrt(math.pi) * np.exp(-x * x), None),
+}
+
+BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+
+
+def arrays(*shapes: tuple[int, ...]) -> Any:
+    return lambda rng: tuple(rng.standard_normal(s, np.float32) for s in shapes)
+
+
+def positive(shape: tuple[int, ...]) -> Any:
+    return lambda rng: (rng.random(shape, np.float32) + np.float32(0.1),)
+
+
+def kept(y: Any) -> tuple[float, float]:
+    """The share of elements that dropout keeps, and the mean, which it preserves."""
+    y = np.asarray(y)
+    return float((y != 0).mean()), float(y.mean())
+
+
+def unary_cases(shape: tuple[int, int], names: list[str]) -> Iterator[Case]:
+    n_bytes = 4 * shape[0] * shape[1]
+    for name in names:
+        exact, in_torch, in_numpy = UNARY[name]
+        make = arrays(shape)
+        if name in POSITIVE:
+            exact = in_numpy = POSITIVE[name]
+            make = positive(shape)
+            in_torch = lambda x, name=name: getattr(torch, name)(x)  # noqa: E731
+        peers = {"torch": in_torch} | ({"numpy": in_numpy} if in_numpy else {})
+        yield Case(
+            f"{name} {shape[0]}x{shape[1]}",
+            make,
+            getattr(ops, name),
+            exact,
+            peers,
+            tolerance=1e-6,
+            work=byte(2 * n_bytes),
+        )
+    yield Case(
+        f"gelu tanh {shape[0]}x{shape[1]}",
+        arrays(shape),
+        lambda x: ops.gelu(x, "tanh"),
+        gelu_tanh,
+        {
+            "torch": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+            "numpy": gelu_tanh,
+        },
+        tolerance=1e-6,
+        work=byte(2 * n_bytes),
+    )
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    yield from unary_cases((128, 128), list(UNARY))
+    if not quick:
+        yield from unary_cases((1024, 1024), list(UNARY))
+        yield from unary_cases((4096, 4096), ["gelu"])
+    shape = (128, 128) if quick else (1024, 1024)
+    size = f"{shape[0]}x{shape[1]}"
+    n_bytes = 4 * shape[0] * shape[1]
+    for name, (exact, in_torch) in BACKWARD.items():
+        yield Case(
+            f"{name} {size}",
+            arrays(shape, shape),
+            getattr(ops, name),
+            exact,
+            {"torch": in_torch} if in_torch else {},
+            tolerance=1e-6,
+            work=byte(3 * n_bytes),
+        )
+    for name in BINARY:
+        make = arrays(shape, shape)
+        if name == "divide":
+            make = lambda rng: (*arrays(shape)(rng), *positive(shape)(rng))  # noqa: E731
+        yield Case(
+            f"{name} {size}",
+            make,
+            getattr(ops, name),
+            getattr(np, name),
+            {
+                "torch": lambda a, b, name=name: getattr(torch, name)(a, b),
+                "numpy": getattr(np, name),
+            },
+            tolerance=1e-6,
+            work=byte(3 * n_bytes),
+        )
+    for label, other in (("row", shape[1:]), ("column", (shape[0], 1))):
+        yield Case(
+            f"add a {label} to {size}",
+            arrays(shape, other),
+            ops.add,
+            np.add,
+            {"torch": lambda a, b: torch.add(a, b), "numpy": np.add},
+            tolerance=1e-6,
+            work=byte(2 * n_bytes),
+        )
+    yield Case(
+        f"dropout {size}",
+        lambda rng: (np.ones(shape, np.float32),),
+        lambda x: ops.dropout(x, 0.1, 7),
+        lambda x: (0.9, 1.0),
+        {"torch": lambda x: torch.nn.functional.dropout(x, 0.1)},
+        tolerance=0.03,
+        work=byte(2 * n_bytes),
+        summary=kept,
+    )
