@@ -2,33 +2,16 @@
 #pragma once
 
 #include "ops/common.h"
+#include "ops/float_op.h"
 
 namespace vectile::ops {
 
-// A kernel that exists for both types: its public name and its place in the tables.
-template <template <class> class Kernel>
-struct FloatOp {
-  const char* name;
-  Kernel<float> FloatKernels<float>::* f32;
-  Kernel<double> FloatKernels<double>::* f64;
-
-  template <class T>
-  Kernel<T> kernel() const {
-    if constexpr (sizeof(T) == 4)
-      return kernels_of<T>().*f32;
-    else
-      return kernels_of<T>().*f64;
-  }
-};
 template <class T>
 using UnaryKernel = void (*)(const T* x, T* y, i64 n);
 template <class T>
 using GradientKernel = void (*)(const T* grad, const T* v, T* dx, i64 n);
 template <class T>
 using BinaryKernel = void (*)(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n);
-
-#define VECTILE_FLOAT_OP(name, kernel) \
-  {#name, &FloatKernels<float>::kernel, &FloatKernels<double>::kernel}
 
 inline constexpr FloatOp<UnaryKernel> kUnary[] = {
     VECTILE_FLOAT_OP(exp, exp),           VECTILE_FLOAT_OP(log, log),

@@ -35,6 +35,7 @@ struct Vec<float> {
   static VECTILE_INLINE __m256i bits(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
+  VECTILE_INLINE float first_lane() const { return _mm256_cvtss_f32(v); }
   static VECTILE_INLINE Mask first(int n) { return {_mm256_castsi256_ps(bits(n))}; }
 
   static VECTILE_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }

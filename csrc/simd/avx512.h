@@ -41,6 +41,7 @@ struct Vec<float> {
   VECTILE_INLINE Vec(float x) : v(_mm512_set1_ps(x)) {}
 
   static VECTILE_INLINE __mmask16 bits(int n) { return __mmask16(_bzhi_u32(0xffff, unsigned(n))); }
+  VECTILE_INLINE float first_lane() const { return _mm512_cvtss_f32(v); }
   static VECTILE_INLINE Mask first(int n) { return {bits(n)}; }
 
   static VECTILE_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }

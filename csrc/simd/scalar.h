@@ -75,6 +75,7 @@ struct Vec {
     store_int(p, n, T(-2147483648.0), sizeof(T) == 4 ? T(2147483520.0) : T(2147483647.0));
   }
 
+  VECTILE_INLINE T first_lane() const { return v; }
   static VECTILE_INLINE Mask first(int n) { return {n > 0}; }
 
   friend VECTILE_INLINE Vec operator+(Vec a, Vec b) { return a.v + b.v; }

@@ -11,4 +11,5 @@ from vectile.ops.embedding import *  # noqa: F403
 from vectile.ops.loss import *  # noqa: F403
 from vectile.ops.norm import *  # noqa: F403
 from vectile.ops.optimizer import *  # noqa: F403
+from vectile.ops.reduce import *  # noqa: F403
 from vectile.ops.softmax import *  # noqa: F403

@@ -1,0 +1,235 @@
+#include "ops/reduce.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace vectile::ops {
+namespace {
+
+constexpr i64 kDeep = 256;          // longest column one kernel call sums: bounds its error
+constexpr i64 kColumnTile = 2048;   // columns per call: the running sums stay in L1
+constexpr i64 kNarrow = 32;         // fewer columns than this are folded into longer lines
+constexpr i64 kFoldedColumns = 64;  // at least this many then
+
+template <class T>
+struct Variants {
+  RowsKernel<T> rows;
+  ColumnsKernel<T> columns;
+};
+
+// y[o, i] = reduction of x[o, k, i] over k; x is (outer, n, inner) and y (outer, inner), row-major.
+template <class T>
+void reduce_middle(const Variants<T>& op, const T* x, T* y, i64 outer, i64 n, i64 inner) {
+  if (inner == 1) {
+    if (n <= kGrain) {
+      parallel_ranges(outer, rows_grain(n), [&](i64 begin, i64 end) {
+        op.rows(x + begin * n, y + begin, end - begin, n);
+      });
+      return;
+    }
+    const i64 chunks = (n + kGrain - 1) / kGrain;
+    const Buffer<T> partial(outer * chunks);
+    parallel_for(outer * chunks, [&](i64 c) {
+      const i64 row = c / chunks, begin = c % chunks * kGrain;
+      op.rows(x + row * n + begin, partial.get() + c, 1, std::min(kGrain, n - begin));
+    });
+    return reduce_middle(op, partial.get(), y, outer, chunks, 1);
+  }
+
+  // Narrow lines: `fold` of them side by side make one line of a shorter, wider array.
+  const i64 fold = inner < kNarrow ? (kFoldedColumns + inner - 1) / inner : 1;
+  if (fold > 1 && n >= 4 * fold) {
+    const i64 long_n = n / fold, rest = n - long_n * fold, lines = fold + rest;
+    const Buffer<T> partial(outer * lines * inner);
+    parallel_ranges(outer, rows_grain(n * inner), [&](i64 begin, i64 end) {
+      for (i64 o = begin; o < end; ++o) {
+        const T* from = x + o * n * inner;
+        T* to = partial.get() + o * lines * inner;
+        reduce_middle(op, from, to, 1, long_n, fold * inner);
+        std::copy_n(from + long_n * fold * inner, rest * inner, to + fold * inner);
+      }
+    });
+    return reduce_middle(op, partial.get(), y, outer, lines, inner);
+  }
+
+  const i64 chunks = (n + kDeep - 1) / kDeep, tiles = (inner + kColumnTile - 1) / kColumnTile;
+  const Buffer<T> partial(chunks > 1 ? outer * chunks * inner : 0);
+  T* to = chunks > 1 ? partial.get() : y;
+  const i64 work = std::min(n, kDeep) * std::min(inner, kColumnTile);
+  parallel_ranges(outer * chunks * tiles, rows_grain(work), [&](i64 begin, i64 end) {
+    for (i64 c = begin; c < end; ++c) {
+      const i64 j = c % tiles * kColumnTile, line = c / tiles, k = line % chunks * kDeep;
+      const i64 o = line / chunks;
+      op.columns(x + (o * n + k) * inner + j, inner, to + line * inner + j, std::min(kDeep, n - k),
+                 std::min(kColumnTile, inner - j));
+    }
+  });
+  if (chunks > 1) reduce_middle(op, partial.get(), y, outer, chunks, inner);
+}
+
+// Axes by falling stride: in that order a transposed array is row-major.
+void order_by_stride(const TensorView& x, int* order) {
+  for (int i = 0; i < x.ndim(); ++i) order[i] = i;
+  std::stable_sort(order, order + x.ndim(),
+                   [&](int i, int j) { return std::abs(x.strides[i]) > std::abs(x.strides[j]); });
+}
+
+// Reduces the marked axes of a row-major array one run of adjacent axes after the other, innermost
+// first, and leaves the others in their order.
+template <class T>
+Array reduce_axes(const Variants<T>& op, const TensorView& x, const bool* reduced) {
+  i64 size[kMaxDims];
+  bool drop[kMaxDims];
+  int runs = 0;
+  Shape kept;
+  for (int i = 0; i < x.ndim(); ++i) {
+    if (!reduced[i]) kept.push(x.shape[i]);
+    if (x.shape[i] == 1) continue;
+    if (runs && drop[runs - 1] == reduced[i]) {
+      size[runs - 1] *= x.shape[i];
+    } else {
+      drop[runs] = reduced[i];
+      size[runs++] = x.shape[i];
+    }
+  }
+  const T* from = x.as<T>();
+  Array held;  // what `from` points into after the first pass
+  for (int r = runs - 1; r >= 0; --r) {
+    if (!drop[r]) continue;
+    i64 outer = 1, inner = 1;
+    for (int i = 0; i < r; ++i) outer *= size[i];
+    for (int i = r + 1; i < runs; ++i) inner *= size[i];
+    const i64 n = size[r];
+    size[r] = 1;
+    Array next = Array::empty(x.dtype, Shape(outer * inner));
+    reduce_middle(op, from, next.as<T>(), outer, n, inner);
+    held = std::move(next);
+    from = held.as<T>();
+  }
+  if (!held.owns()) {  // no axis of more than one element
+    held = Array::empty(x.dtype, kept);
+    std::copy_n(from, x.elements(), held.as<T>());
+  }
+  held.shape = kept;
+  held.set_contiguous_strides();
+  return held;
+}
+
+template <class T>
+void divide_by(const TensorView& y, i64 count) {
+  const T n = static_cast<T>(count);
+  kernels_of<T>().divide({y.as<T>(), 0, 1}, {&n, 0, 0}, y.as<T>(), 1, y.elements());
+}
+
+// The result has the kept axes in order.
+template <class T>
+Array reduce_typed(const Reduction& op, const TensorView& x, const bool* reduced, i64 count) {
+  int order[kMaxDims];
+  order_by_stride(x, order);
+  const bool reorder = !x.contiguous();
+  const Array in = contiguous(reorder ? permuted(x, order) : x);
+  bool drop[kMaxDims];
+  for (int i = 0; i < x.ndim(); ++i) drop[i] = reduced[reorder ? order[i] : i];
+  const Variants<T> variants{op.rows.kernel<T>(), op.columns.kernel<T>()};
+  Array y = reduce_axes(variants, in, drop);
+  if (op.mean) divide_by<T>(y, count);
+  if (!reorder) return y;
+  // Position k of y holds the k-th kept axis of `order`; put the axes back.
+  int place[kMaxDims], kept = 0, back[kMaxDims];
+  for (int i = 0; i < x.ndim(); ++i)
+    if (!drop[i]) place[order[i]] = kept++;
+  kept = 0;
+  for (int i = 0; i < x.ndim(); ++i)
+    if (!reduced[i]) back[kept++] = place[i];
+  const TensorView sorted = permuted(y, back);
+  Array result = Array::empty(x.dtype, sorted.shape);
+  copy_strided(sorted, result);
+  return result;
+}
+
+}  // namespace
+
+Array reduce(const Reduction& op, const TensorView& x, unsigned axes, bool keepdims,
+             const TensorView* out) {
+  const char* name = op.rows.name;
+  check_float(name, "x", x);
+  bool reduced[kMaxDims];
+  Shape kept, shape;
+  i64 count = 1;
+  for (int i = 0; i < x.ndim(); ++i) {
+    reduced[i] = axes >> i & 1;
+    if (reduced[i]) count *= x.shape[i];
+    if (!reduced[i]) kept.push(x.shape[i]);
+    if (!reduced[i] || keepdims) shape.push(reduced[i] ? 1 : x.shape[i]);
+  }
+  check(count > 0 || op.empty != Empty::error, name, "x", "shape",
+        "at least one element along the reduced axes", x.shape);
+  Array y;
+  if (x.elements() > 0)
+    y = dispatch_float(x.dtype,
+                       [&](auto t) { return reduce_typed<decltype(t)>(op, x, reduced, count); });
+  else
+    y = Array::full(x.dtype, kept,
+                    op.empty == Empty::nan ? std::numeric_limits<double>::quiet_NaN() : 0.0);
+  y.shape = shape;
+  y.set_contiguous_strides();
+  if (!out) return y;
+  Output result(name, x.dtype, shape, out, {&x});
+  copy_strided(y, result.view());
+  return result.finish();
+}
+
+Array sum_to(const TensorView& x, const Shape& shape) {
+  check_float("sum_to", "x", x);
+  const int extra = x.ndim() - shape.ndim;
+  unsigned axes = 0;
+  bool fits = extra >= 0;
+  for (int i = 0; fits && i < x.ndim(); ++i) {
+    const i64 target = i < extra ? 1 : shape[i - extra];
+    if (i < extra || (target == 1 && x.shape[i] != 1))
+      axes |= 1u << i;
+    else
+      fits = target == x.shape[i];
+  }
+  check(fits, "sum_to", "shape", "value", text("one that broadcasts to ", x.shape), shape);
+  Array y = reduce(kReductions[0], x, axes, false);
+  y.shape = shape;
+  y.set_contiguous_strides();
+  return y;
+}
+
+double global_norm(const TensorView* arrays, i64 count) {
+  struct Piece {
+    i64 array, begin;
+  };
+  i64 pieces = 0;
+  for (i64 a = 0; a < count; ++a) {
+    check_float("global_norm", "arrays", arrays[a]);
+    pieces += (arrays[a].elements() + kGrain - 1) / kGrain;
+  }
+  std::vector<Array> packed;
+  std::vector<Piece> piece;
+  piece.reserve(static_cast<std::size_t>(pieces));
+  for (i64 a = 0; a < count; ++a) {
+    packed.push_back(contiguous(arrays[a]));
+    for (i64 k = 0; k < arrays[a].elements(); k += kGrain) piece.push_back({a, k});
+  }
+  const Buffer<double> partial(pieces);
+  parallel_ranges(pieces, 4, [&](i64 begin, i64 end) {
+    for (i64 p = begin; p < end; ++p) {
+      const Array& x = packed[static_cast<std::size_t>(piece[static_cast<std::size_t>(p)].array)];
+      const i64 k = piece[static_cast<std::size_t>(p)].begin;
+      dispatch_float(x.dtype, [&](auto t) {
+        using T = decltype(t);
+        kernels_of<T>().sum_squares(x.as<T>() + k, &partial[p], std::min(kGrain, x.elements() - k));
+      });
+    }
+  });
+  double sum = 0;
+  kernels_of<double>().sum_rows(partial.get(), &sum, 1, pieces);
+  return std::sqrt(sum);
+}
+
+}  // namespace vectile::ops
