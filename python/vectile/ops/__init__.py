@@ -6,6 +6,7 @@ TypeError for dtypes, IndexError for indices. Results own 64-byte aligned memory
 same for any number of threads.
 """
 
+from vectile.ops.attention import *  # noqa: F403
 from vectile.ops.elementwise import *  # noqa: F403
 from vectile.ops.embedding import *  # noqa: F403
 from vectile.ops.loss import *  # noqa: F403

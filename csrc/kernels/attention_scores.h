@@ -1,0 +1,134 @@
+// What happens to a row of scores between the two products: masks, maximum, exponentials.
+// Scores are in base 2 (scale and log2 e are folded into the queries); a masked score is -inf.
+#pragma once
+
+#include "kernels/attention_tile.h"
+
+namespace vectile::VECTILE_TIER {
+
+constexpr double kLn2 = 0.6931471805599453, kLog2e = 1.4426950408889634;
+
+// 2^x for x <= 126, <= 2 ulp; below 2^-126 (and for -inf) exactly 0.
+template <class T>
+VECTILE_INLINE Vec<T> exp2_flushed(Vec<T> x) {
+  if constexpr (sizeof(T) == 8) {
+    return __builtin_exp2(x.v);
+  } else {
+    const Vec<T> n = nearest(x, 1.f), r = x - n;
+    // (2^r - 1) / r
+    const Vec<T> q = polynomial(r, 6.931472e-01f, 2.4022648e-01f, 5.5503324e-02f, 9.618438e-03f,
+                                1.3398901e-03f, 1.5353342e-04f);
+    return select(x < Vec<T>(-126.f), Vec<T>(), ldexp_normal(fma(r, q, Vec<T>(1.f)), n));
+  }
+}
+
+// Keys that query i (of its head) may see when masks are left aside: [0, limit).
+template <class T>
+VECTILE_INLINE i64 key_limit(const AttentionHead<T>& h, i64 i) {
+  if (!h.causal) return h.lk;
+  return larger(0, smaller(h.lk, i + h.lk - h.lq + 1));
+}
+
+// f(row's mask from key `first` on); the mask is a function (scores, j, lanes) -> scores.
+template <class T, class F>
+VECTILE_INLINE auto with_mask(const AttentionHead<T>& h, i64 head, i64 i, i64 first, F&& f) {
+  using V = Vec<T>;
+  const i64 offset = head * h.mask_head + i * h.mask_row + first;
+  const V masked(-__builtin_inff());
+  switch (h.mask_kind) {
+    case MaskKind::boolean: {
+      const auto* m = static_cast<const std::uint8_t*>(h.mask) + offset;
+      return f([=](V s, i64 j, int n) VECTILE_LAMBDA {
+        const V seen = n == V::lanes ? V::load(m + j) : V::load(m + j, n);
+        return select(seen > V(T(0)), s, masked);
+      });
+    }
+    case MaskKind::additive: {
+      const auto* m = static_cast<const T*>(h.mask) + offset;
+      return f([=](V s, i64 j, int n) VECTILE_LAMBDA {
+        const V a = n == V::lanes ? V::load(m + j) : V::load(m + j, n);
+        return select(a == masked, masked, fma(a, V(T(kLog2e)), s));
+      });
+    }
+    default:
+      return f([](V s, i64, int) VECTILE_LAMBDA { return s; });
+  }
+}
+
+// y[j] = f(masked s[j], j) for j < n, in whole vectors (lanes past n see -inf), then zeros up to
+// `width`; y may be s. Rows of s have room up to a whole vector.
+template <class T, class Mask, class F>
+VECTILE_INLINE void map_scores(const T* s, T* y, i64 n, i64 width, Mask mask, F&& f) {
+  using V = Vec<T>;
+  constexpr int w = V::lanes;
+  i64 j = 0;
+  for (; j + w <= n; j += w) f(mask(V::load(s + j), j, w), j).store(y + j);
+  if (j < n) {
+    const int m = static_cast<int>(n - j);
+    const V v = mask(V::load(s + j), j, m);
+    f(select(first_mask<T>(m), v, V(-__builtin_inff())), j).store(y + j);
+    j += w;
+  }
+  for (; j < width; j += w) V(T(0)).store(y + j);
+}
+
+// Masks s[0, n) in place and returns its maximum (-inf when nothing is left, NaN if there is one).
+template <class T, class Mask>
+VECTILE_INLINE T mask_scores(T* s, i64 n, Mask mask) {
+  Vec<T> top(-__builtin_inff());
+  map_scores(s, s, n, 0, mask, [&](Vec<T> v, i64) VECTILE_LAMBDA {
+    top = max(top, v);
+    return v;
+  });
+  return reduce_max(top);
+}
+
+// The running softmax of one row: maximum and sum of exponentials so far.
+template <class T>
+struct RunningSoftmax {
+  T top, sum;
+
+  // Turns the next n scores into exponentials (zeros up to `width`) and returns the factor that
+  // brings what was accumulated before to the new maximum.
+  template <class Mask>
+  VECTILE_INLINE T add(T* s, i64 n, i64 width, Mask mask) {
+    using V = Vec<T>;
+    const T here = mask_scores(s, n, mask);
+    const T before = top;
+    top = here > before || here != here ? here : before;
+    const T origin = top == -__builtin_inff() ? T(0) : top;
+    V total(T(0));
+    const V shift(origin);
+    map_scores(
+        s, s, n, width, [](V v, i64, int) VECTILE_LAMBDA { return v; },
+        [&](V v, i64) VECTILE_LAMBDA {
+          const V e = exp2_flushed(v - shift);
+          total += e;
+          return e;
+        });
+    const T factor = first_lane(exp2_flushed(V(before - origin)));
+    sum = sum * factor + reduce_add(total);
+    return factor;
+  }
+  // log2 of the sum of all exponentials
+  VECTILE_INLINE T lse2() const {
+    if (top == -__builtin_inff()) return top;
+    return top + T(kLog2e) * first_lane(log(Vec<T>(sum)));
+  }
+
+ private:
+  static VECTILE_INLINE T first_lane(Vec<T> v) {
+    T x[Vec<T>::lanes];
+    v.store(x);
+    return x[0];
+  }
+};
+
+// 2^(s - lse), 0 where masked
+template <class T>
+VECTILE_INLINE Vec<T> probability(Vec<T> s, Vec<T> lse2) {
+  const Vec<T> none(-__builtin_inff());
+  return select(s == none, Vec<T>(T(0)), exp2_flushed(s - lse2));
+}
+
+}  // namespace vectile::VECTILE_TIER

@@ -1,0 +1,200 @@
+// Matrix products on the tiles of attention, and the layouts they read.
+//
+// C (m x n) = or += A (m x depth) B (depth x n), MR x NV vectors of C at a time in registers. A is
+// read one element at a time (broadcast), B in whole vectors:
+//   A: "rows" of a fixed stride (a score tile, a copy of queries) or its "columns" (the transpose);
+//   B: row-major rows padded to whole vectors, or panels of kPanel columns (packed K^T, V^T).
+#pragma once
+
+#include "kernels/types.h"
+#include "simd/math.h"
+#include "simd/vec.h"
+
+namespace vectile::VECTILE_TIER {
+
+// Register tile: MR * NV accumulators, NV vectors of B and one broadcast fit the register file.
+template <class T>
+struct AttentionTile {
+  static constexpr int lanes = Vec<T>::lanes;
+  static constexpr int rows = lanes == 16 ? 12 : lanes == 8 ? 6 : 4;
+  static constexpr int vectors = 2;
+  static constexpr int panel = vectors * lanes;
+};
+
+constexpr i64 kDepth = 256;                // head sizes up to this are one chunk of a row copy
+constexpr i64 kDepthStride = kDepth + 16;  // off the power of two: rows fall into different L1 sets
+
+static inline i64 round_up(i64 n, i64 multiple) { return (n + multiple - 1) / multiple * multiple; }
+static inline i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
+static inline i64 larger(i64 a, i64 b) { return a > b ? a : b; }
+
+template <int I>
+struct Index {
+  constexpr operator int() const { return I; }
+};
+
+// f(Index<0>), ..., f(Index<N - 1>): unrolled before optimisation, so arrays become registers.
+template <int N, class F>
+VECTILE_INLINE void unroll(F&& f) {
+  if constexpr (N > 0) {
+    unroll<N - 1>(f);
+    f(Index<N - 1>{});
+  }
+}
+
+// Cuts [begin, end) into groups of SIZE, then of 8, 4, 2 and 1 rows: f(Index<size>, first row).
+template <int SIZE, class F>
+VECTILE_INLINE void row_groups(i64 begin, i64 end, F&& f) {
+  for (; end - begin >= SIZE; begin += SIZE) f(Index<SIZE>{}, begin);
+  if constexpr (SIZE > 1)
+    row_groups<(SIZE > 8 ? 8 : SIZE > 4 ? 4 : SIZE > 2 ? 2 : 1)>(begin, end, f);
+}
+
+// fma where it is one instruction.
+template <class T>
+VECTILE_INLINE Vec<T> mul_add(Vec<T> a, Vec<T> b, Vec<T> c) {
+  if constexpr (Vec<T>::lanes == 1)
+    return a * b + c;
+  else
+    return fma(a, b, c);
+}
+
+enum class Into { assign, add, scale_add };  // C = AB, C += AB, C = diag(factor) C + AB
+
+template <class T, int MR, int NV, int A_ROW, Into into>
+static inline void tile(const T* a, i64 a_step, const T* b, i64 b_step, i64 depth, T* c, i64 ldc,
+                        const T* factor) {
+  using V = Vec<T>;
+  constexpr int w = V::lanes;
+  V acc[MR][NV];
+  unroll<MR>([&](auto i) VECTILE_LAMBDA {
+    unroll<NV>([&](auto j) VECTILE_LAMBDA {
+      if constexpr (into == Into::assign)
+        acc[i][j] = V(T(0));
+      else if constexpr (into == Into::add)
+        acc[i][j] = V::load(c + i * ldc + j * w);
+      else
+        acc[i][j] = V::load(c + i * ldc + j * w) * V(factor[i]);
+    });
+  });
+  for (i64 k = 0; k < depth; ++k, a += a_step, b += b_step) {
+    V line[NV];
+    unroll<NV>([&](auto j) VECTILE_LAMBDA { line[j] = V::load(b + j * w); });
+    unroll<MR>([&](auto i) VECTILE_LAMBDA {
+      const V x(a[i * A_ROW]);
+      unroll<NV>([&](auto j) VECTILE_LAMBDA { acc[i][j] = mul_add(x, line[j], acc[i][j]); });
+    });
+  }
+  unroll<MR>([&](auto i) VECTILE_LAMBDA {
+    unroll<NV>([&](auto j) VECTILE_LAMBDA { acc[i][j].store(c + i * ldc + j * w); });
+  });
+}
+
+// All columns of MR rows of C: n is a whole number of vectors, B row-major.
+template <class T, int MR, int A_ROW, Into into>
+static inline void tile_row(const T* a, i64 a_step, const T* b, i64 b_step, i64 n, i64 depth, T* c,
+                            i64 ldc, const T* factor) {
+  using Tile = AttentionTile<T>;
+  i64 j = 0;
+  for (; j + Tile::panel <= n; j += Tile::panel)
+    tile<T, MR, Tile::vectors, A_ROW, into>(a, a_step, b + j, b_step, depth, c + j, ldc, factor);
+  for (; j < n; j += Tile::lanes)
+    tile<T, MR, 1, A_ROW, into>(a, a_step, b + j, b_step, depth, c + j, ldc, factor);
+}
+
+// The same sum, but a zero in A contributes nothing whatever B holds: 0 * NaN is not formed.
+template <class T, Into into>
+static void tile_row_skipping_zeros(i64 m, const T* a, i64 a_row, i64 a_step, const T* b,
+                                    i64 b_step, i64 n, i64 depth, T* c, i64 ldc, const T* factor) {
+  using V = Vec<T>;
+  for (i64 i = 0; i < m; ++i) {
+    T* ci = c + i * ldc;
+    if constexpr (into == Into::scale_add)
+      for (i64 j = 0; j < n; j += V::lanes) (V::load(ci + j) * V(factor[i])).store(ci + j);
+    for (i64 k = 0; k < depth; ++k) {
+      const T x = a[i * a_row + k * a_step];
+      if (x == T(0)) continue;
+      for (i64 j = 0; j < n; j += V::lanes)
+        mul_add(V(x), V::load(b + k * b_step + j), V::load(ci + j)).store(ci + j);
+    }
+  }
+}
+
+// y[j] = f(x[j]) for j < n, and zeros up to a whole number of vectors (y has room for them).
+template <class T, class F>
+VECTILE_INLINE void map_padded(const T* x, T* y, i64 n, F&& f) {
+  using V = Vec<T>;
+  i64 j = 0;
+  for (; j + V::lanes <= n; j += V::lanes) f(V::load(x + j)).store(y + j);
+  if (j < n) {
+    const int m = static_cast<int>(n - j);
+    select(first_mask<T>(m), f(V::load(x + j, m)), V(T(0))).store(y + j);
+  }
+}
+
+// Copy of `rows` rows of length n, scaled, as chunks [n / kDepth][rows][kDepthStride], each row
+// padded with zeros to whole vectors.
+template <class T>
+static void copy_chunked(const T* x, i64 stride, i64 rows, i64 n, T scale, i64 capacity, T* y) {
+  for (i64 c = 0; c < n; c += kDepth, y += capacity * kDepthStride)
+    for (i64 i = 0; i < rows; ++i)
+      map_padded(x + i * stride + c, y + i * kDepthStride, smaller(kDepth, n - c),
+                 [=](Vec<T> v) VECTILE_LAMBDA { return v * Vec<T>(scale); });
+}
+static inline i64 chunked_size(i64 rows, i64 n) {
+  return (n + kDepth - 1) / kDepth * rows * kDepthStride;
+}
+
+// X (rows x n) transposed into panels [rows / panel][n][panel], columns past the last row zero.
+template <class T>
+static void pack_transposed(const T* x, i64 stride, i64 rows, i64 n, T* y) {
+  constexpr i64 width = AttentionTile<T>::panel;
+  for (i64 r = 0; r < rows; r += width, y += n * width) {
+    const i64 live = smaller(width, rows - r);
+    for (i64 i = 0; i < live; ++i) {
+      const T* xi = x + (r + i) * stride;
+      for (i64 j = 0; j < n; ++j) y[j * width + i] = xi[j];
+    }
+    for (i64 i = live; i < width; ++i)
+      for (i64 j = 0; j < n; ++j) y[j * width + i] = T(0);
+  }
+}
+
+// Rows of B as the products read them: in place when they are whole vectors and adjacent (or too
+// few products follow to pay for a copy), else copied and padded into `copy`.
+template <class T>
+struct RowMajor {
+  const T* data;
+  i64 stride;
+  RowMajor(const T* x, i64 row_stride, i64 rows, i64 n, bool few, T* copy) {
+    const i64 padded = round_up(n, Vec<T>::lanes);
+    if (n == padded && (row_stride == n || few)) {
+      data = x;
+      stride = row_stride;
+      return;
+    }
+    for (i64 i = 0; i < rows; ++i)
+      map_padded(x + i * row_stride, copy + i * padded, n,
+                 [](Vec<T> v) VECTILE_LAMBDA { return v; });
+    data = copy;
+    stride = padded;
+  }
+};
+
+// Scores of MR queries (chunked copy) against packed keys: s[i * lds + j], j < width in whole
+// panels.
+template <class T, int MR>
+static inline void tile_scores(const T* q, i64 capacity, const T* panels, i64 d, i64 width, T* s,
+                               i64 lds) {
+  using Tile = AttentionTile<T>;
+  for (i64 j = 0; j < width; j += Tile::panel, panels += d * Tile::panel) {
+    tile<T, MR, Tile::vectors, kDepthStride, Into::assign>(q, 1, panels, Tile::panel,
+                                                           smaller(d, kDepth), s + j, lds, nullptr);
+    for (i64 c = kDepth; c < d; c += kDepth)
+      tile<T, MR, Tile::vectors, kDepthStride, Into::add>(
+          q + c / kDepth * capacity * kDepthStride, 1, panels + c * Tile::panel, Tile::panel,
+          smaller(d - c, kDepth), s + j, lds, nullptr);
+  }
+}
+
+}  // namespace vectile::VECTILE_TIER
