@@ -168,9 +168,7 @@ Output::Output(const char* op, DType dtype, const Shape& shape, const TensorView
     array_ = Array::empty(dtype, shape);
     return;
   }
-  check<TypeError>(out->dtype == dtype, op, "out", "dtype", dtype, out->dtype);
-  check(out->shape == shape, op, "out", "shape", shape, out->shape);
-  check(out->writable, op, "out", "flags", "a writable array", "a read-only one");
+  check_out(op, *out, dtype, shape);
   bool direct = out->contiguous();
   for (const TensorView* in : inputs) {
     const bool elementwise = in && in->data == out->data && in->dtype == out->dtype &&
@@ -201,6 +199,12 @@ void check_same_dtype(const char* op, const char* argument, const TensorView& x,
 
 void check_shape(const char* op, const char* argument, const TensorView& x, const Shape& expected) {
   check(x.shape == expected, op, argument, "shape", expected, x.shape);
+}
+
+void check_out(const char* op, const TensorView& out, DType dtype, const Shape& shape) {
+  check<TypeError>(out.dtype == dtype, op, "out", "dtype", dtype, out.dtype);
+  check(out.shape == shape, op, "out", "shape", shape, out.shape);
+  check(out.writable, op, "out", "flags", "a writable array", "a read-only one");
 }
 
 int check_axis(const char* op, i64 axis, int ndim) {

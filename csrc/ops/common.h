@@ -72,6 +72,7 @@ void check_float(const char* op, const char* argument, const TensorView& x);  //
 void check_same_dtype(const char* op, const char* argument, const TensorView& x,
                       const TensorView& reference);
 void check_shape(const char* op, const char* argument, const TensorView& x, const Shape& expected);
+void check_out(const char* op, const TensorView& out, DType dtype, const Shape& shape);
 int check_axis(const char* op, i64 axis, int ndim);  // into [0, ndim)
 
 // Runs f(T{}) with T = float or double.

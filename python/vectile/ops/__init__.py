@@ -9,6 +9,7 @@ same for any number of threads.
 from vectile.ops.attention import *  # noqa: F403
 from vectile.ops.elementwise import *  # noqa: F403
 from vectile.ops.embedding import *  # noqa: F403
+from vectile.ops.gemm import *  # noqa: F403
 from vectile.ops.loss import *  # noqa: F403
 from vectile.ops.norm import *  # noqa: F403
 from vectile.ops.optimizer import *  # noqa: F403

@@ -1,0 +1,212 @@
+// gemm: C = activation(A B + bias).
+// 1. K is cut into pieces of kc; for each, the block's rows of A are packed into panels of mr rows
+//    (unless read in place), which stay in the L2 cache.
+// 2. For every strip of nr columns, its kc x nr piece of B is brought into the L1 cache: packed, or
+//    copied by the first panel's tiles on their way (B contiguous along n).
+// 3. Every panel meets the strip in one register tile; the last piece of K is followed by the
+// epilogue. Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008, with
+// the two inner packings fused. The order of summation depends on k and kc only: |error| <= k eps
+// |A| |B|.
+#include "kernels/epilogue.h"
+#include "kernels/microkernel.h"
+#include "kernels/packing.h"
+#include "kernels/types.h"
+
+namespace vectile::VECTILE_TIER {
+
+// m rows in panels of at most mr, as even as they can be.
+struct Panels {
+  i64 count, base, longer;
+  Panels(i64 m, int mr) : count((m + mr - 1) / mr), base(m / count), longer(m % count) {}
+  i64 start(i64 i) const { return i * base + (i < longer ? i : longer); }
+  int rows(i64 i) const { return static_cast<int>(base + (i < longer)); }
+};
+
+template <class T>
+struct Workspace {  // offsets in elements, each on a cache line
+  i64 a, strip, c, total;
+  Workspace(const Gemm<T>& g, const GemmBlock& block) {
+    using V = Vec<T>;
+    const i64 m = block.m1 - block.m0, n = block.n1 - block.n0, kc = g.kc < g.k ? g.kc : g.k;
+    const auto line = [](i64 x) { return (x + 15) / 16 * 16; };
+    a = 0;
+    strip = a + (g.pack_a ? line(Panels(m, Tile<V>::mr).count * Tile<V>::mr * kc + V::lanes) : 0);
+    c = strip + (g.pack_b ? line(kc * Tile<V>::nr) : 0);
+    total = c + (g.c_col != 1 ? line(m * n) : 0);
+  }
+};
+
+template <class T>
+static void gemm_workspace(const Gemm<T>& g, const GemmBlock& block, i64* elements) {
+  *elements = Workspace<T>(g, block).total;
+}
+
+template <class T>
+static void transpose_out(const T* src, i64 m, i64 n, T* dst, i64 dst_row) {
+  constexpr int w = Vec<T>::lanes;
+  for (i64 i = 0; i < m; i += w) {
+    const int rows = static_cast<int>(m - i < w ? m - i : w);
+    for (i64 j = 0; j < n; j += w)
+      transpose_block(src + i * n + j, n, rows, static_cast<int>(n - j < w ? n - j : w),
+                      dst + j * dst_row + i, dst_row, rows);
+  }
+}
+
+template <class T>
+static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
+  using V = Vec<T>;
+  constexpr int mr = Tile<V>::mr, nr = Tile<V>::nr;
+  const i64 m = block.m1 - block.m0, n = block.n1 - block.n0;
+  const Workspace<T> at(g, block);
+  const Panels panels(m, mr);
+  const bool transposed = g.c_col != 1;
+  T* const c = transposed ? workspace + at.c : g.c + block.m0 * g.c_row + block.n0;
+  const i64 c_row = transposed ? n : g.c_row;
+  const bool finishing = !transposed && (g.bias || g.activation != Activation::none);
+  T* const strip = workspace + at.strip;
+
+  for (i64 k0 = 0; k0 < g.k; k0 += g.kc) {
+    const i64 kc = g.k - k0 < g.kc ? g.k - k0 : g.kc;
+    const bool last = k0 + kc == g.k;
+    const T* a = g.a + block.m0 * g.a_row + k0 * g.a_col;
+    if (g.pack_a)
+      for (i64 p = 0; p < panels.count; ++p)
+        pack_panel<V, mr>(a + panels.start(p) * g.a_row, g.a_row, g.a_col, panels.rows(p), kc,
+                          workspace + at.a + p * mr * kc);
+    for (i64 j = 0; j < n; j += nr) {
+      const int columns = static_cast<int>(n - j < nr ? n - j : nr), tail = columns % V::lanes;
+      const T* b = strip;
+      i64 b_row = nr;
+      bool copy = false;
+      if (g.b_packed) {
+        b = g.b + k0 * g.b_row + (block.n0 + j) * kc;
+      } else {
+        const T* source = g.b + k0 * g.b_row + (block.n0 + j) * g.b_col;
+        copy = g.pack_b && g.b_col == 1;
+        if (g.pack_b && !copy) pack_panel<V, nr>(source, g.b_col, g.b_row, columns, kc, strip);
+        if (!g.pack_b || copy) b = source, b_row = g.b_row;
+      }
+      for (i64 p = 0; p < panels.count; ++p) {
+        const i64 i = panels.start(p);
+        const int rows = panels.rows(p);
+        const T* panel = g.pack_a ? workspace + at.a + p * mr * kc : a + i * g.a_row;
+        const i64 a_row = g.pack_a ? 1 : g.a_row, a_col = g.pack_a ? mr : g.a_col;
+        T* tile = c + i * c_row + j;
+        const auto function =
+            copy ? tile_function<V, true>(rows, columns) : tile_function<V, false>(rows, columns);
+        function(kc, panel, a_row, a_col, b, b_row, tile, c_row, tail, k0 > 0, strip);
+        if (copy) b = strip, b_row = nr, copy = false;
+        if (last && finishing)
+          finish_block(tile, c_row, rows, columns, g.bias ? g.bias + block.n0 + j : nullptr,
+                       g.activation);
+      }
+    }
+  }
+  if (transposed) {
+    T* out = g.c + block.m0 + block.n0 * g.c_col;
+    transpose_out(c, m, n, out, g.c_col);
+    finish_block(out, g.c_col, n, m, g.bias ? g.bias + block.m0 : nullptr, g.activation);
+  }
+}
+
+template <class T>
+static void gemm_pack(const T* b, i64 b_row, i64 b_col, i64 k, i64 n, i64 kc, T* packed) {
+  using V = Vec<T>;
+  constexpr int nr = Tile<V>::nr;
+  const i64 padded = (n + nr - 1) / nr * nr;
+  for (i64 k0 = 0; k0 < k; k0 += kc) {
+    const i64 depth = k - k0 < kc ? k - k0 : kc;
+    for (i64 j = 0; j < n; j += nr)
+      pack_panel<V, nr>(b + k0 * b_row + j * b_col, b_col, b_row,
+                        static_cast<int>(n - j < nr ? n - j : nr), depth,
+                        packed + k0 * padded + j * depth);
+  }
+}
+
+// MR x NC inner products of length k, with K along the lanes.
+template <class T, int MR, int NC>
+static void dot_tile(i64 k, const T* a, i64 a_row, const T* b, i64 b_col, T* c, i64 c_row,
+                     i64 c_col) {
+  using V = Vec<T>;
+  V acc[MR][NC];
+  const auto step = [&](i64 s, auto load) VECTILE_LAMBDA {
+    V av[MR];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) av[i] = load(a + i * a_row + s);
+#pragma GCC unroll 8
+    for (int j = 0; j < NC; ++j) {
+      const V bv = load(b + j * b_col + s);
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) acc[i][j] = multiply_add(av[i], bv, acc[i][j]);
+    }
+  };
+  i64 s = 0;
+  for (; s + V::lanes <= k; s += V::lanes)
+    step(s, [](const T* p) VECTILE_LAMBDA { return V::load(p); });
+  if (s < k) {
+    const int tail = static_cast<int>(k - s);
+    step(s, [=](const T* p) VECTILE_LAMBDA { return V::load(p, tail); });
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < NC; ++j) c[i * c_row + j * c_col] = reduce_add(acc[i][j]);
+}
+
+template <class T>
+using DotFunction = void (*)(i64, const T*, i64, const T*, i64, T*, i64, i64);
+
+constexpr int kDotRows = 8;
+#if defined(VECTILE_TIER_avx512)
+constexpr int kDotAccumulators = 24;
+#else
+constexpr int kDotAccumulators = 12;
+#endif
+constexpr int dot_columns(int rows) {
+  return kDotAccumulators / rows > 8 ? 8 : kDotAccumulators / rows;
+}
+
+template <class T>
+struct DotTable {
+  DotFunction<T> at[kDotRows][8];
+  template <int MR, int NC>
+  constexpr void fill() {
+    at[MR - 1][NC - 1] = &dot_tile<T, MR, NC>;
+    if constexpr (NC > 1)
+      fill<MR, NC - 1>();
+    else if constexpr (MR > 1)
+      fill<MR - 1, dot_columns(MR - 1)>();
+  }
+  constexpr DotTable() : at{} { fill<kDotRows, dot_columns(kDotRows)>(); }
+};
+
+template <class T>
+static void gemm_dot(const Gemm<T>& g, const GemmBlock& block) {
+  static constexpr DotTable<T> table;
+  const Panels panels(block.m1 - block.m0, kDotRows);
+  const i64 step = dot_columns(panels.rows(0));
+  for (i64 j = block.n0; j < block.n1; j += step) {
+    const i64 columns = block.n1 - j < step ? block.n1 - j : step;
+    for (i64 p = 0; p < panels.count; ++p) {
+      const i64 i = block.m0 + panels.start(p);
+      table.at[panels.rows(p) - 1][columns - 1](g.k, g.a + i * g.a_row, g.a_row, g.b + j * g.b_col,
+                                                g.b_col, g.c + i * g.c_row + j * g.c_col, g.c_row,
+                                                g.c_col);
+    }
+  }
+}
+
+template <class T>
+static void gemm_finish(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation) {
+  finish_block(c, c_row, m, n, bias, activation);
+}
+
+template <class T>
+static void gemm_tiles(GemmTiles* tiles, const T*) {
+  using V = Vec<T>;
+  *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, 256, Tile<V>::mr * (448 / Tile<V>::mr)};
+}
+
+}  // namespace vectile::VECTILE_TIER
+
+#include "kernels/register.h"

@@ -1,0 +1,40 @@
+// What the GEMM kernels and the ops that plan them agree on.
+#pragma once
+
+#include "base/types.h"
+
+namespace vectile {
+
+// Applied to a finished row of C, after the bias.
+enum class Activation { none, relu, gelu, gelu_tanh, silu, tanh, sigmoid };
+
+// Tile and block sizes of a tier. A tile is mr x nr elements of C held in registers; kc is the
+// depth of one pass over K, mc the rows of A that stay in the L2 cache for that depth.
+struct GemmTiles {
+  int mr, nr, lanes;
+  i64 kc, mc;
+};
+
+// C = activation(A B + bias); A (m, k), B (k, n), strides in elements, any sign.
+// C is written with c_col == 1, or transposed (c_row == 1): bias runs along its unit-stride axis.
+template <class T>
+struct Gemm {
+  i64 m, n, k;
+  const T* a;
+  i64 a_row, a_col;
+  const T* b;  // strided, or strips of gemm_pack when b_packed
+  i64 b_row, b_col;
+  bool b_packed;
+  T* c;
+  i64 c_row, c_col;
+  const T* bias;  // or null
+  Activation activation;
+  i64 kc;               // K is cut into pieces of kc, in order
+  bool pack_a, pack_b;  // copy panels of A, strips of B into contiguous memory first
+};
+
+struct GemmBlock {  // the part of C that one call computes
+  i64 m0, m1, n0, n1;
+};
+
+}  // namespace vectile

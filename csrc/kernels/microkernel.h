@@ -1,0 +1,127 @@
+// The register tile of every matrix product: MR rows by NV vectors of C, one step of K at a time.
+//
+// Templates over a vector type V with load, store, broadcast constructor and multiply_add(a, b, c):
+// Vec<float>, Vec<double>, and the packed-integer vectors of simd/dot.h. Loops over rows and
+// vectors are unrolled whole, so that the accumulators live in registers.
+#pragma once
+
+#include "base/types.h"
+#include "simd/vec.h"
+
+namespace vectile::VECTILE_TIER {
+
+// c + a b; one rounding where the tier has the instruction.
+template <class T>
+VECTILE_INLINE Vec<T> multiply_add(Vec<T> a, Vec<T> b, Vec<T> c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  return fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// Largest tile of V: mr * nv accumulators, nv vectors of B and one of A fit the register file.
+template <class V>
+struct Tile {
+#if defined(VECTILE_TIER_avx512) || defined(VECTILE_TIER_avx512_vnni)
+  static constexpr int mr = V::lanes > 1 ? 14 : 6, nv = V::lanes > 1 ? 2 : 4;
+#elif defined(VECTILE_TIER_avx2)
+  static constexpr int mr = V::lanes > 1 ? 6 : 3, nv = V::lanes > 1 ? 2 : 4;
+#else
+  static constexpr int mr = 3, nv = 4;
+#endif
+  static constexpr int nr = nv * V::lanes;
+};
+
+// acc[i][j] += sum over k of a(i, k) * b(k, j); a(i, k) = a[i * a_row + k * a_col], row k of B
+// starts at b + k * b_row. With kTail the last vector of a row has `tail` columns; with kCopy the
+// vectors of B are also stored to `copy`, one row of Tile<V>::nr after the other.
+template <class V, int MR, int NV, bool kTail, bool kCopy>
+VECTILE_INLINE void multiply_tile(V (&acc)[MR][NV], i64 k, const typename V::value_type* a,
+                                  i64 a_row, i64 a_col, const typename V::value_type* b, i64 b_row,
+                                  int tail, typename V::value_type* copy) {
+  constexpr int groups =
+      (MR + 2) / 3;  // one pointer for three rows: few registers, short addresses
+  const typename V::value_type* rows[groups];
+#pragma GCC unroll 16
+  for (int g = 0; g < groups; ++g) rows[g] = a + 3 * g * a_row;
+  for (; k > 0; --k) {
+    V bv[NV];
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j)
+      bv[j] = kTail && j == NV - 1 ? V::load(b + j * V::lanes, tail) : V::load(b + j * V::lanes);
+    if constexpr (kCopy) {
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) bv[j].store(copy + j * V::lanes);
+      copy += Tile<V>::nr;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const V av(rows[i / 3][i % 3 * a_row]);
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) acc[i][j] = multiply_add(av, bv[j], acc[i][j]);
+    }
+#pragma GCC unroll 16
+    for (int g = 0; g < groups; ++g) rows[g] += a_col;
+    b += b_row;
+  }
+}
+
+// A tile from memory to memory: C = A B, or C += A B when `add`; arguments as multiply_tile.
+template <class E>
+using TileFunction = void (*)(i64 k, const E* a, i64 a_row, i64 a_col, const E* b, i64 b_row, E* c,
+                              i64 c_row, int tail, bool add, E* copy);
+
+template <class V, int MR, int NV, bool kTail, bool kCopy>
+static void compute_tile(i64 k, const typename V::value_type* a, i64 a_row, i64 a_col,
+                         const typename V::value_type* b, i64 b_row, typename V::value_type* c,
+                         i64 c_row, int tail, bool add, typename V::value_type* copy) {
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) __builtin_prefetch(c + i * c_row + j * V::lanes, 1);
+  V acc[MR][NV];
+  multiply_tile<V, MR, NV, kTail, kCopy>(acc, k, a, a_row, a_col, b, b_row, tail, copy);
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) {
+      typename V::value_type* p = c + i * c_row + j * V::lanes;
+      if (kTail && j == NV - 1) {
+        if (add) acc[i][j] = acc[i][j] + V::load(p, tail);
+        acc[i][j].store(p, tail);
+      } else {
+        if (add) acc[i][j] = acc[i][j] + V::load(p);
+        acc[i][j].store(p);
+      }
+    }
+  }
+}
+
+// The compute_tile for `rows` x `columns` elements, 1 <= rows <= mr, 1 <= columns <= nr.
+template <class V, bool kCopy>
+struct TileTable {
+  using E = typename V::value_type;
+  TileFunction<E> at[2][Tile<V>::nv][Tile<V>::mr];
+
+  template <bool kTail, int NV, int MR>
+  constexpr void fill_row() {
+    at[kTail][NV - 1][MR - 1] = &compute_tile<V, MR, NV, kTail, kCopy>;
+    if constexpr (MR > 1) fill_row<kTail, NV, MR - 1>();
+  }
+  template <int NV>
+  constexpr void fill() {
+    fill_row<false, NV, Tile<V>::mr>();
+    fill_row<true, NV, Tile<V>::mr>();
+    if constexpr (NV > 1) fill<NV - 1>();
+  }
+  constexpr TileTable() : at{} { fill<Tile<V>::nv>(); }
+};
+
+template <class V, bool kCopy>
+VECTILE_INLINE TileFunction<typename V::value_type> tile_function(int rows, int columns) {
+  static constexpr TileTable<V, kCopy> table;
+  return table.at[columns % V::lanes != 0][(columns - 1) / V::lanes][rows - 1];
+}
+
+}  // namespace vectile::VECTILE_TIER

@@ -1,0 +1,341 @@
+#include "ops/gemm.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ops/gemm_plan.h"
+
+namespace vectile::ops {
+namespace {
+
+constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
+
+// The batch dimensions of one product: c[i] = a[i] b[i], strides in elements, zero where broadcast.
+struct Batch {
+  Shape shape;
+  i64 a[kMaxDims], b[kMaxDims], c[kMaxDims];
+
+  void push(i64 size, i64 sa, i64 sb, i64 sc) {
+    if (size == 1) return;
+    const int d = shape.ndim;
+    a[d] = sa, b[d] = sb, c[d] = sc;
+    shape.push(size);
+  }
+  template <class T>
+  void place(i64 index, Gemm<T>& g) const {
+    for (int d = shape.ndim - 1; d >= 0; --d) {
+      const i64 i = index % shape[d];
+      index /= shape[d];
+      g.a += i * a[d], g.b += i * b[d], g.c += i * c[d];
+    }
+  }
+  // Products that share B are one taller product when A's and C's rows continue across the batch.
+  template <class T>
+  void fold_into_rows(Gemm<T>& g) {
+    while (shape.ndim > 0) {
+      const int d = shape.ndim - 1;
+      const bool follows = g.m == 1 || (a[d] == g.m * g.a_row && c[d] == g.m * g.c_row);
+      if (b[d] != 0 || !follows) return;
+      if (g.m == 1) g.a_row = a[d], g.c_row = c[d];
+      g.m *= shape[d];
+      --shape.ndim;
+    }
+  }
+};
+
+// Applies the epilogue to the part of the original C that `block` of the plan covers.
+template <class T>
+void finish(const Kernels& kernels, const Gemm<T>& g, GemmBlock block, bool swapped) {
+  if (!g.bias && g.activation == Activation::none) return;
+  if (swapped) block = {block.n0, block.n1, block.m0, block.m1};
+  kernels.of<T>().gemm_finish(g.c + block.m0 * g.c_row + block.n0, g.c_row, block.m1 - block.m0,
+                              block.n1 - block.n0, g.bias ? g.bias + block.n0 : nullptr,
+                              g.activation);
+}
+
+// gemm_dot wants A's rows contiguous along K; A is the small operand.
+template <class T>
+Buffer<T> contiguous_rows(Gemm<T>& g) {
+  if (g.a_col == 1) return {};
+  Buffer<T> rows(g.m * g.k);
+  for (i64 i = 0; i < g.m; ++i)
+    for (i64 s = 0; s < g.k; ++s) rows[i * g.k + s] = g.a[i * g.a_row + s * g.a_col];
+  g.a = rows.get();
+  g.a_row = g.k;
+  g.a_col = 1;
+  return rows;
+}
+
+// One product, or its blocks [begin, end).
+template <class T>
+void run_blocks(const Kernels& kernels, const GemmPlan<T>& plan, Gemm<T> g, i64 begin, i64 end,
+                T* workspace) {
+  const FloatKernels<T>& k = kernels.of<T>();
+  for (i64 i = begin; i < end; ++i) {
+    if (plan.dot)
+      k.gemm_dot(g, plan.block(i));
+    else
+      k.gemm(g, plan.block(i), workspace);
+  }
+}
+
+// Partial products over parts of K into scratch memory, then their sum in order.
+template <class T>
+void split_k(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& original) {
+  const i64 parts = plan.k_parts, size = original.m * original.n;
+  const Buffer<T> partial(parts * size);
+  parallel_for(parts, [&](i64 part) {
+    Gemm<T> g = original;
+    const i64 k0 = g.k * part / parts;
+    g.k = g.k * (part + 1) / parts - k0;
+    g.a += k0 * g.a_col;
+    g.b += k0 * g.b_row;
+    g.c = partial.get() + part * size;
+    g.c_row = g.n, g.c_col = 1;
+    g.bias = nullptr, g.activation = Activation::none;
+    GemmPlan<T> whole = plan_gemm(kernels, g, 1);
+    whole.mt = whole.g.m, whole.nt = whole.g.n;
+    const Buffer<T> rows = whole.dot ? contiguous_rows(whole.g) : Buffer<T>();
+    i64 scratch = 0;
+    if (!whole.dot) kernels.of<T>().gemm_workspace(whole.g, whole.block(0), &scratch);
+    run_blocks(kernels, whole, whole.g, 0, 1, Buffer<T>(scratch).get());
+  });
+  for (i64 i = 0; i < original.m; ++i) {
+    T* c = original.c + i * original.c_row;
+    std::memcpy(c, partial.get() + i * original.n, sizeof(T) * original.n);
+    for (i64 part = 1; part < parts; ++part) {
+      const T* from = partial.get() + part * size + i * original.n;
+      for (i64 j = 0; j < original.n; ++j) c[j] += from[j];
+    }
+  }
+  finish(kernels, original, {0, original.m, 0, original.n}, false);
+}
+
+template <class T>
+void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
+  batch.fold_into_rows(g);
+  const i64 count = batch.shape.elements();
+  if (g.m == 0 || g.n == 0 || count == 0) return;
+  if (g.k == 0) {
+    for (i64 i = 0; i < count; ++i) {
+      Gemm<T> item = g;
+      batch.place(i, item);
+      for (i64 r = 0; r < g.m; ++r) std::fill_n(item.c + r * g.c_row, g.n, T(0));
+      finish(kernels, item, {0, g.m, 0, g.n}, false);
+    }
+    return;
+  }
+  const GemmPlan<T> plan = plan_gemm(kernels, g, count);
+  if (plan.k_parts > 1) return split_k(kernels, plan, g);
+  i64 scratch = 0;
+  if (!plan.dot) kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &scratch);
+  // Chunks are blocks of one product, or several small products.
+  const i64 blocks = plan.blocks();
+  const i64 group = blocks > 1 ? 1 : std::max<i64>(1, (i64{1} << 17) / (g.m * g.n * g.k));
+  parallel_ranges(count * blocks, group, [&](i64 begin, i64 end) {
+    const Buffer<T> workspace(scratch);
+    for (i64 i = begin; i < end; ++i) {
+      Gemm<T> item = g, oriented = plan.g;
+      batch.place(i / blocks, item);
+      oriented.a = plan.swapped ? item.b : item.a;
+      oriented.b = plan.swapped ? item.a : item.b;
+      oriented.c = item.c;
+      const Buffer<T> rows = plan.dot ? contiguous_rows(oriented) : Buffer<T>();
+      run_blocks(kernels, plan, oriented, i % blocks, i % blocks + 1, workspace.get());
+      if (plan.finish) finish(kernels, item, plan.block(i % blocks), plan.swapped);
+    }
+  });
+}
+
+// Describes C = A B for the views' last two axes; bias, activation and packing are left out.
+template <class T>
+Gemm<T> describe(const TensorView& a, const TensorView& b, const TensorView& c) {
+  Gemm<T> g{};
+  g.m = c.shape[-2], g.n = c.shape[-1], g.k = a.shape[-1];
+  g.a = a.as<T>(), g.a_row = a.stride(-2), g.a_col = a.stride(-1);
+  g.b = b.as<T>(), g.b_row = b.stride(-2), g.b_col = b.stride(-1);
+  g.c = c.as<T>(), g.c_row = c.stride(-2), g.c_col = c.stride(-1);
+  // Strides of axes with one element mean nothing; give them the value the kernels like.
+  if (g.k == 1) g.a_col = 1, g.b_row = 1;
+  if (g.n == 1) g.b_col = 1, g.c_col = 1;
+  if (g.m == 1) g.a_row = g.k, g.c_row = g.n;
+  return g;
+}
+
+// `v` with an axis of length 1 inserted.
+TensorView with_axis(const TensorView& v, int axis) {
+  TensorView r = v;
+  ++r.shape.ndim;
+  for (int i = v.ndim(); i > axis; --i) {
+    r.shape[i] = v.shape[i - 1];
+    r.strides[i] = v.strides[i - 1];
+  }
+  r.shape[axis] = 1;
+  r.strides[axis] = 1;
+  return r;
+}
+
+// The batch dimensions (all but the last two) of a and b, broadcast.
+Shape broadcast_batch(const char* op, const TensorView& a, const TensorView& b) {
+  Shape shape;
+  shape.ndim = std::max(a.ndim(), b.ndim()) - 2;
+  for (int i = 0; i < shape.ndim; ++i) {  // from the innermost
+    const int ia = a.ndim() - 3 - i, ib = b.ndim() - 3 - i;
+    const i64 da = ia >= 0 ? a.shape[ia] : 1, db = ib >= 0 ? b.shape[ib] : 1;
+    if (da != db && da != 1 && db != 1) {
+      Shape first = a.shape, second = b.shape;
+      first.ndim -= 2, second.ndim -= 2;
+      fail(op, "b", "batch shape", text("one that broadcasts with ", first), second);
+    }
+    shape[shape.ndim - 1 - i] = da == 1 ? db : da;
+  }
+  return shape;
+}
+
+Batch batch_strides(const Shape& shape, const TensorView& a, const TensorView& b,
+                    const TensorView& c) {
+  Batch batch;
+  const auto stride = [&](const TensorView& v, int i) {
+    const int axis = v.ndim() - 2 - (shape.ndim - i);
+    return axis < 0 || v.shape[axis] == 1 ? i64{0} : v.strides[axis];
+  };
+  for (int i = 0; i < shape.ndim; ++i)
+    batch.push(shape[i], stride(a, i), stride(b, i), stride(c, i));
+  return batch;
+}
+
+template <class T>
+void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
+                 const PackedMatrix* packed, const TensorView* bias, Activation activation,
+                 const TensorView& y) {
+  const TensorView rows = x.ndim() == 1 ? with_axis(x, 0) : x;
+  const TensorView c = y.ndim() == 1 ? with_axis(y, 0) : y;
+  Gemm<T> g = describe<T>(rows, weight_t, c);
+  if (packed) {
+    const i64 nr = [&] {
+      GemmTiles t;
+      kernels.of<T>().gemm_tiles(&t, nullptr);
+      return t.nr;
+    }();
+    g.b = packed->data<T>();
+    g.b_packed = true;
+    g.b_row = ceil_div(g.n, nr) * nr;
+    g.kc = packed->kc();
+  }
+  const Array dense = bias ? contiguous(*bias) : Array();
+  g.bias = bias ? dense.as<T>() : nullptr;
+  g.activation = activation;
+  Shape batch = rows.shape;
+  batch.ndim -= 2;
+  multiply(kernels, g, batch_strides(batch, rows, weight_t, c));
+}
+
+Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
+                 const PackedMatrix* packed, const TensorView* bias, Activation activation) {
+  Array y = Array::empty(x.dtype, check_linear(x, weight_t.shape[1], weight_t.shape[0], bias));
+  dispatch_float(x.dtype, [&](auto t) {
+    linear_into<decltype(t)>(kernels, x, weight_t, packed, bias, activation, y);
+  });
+  return y;
+}
+
+}  // namespace
+
+Array matmul(const TensorView& a, const TensorView& b, const TensorView* out) {
+  constexpr const char* op = "matmul";
+  check_float(op, "a", a);
+  check_same_dtype(op, "b", b, a);
+  check(a.ndim() > 0, op, "a", "ndim", "at least 1", 0);
+  check(b.ndim() > 0, op, "b", "ndim", "at least 1", 0);
+  const bool vector_a = a.ndim() == 1, vector_b = b.ndim() == 1;
+  const TensorView left = vector_a ? with_axis(a, 0) : a, right = vector_b ? with_axis(b, 1) : b;
+  const i64 k = left.shape[-1];
+  if (right.shape[-2] != k) [[unlikely]]
+    fail(op, "b", "shape", vector_b ? text("(", k, ",)") : text("(..., ", k, ", *)"), b.shape);
+  const Shape batch = broadcast_batch(op, left, right);
+  check(batch.ndim + 2 <= kMaxDims, op, "b", "ndim", text("at most ", kMaxDims), batch.ndim + 2);
+  Shape shape = batch;
+  if (!vector_a) shape.push(left.shape[-2]);
+  if (!vector_b) shape.push(right.shape[-1]);
+
+  const auto as_matrix = [&](const TensorView& v) {
+    TensorView c = v;
+    if (vector_b) c = with_axis(c, c.ndim());
+    if (vector_a) c = with_axis(c, c.ndim() - 1);
+    return c;
+  };
+  // Written in place when its rows are dense and it shares no memory with an operand.
+  if (out) check_out(op, *out, a.dtype, shape);
+  const bool dense = out && (vector_b || shape.back() <= 1 || out->stride(-1) == 1);
+  const bool direct = dense && !overlaps(*out, a) && !overlaps(*out, b);
+  Array c = direct ? Array(*out) : Array::empty(a.dtype, shape);
+  const TensorView matrix = as_matrix(c);
+  dispatch_float(a.dtype, [&](auto t) {
+    multiply(kernels(), describe<decltype(t)>(left, right, matrix),
+             batch_strides(batch, left, right, matrix));
+  });
+  if (!out || direct) return c;
+  copy_strided(c, *out);
+  return Array(*out);
+}
+
+Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias) {
+  check(x.ndim() > 0, "linear", "x", "ndim", "at least 1", 0);
+  if (x.shape.back() != in) [[unlikely]]
+    fail("linear", "x", "shape", text("(..., ", in, ")"), x.shape);
+  if (bias) {
+    check_same_dtype("linear", "bias", *bias, x);
+    check_shape("linear", "bias", *bias, Shape(out));
+  }
+  Shape shape = x.shape;
+  shape[-1] = out;
+  return shape;
+}
+
+Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,
+             Activation activation) {
+  check_float("linear", "x", x);
+  check_same_dtype("linear", "weight", weight, x);
+  check(weight.ndim() == 2, "linear", "weight", "ndim", 2, weight.ndim());
+  constexpr int order[] = {1, 0};
+  return linear_any(kernels(), x, permuted(weight, order), nullptr, bias, activation);
+}
+
+PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernels()) {
+  check_float("pack", "weight", weight);
+  check(weight.ndim() == 2, "pack", "weight", "ndim", 2, weight.ndim());
+  dtype_ = weight.dtype;
+  n_ = weight.shape[0], k_ = weight.shape[1];
+  dispatch_float(dtype_, [&](auto t) {
+    using T = decltype(t);
+    GemmTiles tiles;
+    kernels_->of<T>().gemm_tiles(&tiles, nullptr);
+    const i64 columns = ceil_div(n_, tiles.nr) * tiles.nr;
+    kc_ = std::max<i64>(1, ceil_div(k_, std::max<i64>(1, ceil_div(k_, tiles.kc))));
+    bytes_ = static_cast<i64>(checked_bytes(Shape(k_, columns), dtype_));
+    data_ = Buffer<char>(bytes_);
+    kernels_->of<T>().gemm_pack(weight.as<T>(), weight.strides[1], weight.strides[0], k_, n_, kc_,
+                                reinterpret_cast<T*>(data_.get()));
+  });
+}
+
+Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* bias,
+             Activation activation) {
+  check_float("linear", "x", x);
+  check<TypeError>(x.dtype == weight.dtype(), "linear", "weight", "dtype", x.dtype, weight.dtype());
+  TensorView shape_only;
+  shape_only.shape = Shape(weight.columns(), weight.rows());
+  shape_only.strides[0] = shape_only.strides[1] = 0;
+  return linear_any(weight.kernels(), x, shape_only, &weight, bias, activation);
+}
+
+Activation parse_activation(const char* op, const char* name) {
+  constexpr const char* names[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"};
+  if (!name) return Activation::none;
+  for (int i = 1; i < 7; ++i)
+    if (std::strcmp(name, names[i]) == 0) return static_cast<Activation>(i);
+  fail(op, "activation", "value", "None, 'relu', 'gelu', 'gelu_tanh', 'silu', 'tanh' or 'sigmoid'",
+       text("'", name, "'"));
+}
+
+}  // namespace vectile::ops

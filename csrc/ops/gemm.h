@@ -1,0 +1,45 @@
+// gemm family: matrix products of float32 or float64 with any strides, and weights packed for them.
+#pragma once
+
+#include "ops/common.h"
+
+namespace vectile::ops {
+
+// A weight (out, in) laid out for the kernels of the tier that was active when it was packed.
+class PackedMatrix {
+ public:
+  explicit PackedMatrix(const TensorView& weight);
+  DType dtype() const { return dtype_; }
+  i64 rows() const { return n_; }     // out
+  i64 columns() const { return k_; }  // in
+  i64 bytes() const { return bytes_; }
+  const Kernels& kernels() const { return *kernels_; }
+  i64 kc() const { return kc_; }
+  template <class T>
+  const T* data() const {
+    return reinterpret_cast<const T*>(data_.get());
+  }
+
+ private:
+  DType dtype_;
+  i64 n_, k_, kc_, bytes_;
+  const Kernels* kernels_;
+  Buffer<char> data_;
+};
+
+// np.matmul's semantics: 1-D operands, batch dimensions broadcast.
+Array matmul(const TensorView& a, const TensorView& b, const TensorView* out = nullptr);
+
+// activation(x weight^T + bias): x (..., in), weight (out, in), bias (out,) or null -> (..., out).
+Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,
+             Activation activation);
+Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* bias,
+             Activation activation);
+
+// The activation of that name; ValueError lists the names.
+Activation parse_activation(const char* op, const char* name);
+
+// (..., in) -> (..., out) after checking x and bias against a weight of (out, in).
+Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias);
+
+}  // namespace vectile::ops

@@ -1,0 +1,30 @@
+// How one matrix product is carried out: orientation, kernel, packing, blocks.
+#pragma once
+
+#include "dispatch/table.h"
+#include "kernels/gemm_types.h"
+
+namespace vectile::ops {
+
+template <class T>
+struct GemmPlan {
+  Gemm<T> g;         // as the kernel sees it, possibly transposed: C^T = B^T A^T
+  bool dot = false;  // gemm_dot; else gemm
+  bool swapped = false;
+  bool finish = false;  // bias and activation are applied by the caller, on the original C
+  i64 mt, nt;           // rows and columns of a block
+  i64 k_parts = 1;      // K cut into parts whose partial products are added in order
+
+  i64 row_blocks() const { return (g.m + mt - 1) / mt; }
+  i64 blocks() const { return row_blocks() * ((g.n + nt - 1) / nt); }
+  GemmBlock block(i64 i) const {
+    const i64 m0 = i % row_blocks() * mt, n0 = i / row_blocks() * nt;
+    return {m0, m0 + mt < g.m ? m0 + mt : g.m, n0, n0 + nt < g.n ? n0 + nt : g.n};
+  }
+};
+
+// m, n, k > 0. `batch` products of this shape run together; the plan depends on the problem only.
+template <class T>
+GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch);
+
+}  // namespace vectile::ops

@@ -1,0 +1,61 @@
+"""Matrix products: matmul, linear with a fused epilogue, weights packed once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from numpy.typing import ArrayLike, NDArray
+
+from vectile import _core
+from vectile._core import PackedMatrix
+
+__all__ = ["Activation", "PackedMatrix", "linear", "matmul", "pack"]
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
+
+
+def matmul(a: ArrayLike, b: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return the matrix product with :func:`numpy.matmul`'s semantics.
+
+    Any strides are read in place. The error of an element is at most ``k * eps * (|a| @ |b|)``.
+
+    Args:
+        a: (..., m, k) or (k,), float32 or float64.
+        b: (..., k, n) or (k,), the dtype of ``a``; batch dimensions broadcast.
+        out: written and returned when given; may be strided and may overlap an operand.
+
+    Raises:
+        TypeError: a dtype is not float32 or float64, or they differ.
+        ValueError: shapes do not match.
+    """
+    return _core.matmul(a, b, out)
+
+
+def linear(
+    x: ArrayLike,
+    weight: ArrayLike | PackedMatrix,
+    bias: ArrayLike | None = None,
+    *,
+    activation: Activation | None = None,
+) -> NDArray[Any]:
+    """Return ``activation(x @ weight.T + bias)``, bias and activation applied while C is in cache.
+
+    Args:
+        x: (..., in), float32 or float64.
+        weight: (out, in), an array of the dtype of ``x`` or the result of :func:`pack`.
+        bias: (out,) or None.
+        activation: one of :data:`Activation`, or None.
+
+    Raises:
+        TypeError: dtypes differ.
+        ValueError: shapes do not match, or the activation is unknown.
+    """
+    return _core.linear(x, weight, bias, activation)
+
+
+def pack(weight: ArrayLike) -> PackedMatrix:
+    """Return ``weight`` (out, in) laid out for :func:`linear`, for weights that are used many times.
+
+    The result keeps the kernels of the instruction set in use when it was packed.
+    """
+    return _core.pack(weight)
