@@ -1,0 +1,79 @@
+"""Arrays and settings in one safetensors file, written so that a crash never leaves half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectile.extras import require
+
+_KEY = "vectile"  # safetensors metadata holds strings only: one of them is our JSON
+
+
+def save(
+    path: str | PathLike[str], tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
+) -> None:
+    """Write `tensors` and JSON-able `settings`: to a temporary file, synced, then renamed into place."""
+    numpy_io = require("safetensors.numpy", "saving a checkpoint")
+    contiguous = {key: np.ascontiguousarray(array) for key, array in tensors.items()}
+    write_atomically(path, numpy_io.save(contiguous, {_KEY: json.dumps(settings)}))
+
+
+def load(path: str | PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """(tensors, settings) of a file that `save` wrote.
+
+    Raises OSError for a file that cannot be read, and ValueError for one that is something else.
+    """
+    safetensors = require("safetensors", "loading a checkpoint")
+    with open(path, "rb"):  # a clear OSError for a missing file or a folder
+        pass
+    try:
+        with safetensors.safe_open(os.fspath(path), framework="np") as file:
+            settings = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: expected a safetensors checkpoint ({error})") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: expected a checkpoint written by vectile, got other safetensors")
+    return tensors, settings
+
+
+def write_atomically(path: str | PathLike[str], content: bytes) -> None:
+    """Replace `path` by `content`; readers see the old file or the new one, also after a power cut."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk too
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def part(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The entries under `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def plain(value: Any) -> Any:
+    """A JSON-able copy: arrays and NumPy scalars become lists and numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
