@@ -119,27 +119,27 @@ static void reduce_columns(const T* x, i64 stride, T* y, i64 n, i64 columns) {
 }
 
 template <class T>
-static void sum_rows(const T* x, T* y, i64 rows, i64 n) {
+static void row_sum(const T* x, T* y, i64 rows, i64 n) {
   reduce_rows<Sum>(x, y, rows, n);
 }
 template <class T>
-static void max_rows(const T* x, T* y, i64 rows, i64 n) {
+static void row_max(const T* x, T* y, i64 rows, i64 n) {
   reduce_rows<Max>(x, y, rows, n);
 }
 template <class T>
-static void min_rows(const T* x, T* y, i64 rows, i64 n) {
+static void row_min(const T* x, T* y, i64 rows, i64 n) {
   reduce_rows<Min>(x, y, rows, n);
 }
 template <class T>
-static void sum_columns(const T* x, i64 stride, T* y, i64 n, i64 columns) {
+static void column_sum(const T* x, i64 stride, T* y, i64 n, i64 columns) {
   reduce_columns<Sum>(x, stride, y, n, columns);
 }
 template <class T>
-static void max_columns(const T* x, i64 stride, T* y, i64 n, i64 columns) {
+static void column_max(const T* x, i64 stride, T* y, i64 n, i64 columns) {
   reduce_columns<Max>(x, stride, y, n, columns);
 }
 template <class T>
-static void min_columns(const T* x, i64 stride, T* y, i64 n, i64 columns) {
+static void column_min(const T* x, i64 stride, T* y, i64 n, i64 columns) {
   reduce_columns<Min>(x, stride, y, n, columns);
 }
 

@@ -228,7 +228,7 @@ double global_norm(const TensorView* arrays, i64 count) {
     }
   });
   double sum = 0;
-  kernels_of<double>().sum_rows(partial.get(), &sum, 1, pieces);
+  kernels_of<double>().row_sum(partial.get(), &sum, 1, pieces);
   return std::sqrt(sum);
 }
 

@@ -23,10 +23,10 @@ struct Reduction {
 };
 
 inline constexpr Reduction kReductions[] = {
-    {VECTILE_FLOAT_OP(sum, sum_rows), VECTILE_FLOAT_OP(sum, sum_columns), false, Empty::zero},
-    {VECTILE_FLOAT_OP(mean, sum_rows), VECTILE_FLOAT_OP(mean, sum_columns), true, Empty::nan},
-    {VECTILE_FLOAT_OP(max, max_rows), VECTILE_FLOAT_OP(max, max_columns), false, Empty::error},
-    {VECTILE_FLOAT_OP(min, min_rows), VECTILE_FLOAT_OP(min, min_columns), false, Empty::error},
+    {VECTILE_FLOAT_OP(sum, row_sum), VECTILE_FLOAT_OP(sum, column_sum), false, Empty::zero},
+    {VECTILE_FLOAT_OP(mean, row_sum), VECTILE_FLOAT_OP(mean, column_sum), true, Empty::nan},
+    {VECTILE_FLOAT_OP(max, row_max), VECTILE_FLOAT_OP(max, column_max), false, Empty::error},
+    {VECTILE_FLOAT_OP(min, row_min), VECTILE_FLOAT_OP(min, column_min), false, Empty::error},
 };
 
 // Bit i of `axes` says that axis i is reduced; see axes_of.
