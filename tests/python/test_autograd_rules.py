@@ -271,7 +271,7 @@ def graph_of(tensors):
         node = stack.pop()
         if node not in seen:
             seen[node] = node.rule
-            stack.extend(e for e in node.edges if type(e) is Node)
+            stack.extend(e for e in node.edges if isinstance(e, Node))
     return set(seen.values())
 
 

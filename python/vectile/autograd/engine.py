@@ -151,7 +151,7 @@ def _send(
     targets: dict[Any, Any] | None,
 ) -> None:
     """Add `new` to the gradient of a node or a leaf; `fresh`: nobody else holds the array."""
-    if type(to) is Node:
+    if isinstance(to, Node):
         old = pending.get(to)
         if old is None:
             pending[to] = new
@@ -229,7 +229,7 @@ def _needed(outputs: Sequence[Tensor], targets: dict[Any, Any]) -> tuple[set[Any
             nodes.add(node)
             if node.saved is None:
                 raise _freed(node)
-            stack.extend([e for e in node.edges if type(e) is Node])
+            stack.extend([e for e in node.edges if isinstance(e, Node)])
     needed: set[Any] = set(targets)
     inner: set[Node] = set()
     for node in sorted(nodes, key=lambda n: n.seq):

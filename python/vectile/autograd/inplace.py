@@ -9,7 +9,7 @@ import numpy as np
 from vectile.autograd import functional as F
 from vectile.autograd import rules
 from vectile.autograd import tensor as T
-from vectile.autograd.tape import mode, tick
+from vectile.autograd.tape import mode
 
 
 def setitem(t: Any, index: Any, value: Any, op: str = "__setitem__") -> None:
@@ -74,7 +74,7 @@ def _rebase(t: Any, new: T.Tensor, op: str) -> None:
 
 def _assign_view(t: Any, new: T.Tensor, op: str) -> None:
     """`assign` through a view: change the base, whose history this is too, and look again."""
-    base, index, _ = t._base
+    base, index = t._base.tensor, t._base.index
     if index is None:
         raise RuntimeError(
             f"{op}: a recorded in-place change through a reshaped or transposed view; "
@@ -83,4 +83,4 @@ def _assign_view(t: Any, new: T.Tensor, op: str) -> None:
     setitem(base, index, new, op)
     again = F.getitem(base, index)
     t._node, t.requires_grad = again._node, again.requires_grad
-    t._base = (base, index, tick())
+    t._base = again._base

@@ -41,6 +41,62 @@ class Node:
         return f"<Node {self.name}>"
 
 
+class _Dead(threading.local):
+    """What the dying anchors of this thread have let go of; the first of them empties the list."""
+
+    def __init__(self) -> None:
+        self.links: list[Any] = []
+        self.emptying = False
+
+    def empty(self) -> None:
+        """Free the links one after the other, however many more they add."""
+        if not self.emptying:
+            self.emptying = True
+            try:
+                while self.links:
+                    self.links.pop()
+            finally:
+                self.emptying = False
+
+
+#: Every so many nodes is an Anchor: then freeing a graph nests no deeper than this many objects.
+#: Prime, so that no loop body's rhythm steps over them all.
+ANCHOR_EVERY = 61
+
+_dead = _Dead()
+
+
+class Anchor(Node):
+    """A node at which freeing a long graph stops nesting; CPython's own guard differs by version."""
+
+    __slots__ = ()
+
+    def __del__(self, dead: _Dead = _dead) -> None:
+        dead.links.append((self.edges, self.saved))
+        self.edges, self.saved = (), None
+        dead.empty()
+
+
+class Base:
+    """What a view looks at: ``tensor[index]``, since that tick; `index` is None for other views."""
+
+    __slots__ = ("index", "since", "tensor")
+
+    def __init__(self, tensor: Any, index: Any, since: int) -> None:
+        self.tensor, self.index, self.since = tensor, index, since
+
+
+class BaseAnchor(Base):
+    """The same for a view of a view of a view ..."""
+
+    __slots__ = ()
+
+    def __del__(self, dead: _Dead = _dead) -> None:
+        dead.links.append(self.tensor)
+        self.tensor = None
+        dead.empty()
+
+
 class Version:
     """When an array last changed in place; shared by every Tensor that looks at the same memory."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vectile.autograd.operators import Operators
-from vectile.autograd.tape import Node, Version, mode, tick
+from vectile.autograd.tape import ANCHOR_EVERY, Anchor, Base, BaseAnchor, Node, Version, mode, tick
 
 Array = NDArray[Any]
 TensorLike = Union["Operators", Array, np.generic, float, int, bool, Sequence[Any]]
@@ -37,7 +37,7 @@ class Tensor(Operators):
     requires_grad: bool
     _node: Node | None  # None for a leaf
     _version: Version | None  # None until the memory is shared or changed
-    _base: tuple[Tensor, Any, int] | None  # for a view: of what, at which index, since which tick
+    _base: Base | None  # for a view
 
     __array_ufunc__ = None  # ndarray * Tensor is Tensor.__rmul__
     __array_priority__ = 1000
@@ -258,14 +258,15 @@ def track(
     keep: Array | None = None,
 ) -> Tensor:
     """The result `data` of a recorded op; `keep` is the array that the rule gets back as `out`."""
-    node = _new(Node)
+    seq = tick()
+    node = _new(Node if seq % ANCHOR_EVERY else Anchor)
     node.rule = rule
     node.edges = edges
     node.saved = saved
     node.params = params
     node.out = keep
     node.version = None
-    node.seq = tick()
+    node.seq = seq
     out = _new(Tensor)
     out._data = data
     out.grad = None
@@ -290,14 +291,15 @@ def view(t: Tensor, data: Array, rule: Any, params: tuple[Any, ...], index: Any 
     base = data.base
     if base is not None and (base is t._data or base is t._data.base):
         out._version = t._shared_version()
-        out._base = (t, index, tick())
+        since = tick()
+        out._base = (Base if since % ANCHOR_EVERY else BaseAnchor)(t, index, since)
     return out
 
 
 def check_view(t: Tensor) -> None:
     """Refuse a view whose base has since got another history: gradients through it would be wrong."""
     assert t._base is not None and t._version is not None
-    base, _, since = t._base
+    base, since = t._base.tensor, t._base.since
     if t._version.rebased > since and mode.enabled and (base.requires_grad or t.requires_grad):
         raise RuntimeError(
             f"a view was used after the Tensor that it looks at was changed in place by "
