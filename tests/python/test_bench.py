@@ -18,7 +18,7 @@ BENCH = ROOT / "bench" / "python"
 FAMILIES = sorted(p.stem for p in (ROOT / "csrc" / "kernels").glob("*.inc"))
 CEILINGS = "machine"  # measures the denominators, has nothing to be compared with
 MODULES = sorted(p.stem for p in BENCH.glob("bench_*.py"))
-OPS = sorted(n for n, f in vars(ops).items() if n[0] != "_" and inspect.isfunction(f))
+OPS = sorted(n for n, f in vars(ops).items() if n[0] != "_" and inspect.isroutine(f))
 
 sys.path.insert(0, str(BENCH))
 
