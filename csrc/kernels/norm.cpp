@@ -138,7 +138,7 @@ static void rms_norm_backward(const T* grad, const T* x, const T* weight, const 
 }
 
 template <class T>
-static void sum_rows(const T* x, i64 stride, i64 rows, T* y, i64 n) {
+static void sum_partials(const T* x, i64 stride, i64 rows, T* y, i64 n) {
   using V = Vec<T>;
   row_each<T>(n, [&](i64 j, auto... k) VECTILE_LAMBDA {
     V a;

@@ -78,8 +78,8 @@ NormGradient backward(const char* op, const TensorView& grad, const TensorView& 
     if (direct) return;
     parallel_ranges(n, std::max<i64>(64, kGrain / blocks), [&](i64 begin, i64 end) {
       const T* from = partial.get() + begin;
-      k.sum_rows(from, 2 * n, blocks, result.dweight.as<T>() + begin, end - begin);
-      if (mean) k.sum_rows(from + n, 2 * n, blocks, result.dbias.as<T>() + begin, end - begin);
+      k.sum_partials(from, 2 * n, blocks, result.dweight.as<T>() + begin, end - begin);
+      if (mean) k.sum_partials(from + n, 2 * n, blocks, result.dbias.as<T>() + begin, end - begin);
     });
   });
   return result;
