@@ -1,113 +1,116 @@
-"""Attention beside torch: thread CPU time, runs interleaved, median of the ratios.
+"""Scaled dot-product attention: prefill, causal, decoding, grouped heads; with its backward."""
 
-python bench/python/bench_attention.py [forward|backward|decode ...]
-"""
+from __future__ import annotations
 
-import argparse
-import os
-import time
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-import vectile
+from harness import Case, flop, torch
 from vectile import ops
 
-# group: batch, heads, lq, lk, d, causal
-CASES = {
-    "forward": [
-        (8, 12, 8, 8, 64, False),
-        (8, 12, 32, 32, 64, False),
-        (8, 12, 64, 64, 64, True),
-        (1, 12, 128, 128, 64, False),
-        (8, 12, 128, 128, 64, False),
-        (1, 12, 512, 512, 64, False),
-        (1, 12, 512, 512, 64, True),
-        (1, 12, 512, 512, 128, False),
-        (1, 4, 2048, 2048, 64, False),
-        (1, 4, 2048, 2048, 64, True),
-    ],
-    "backward": [
-        (12, 4, 64, 64, 32, True),
-        (4, 6, 256, 256, 64, True),
-        (1, 12, 512, 512, 64, False),
-        (1, 12, 512, 512, 64, True),
-        (1, 4, 2048, 2048, 64, True),
-    ],
-    "decode": [
-        (1, 12, 1, 1024, 64, False),
-        (1, 12, 1, 8192, 64, False),
-        (1, 12, 4, 1024, 64, False),
-    ],
-}
+Array = np.ndarray
 
 
-def seconds(f):
-    start = time.thread_time()
-    f()
-    return time.thread_time() - start
+def scores(q: Array, k: Array, causal: bool) -> Array:
+    k = np.repeat(k, q.shape[-3] // k.shape[-3], axis=-3)
+    s = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
+    if causal:
+        seen = np.tri(q.shape[-2], k.shape[-2], k.shape[-2] - q.shape[-2], dtype=bool)
+        s = np.where(seen, s, -np.inf)
+    e = np.exp(s - s.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
 
 
-def compare(ours, theirs, budget=0.6):
-    """Median seconds of both and the median ratio of interleaved runs."""
-    ours(), theirs()
-    repeat = max(1, int(0.004 / max(1e-6, seconds(ours))))
-
-    def many(f):
-        for _ in range(repeat):
-            f()
-
-    pairs, end = [], time.perf_counter() + budget
-    while len(pairs) < 7 or time.perf_counter() < end:
-        pairs.append((seconds(lambda: many(ours)), seconds(lambda: many(theirs))))
-    a, b = np.array(pairs).T / repeat
-    return np.median(a), np.median(b), np.median(b / a)
+def attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    return scores(q, k, causal) @ np.repeat(v, q.shape[-3] // v.shape[-3], axis=-3)
 
 
-def run_case(group, b, h, lq, lk, d, causal):
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.normal(size=(b, h, n, d)).astype("f4") for n in (lq, lk, lk))
-    grad = rng.normal(size=q.shape).astype("f4")
-    train = group == "backward"
-    tq, tk, tv = (torch.from_numpy(x).requires_grad_(train) for x in (q, k, v))
-    tgrad = torch.from_numpy(grad)
-
-    def ours():
-        if not train:
-            return (ops.scaled_dot_product_attention(q, k, v, is_causal=causal),)
-        out, lse = ops.scaled_dot_product_attention(q, k, v, is_causal=causal, return_lse=True)
-        return ops.scaled_dot_product_attention_backward(grad, q, k, v, out, lse, is_causal=causal)
-
-    def theirs():
-        out = F.scaled_dot_product_attention(tq, tk, tv, is_causal=causal)
-        return torch.autograd.grad(out, (tq, tk, tv), tgrad) if train else (out,)
-
-    for x, y in zip(ours(), theirs(), strict=True):
-        np.testing.assert_allclose(x, y.numpy(), rtol=0, atol=2e-4)
-    mine, other, ratio = compare(ours, theirs)
-    flops = b * h * lq * lk * d * (14 if train else 4) * (0.5 if causal else 1)
-    shape = f"B{b} H{h} {lq}x{lk} D{d}{' causal' if causal else ''}"
-    print(
-        f"{group:9} {shape:28} {mine * 1e6:9.1f} us {flops / mine * 1e-9:6.1f} GF   "
-        f"torch {other * 1e6:9.1f} us   {ratio:5.2f}x",
-        flush=True,
-    )
+def gradients(grad: Array, q: Array, k: Array, v: Array, causal: bool) -> tuple[Array, ...]:
+    p = scores(q, k, causal)
+    dp = grad @ v.swapaxes(-1, -2)
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True)) / math.sqrt(q.shape[-1])
+    return ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ grad
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("groups", nargs="*", default=list(CASES))
-    groups = parser.parse_args().groups
-    vectile.set_num_threads(1)
-    torch.set_num_threads(1)
-    print(f"{vectile.config()['isa']}, one thread; GF counts live multiply-adds twice")
-    for group in groups:
-        for case in CASES[group]:
-            run_case(group, *case)
+def train(grad: Array, q: Array, k: Array, v: Array, causal: bool) -> tuple[Array, ...]:
+    out, lse = ops.scaled_dot_product_attention(q, k, v, is_causal=causal, return_lse=True)
+    return ops.scaled_dot_product_attention_backward(grad, q, k, v, out, lse, is_causal=causal)
 
 
-if __name__ == "__main__":
-    main()
+def train_torch(grad: Any, q: Any, k: Any, v: Any, causal: bool) -> Any:
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return torch.autograd.grad(out, (q, k, v), grad)
+
+
+def with_grad(grad: Array, *qkv: Array) -> tuple[Any, ...]:
+    return torch.from_numpy(grad), *(torch.from_numpy(a).requires_grad_() for a in qkv)
+
+
+def normal(*shapes: tuple[int, ...]) -> Any:
+    return lambda rng: tuple(rng.standard_normal(s, np.float32) for s in shapes)
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    # batch, query heads, key heads, queries, keys, dim, causal
+    forward = [
+        (1, 2, 2, 128, 128, 64, False),
+        (1, 2, 2, 128, 128, 64, True),
+        (1, 4, 2, 1, 256, 64, False),
+    ]
+    both = [(1, 2, 64, 32, True)]
+    if not quick:
+        forward = [
+            (8, 12, 12, 8, 8, 64, False),
+            (8, 12, 12, 64, 64, 64, True),
+            (12, 4, 4, 64, 64, 32, True),
+            (1, 12, 12, 128, 128, 64, False),
+            (1, 12, 12, 512, 512, 64, False),
+            (1, 12, 12, 512, 512, 64, True),
+            (1, 12, 12, 512, 512, 128, False),
+            (1, 12, 12, 2048, 2048, 64, True),
+            (1, 32, 8, 256, 256, 128, False),
+            (1, 12, 12, 1, 1024, 64, False),
+            (1, 12, 12, 4, 1024, 64, False),
+            (1, 12, 12, 1, 8192, 64, False),
+            (1, 32, 8, 1, 1024, 128, False),
+        ]
+        both = [
+            (12, 4, 64, 32, True),
+            (4, 6, 256, 64, True),
+            (1, 12, 512, 64, False),
+            (1, 12, 512, 64, True),
+            (1, 4, 2048, 64, True),
+        ]
+    for b, h, kv, m, n, d, causal in forward:
+        pairs = m * n - (m * (m - 1) // 2 if causal else 0)  # masked ones are not counted
+        name = f"B{b} H{h}{f'/{kv}' if kv != h else ''} L{m}{f'/{n}' if n != m else ''} D{d}"
+        gqa = {"enable_gqa": True} if kv != h else {}
+        yield Case(
+            f"forward {name}{' causal' if causal else ''}",
+            normal((b, h, m, d), (b, kv, n, d), (b, kv, n, d)),
+            lambda q, k, v, c=causal: ops.scaled_dot_product_attention(q, k, v, is_causal=c),
+            lambda q, k, v, c=causal: attention(q, k, v, c),
+            {
+                "torch": lambda q, k, v, c=causal, gqa=gqa: (
+                    torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=c, **gqa)
+                ),
+                "numpy": lambda q, k, v, c=causal: attention(q, k, v, c),
+            },
+            tolerance=1e-5,
+            work=flop(4 * b * h * pairs * d),
+        )
+    for b, h, m, d, causal in both:
+        pairs = m * m - (m * (m - 1) // 2 if causal else 0)
+        yield Case(
+            f"forward+backward B{b} H{h} L{m} D{d}{' causal' if causal else ''}",
+            normal(*[(b, h, m, d)] * 4),
+            lambda g, q, k, v, c=causal: train(g, q, k, v, c),
+            lambda g, q, k, v, c=causal: gradients(g, q, k, v, c),
+            {"torch": lambda g, q, k, v, c=causal: train_torch(g, q, k, v, c)},
+            tolerance=1e-5,
+            work=flop(14 * b * h * pairs * d),  # 2 products forward, 5 backward
+            prepare={"torch": with_grad},
+        )

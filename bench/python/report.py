@@ -60,7 +60,7 @@ def print_table(rows: Sequence[Row], title: str, caption: str) -> None:
         title=title, caption=caption, box=SIMPLE, header_style="bold", padding=(0, 1, 0, 0)
     )
     for i, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+        table.add_column(name, justify="right" if i else "left", no_wrap=i > 0)
     for line in lines[1:]:
         if line is None:
             table.add_section()
