@@ -269,6 +269,7 @@ def test_grad_computes_only_what_leads_to_the_inputs():
     (gx,) = vt.grad(z, x)
     np.testing.assert_allclose(gx.numpy(), w.numpy() ** 2)
     assert w.grad is None
+    assert vt.grad([w, x], x, [np.ones(2), np.ones(2)])[0].tolist() == [1, 1]
     out = vt.grad(x, x, np.float32([5, 6]))[0]
     assert out.tolist() == [5, 6]
 

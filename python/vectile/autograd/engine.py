@@ -72,30 +72,32 @@ def _seeds(
         grads = [None] * len(outputs)
     if len(grads) != len(outputs):
         raise ValueError(f"{op}: grad_outputs length: expected {len(outputs)}, got {len(grads)}")
-    seeds = []
+    seeds: list[Any] = []
     for t, g in zip(outputs, grads, strict=True):
         if not t.requires_grad:
             raise RuntimeError(
-                f"{op}: the output does not require grad: no operand did, or it was computed under no_grad"
+                f"{op}: the output does not require grad: no operand did, or it was computed "
+                "under no_grad"
             )
         data = t._data
-        if g is None:
-            if data.size != 1:
-                raise ValueError(
-                    f"{op}: grad: expected one of shape {data.shape}, got None; only a single element "
-                    "has an implicit gradient of 1"
-                )
-            seed: Any = np.ones(data.shape, data.dtype)
-            seed = wrap(seed) if create_graph else seed
-        else:
+        if g is not None:
             seed = as_tensor(g)
             if seed.shape != data.shape:
                 raise ValueError(f"{op}: grad shape: expected {data.shape}, got {seed.shape}")
             if seed.dtype != data.dtype:
                 seed = seed.astype(data.dtype)
-            seed = seed if create_graph else seed._data
-        seeds.append(seed)
+        elif data.size == 1:
+            seed = wrap(_ONES[data.dtype] if data.ndim == 0 else np.ones_like(data))
+        else:
+            raise ValueError(
+                f"{op}: grad: expected one of shape {data.shape}, got None; only a single element "
+                "has an implicit gradient of 1"
+            )
+        seeds.append(seed if create_graph else seed._data)
     return seeds
+
+
+_ONES = {np.dtype(dtype): np.ones((), dtype) for dtype in (np.float32, np.float64)}
 
 
 def _walk(
@@ -108,68 +110,63 @@ def _walk(
     """Run the rules from `outputs` down; gradients go to the leaves, or to `targets` where given."""
     k: Any = arrays
     if record:
-        from vectile.autograd import (
-            composite as k,
-        )  # late: it is built on functional, and that on Tensor
+        from vectile.autograd import composite as k  # late: it is built on Tensor's operators
     needed, inner = (None, None) if targets is None else _needed(outputs, targets)
     pending: dict[Node, Any] = {}  # gradients that are still being added up
-    heap: list[tuple[int, Node]] = []
-    for t, seed in zip(outputs, seeds, strict=True):
-        _send(k, t._node or t, seed, False, pending, heap, targets)
+    heap: list[tuple[int, Node]] = []  # their nodes, the newest first
     enabled = mode.enabled
     mode.enabled = record
     try:
-        while heap:
+        # An imaginary node above the outputs starts the walk.
+        g: Any = None
+        needs: Sequence[Any] = [t._node or t for t in outputs]
+        if needed is not None:
+            needs = [e if e in needed else None for e in needs]
+        grads: Sequence[Any] = seeds
+        while True:
+            for e, new in zip(needs, grads, strict=False):
+                if e is None:
+                    continue
+                if isinstance(e, Node):
+                    old = pending.get(e)
+                    if old is None:
+                        pending[e] = new
+                        heappush(heap, (-e.seq, e))
+                    elif type(old) is dict:  # the pieces of a `split`
+                        pending[e] = {**old, **new}
+                    else:
+                        pending[e] = k.add(old, new)
+                else:
+                    _arrive(k, e, new, g is not None and new is not g, targets)
+            if not heap:
+                return
             node = heappop(heap)[1]
             g = pending.pop(node)
-            if targets is not None:
-                if node in targets:
-                    targets[node] = g if record else g.copy()
-                if inner is not None and node not in inner:
+            needs = node.edges
+            if inner is not None:
+                if node in targets:  # type: ignore[operator]
+                    targets[node] = g if record else g.copy()  # type: ignore[index]
+                needs = [e if e in needed else None for e in needs] if node in inner else ()  # type: ignore[operator]
+                if not needs:
                     continue
-            edges = node.edges
-            saved = _unpack(node, record)
-            needs = edges if needed is None else tuple([e if e in needed else None for e in edges])
-            grads = node.rule(k, needs, g, *saved, *node.params)
+            grads = node.rule(k, needs, g, *_unpack(node, record), *node.params)
             if not retain:
                 node.saved = node.out = None
                 node.edges = ()
-            for e, new in zip(needs, grads, strict=False):
-                if e is not None:
-                    _send(k, e, new, new is not g, pending, heap, targets)
     finally:
         mode.enabled = enabled
 
 
-def _send(
-    k: Any,
-    to: Any,
-    new: Any,
-    fresh: bool,
-    pending: dict[Node, Any],
-    heap: list[tuple[int, Node]],
-    targets: dict[Any, Any] | None,
-) -> None:
-    """Add `new` to the gradient of a node or a leaf; `fresh`: nobody else holds the array."""
-    if isinstance(to, Node):
-        old = pending.get(to)
-        if old is None:
-            pending[to] = new
-            heappush(heap, (-to.seq, to))
-        else:
-            pending[to] = (
-                {**old, **new} if type(old) is dict else k.add(old, new)
-            )  # a dict: see `split`
-    elif targets is not None:
-        if to in targets:
-            old = targets[to]
-            targets[to] = _own(new, fresh) if old is None else k.add(old, new)
+def _arrive(k: Any, leaf: Tensor, new: Any, fresh: bool, targets: dict[Any, Any] | None) -> None:
+    """Add `new` to what a leaf has; `fresh`: nobody else holds it."""
+    if targets is not None:
+        old = targets[leaf]
+        targets[leaf] = _own(new, fresh) if old is None else k.add(old, new)
+    elif isinstance(new, Tensor):
+        leaf.grad = _own(new, fresh) if leaf.grad is None else k.add(leaf.grad, new)
     else:
-        old = to.grad
-        if k is arrays:
-            to.grad = wrap(_own(new, fresh) if old is None else k.add(old._data, new))
-        else:
-            to.grad = _own(new, fresh) if old is None else k.add(old, new)
+        old = leaf.grad
+        leaf.grad = wrap(_own(new, fresh) if old is None else k.add(old._data, new))
 
 
 def _own(g: Any, fresh: bool) -> Any:
@@ -182,24 +179,24 @@ def _unpack(node: Node, record: bool) -> list[Any]:
     """What the rule gets back, after checking that nobody has changed it since."""
     if node.saved is None:
         raise _freed(node)
-    saved: list[Any] = []
+    values: list[Any] = []
     if node.out is not None:
-        version = node.version
-        if version is not None and version.changed > node.seq:
-            raise _changed(node, "its result", version)
-        saved.append(_restore(node) if record else node.out)
-    for i, t in enumerate(node.saved):
-        if isinstance(t, Tensor):
-            version = t._version
-            if version is not None and version.changed > node.seq:
-                raise _changed(node, f"saved operand {i} of shape {t.shape}", version)
-            saved.append(t if record else t._data)
+        if node.version is not None and node.version.changed > node.seq:
+            raise _changed(node, "its result", node.version)
+        values.append(_restore(node) if record else node.out)
+    for x in node.saved:
+        if isinstance(x, Tensor):
+            if x._version is not None and x._version.changed > node.seq:
+                i = [y is x for y in node.saved].index(True)
+                raise _changed(node, f"saved operand {i} of shape {x.shape}", x._version)
+            values.append(x if record else x._data)
         else:
-            saved.append(t)
-    return saved
+            values.append(x)
+    return values
 
 
 def _restore(node: Node) -> Tensor:
+    """The result of `node` as a Tensor again."""
     out = wrap(node.out)
     out.requires_grad, out._node, out._version = True, node, node.version
     return out
