@@ -1,6 +1,8 @@
 """vectile: SIMD kernels for deep learning on NumPy arrays, and the layers that train on them."""
 
-from vectile import machine, ops
+from vectile import autograd, machine, ops
+from vectile.autograd import *  # noqa: F403
+from vectile.random import manual_seed
 from vectile.runtime import (
     config,
     empty_cache,
@@ -14,12 +16,15 @@ __version__: str = str(config()["version"])
 
 __all__ = [
     "__version__",
+    "autograd",
     "config",
     "empty_cache",
     "get_num_threads",
     "machine",
+    "manual_seed",
     "memory_stats",
     "ops",
     "set_num_threads",
     "show_config",
 ]
+__all__ += autograd.__all__

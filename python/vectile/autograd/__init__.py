@@ -1,6 +1,7 @@
 """Automatic differentiation: Tensor, the tape, and one rule per op."""
 
-from vectile.autograd import functional  # first: it brings in Tensor, which calls it back
+# First, since it brings in Tensor, which calls it back.
+from vectile.autograd import functional  # noqa: F401
 from vectile.autograd.engine import grad
 from vectile.autograd.functional import (
     absolute,
@@ -88,7 +89,6 @@ __all__ = [
     "exp",
     "expand_dims",
     "flip",
-    "functional",
     "gather",
     "gelu",
     "grad",
