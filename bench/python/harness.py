@@ -274,10 +274,11 @@ def measure(family: str, case: Case, options: Options, ceiling: Ceiling) -> Row:
     return Row(family, case.name, "s", **row)
 
 
-def figure(family: str, name: str, unit: str, ours: float, peer: str = "", theirs=math.nan) -> Row:
-    """A row measured elsewhere, less is better."""
-    ratio = theirs / ours if ours else math.nan
-    return Row(family, name, unit, ours, peer, theirs, ratio)
+def figure(
+    family: str, name: str, unit: str, ours: float, peer: str = "", theirs: float = math.nan
+) -> Row:
+    """A row measured elsewhere: less is better, and a number without a unit has no ratio."""
+    return Row(family, name, unit, ours, peer, theirs, theirs / ours if unit and ours else math.nan)
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:

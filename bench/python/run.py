@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -60,10 +61,16 @@ def main(argv: list[str] | None = None) -> int:
     harness.set_threads(args.threads)
     ceiling = harness.Ceiling()
     rows: list[harness.Row] = []
+    failed = False
     for family in args.family or families():
         print(f"{family} …", file=sys.stderr, flush=True)
-        module = importlib.import_module(f"bench_{family}")
-        rows += harness.run_module(family, module, options, ceiling)
+        try:
+            module = importlib.import_module(f"bench_{family}")
+            for row in harness.run_module(family, module, options, ceiling):
+                rows.append(row)
+        except Exception:  # the other families still have something to say
+            traceback.print_exc()
+            failed = True
     result = harness.report(rows, options, ceiling)
     config, peers = result["config"], result["peers"]
     versions = ", ".join(f"{n} {v}" for n, v in peers.items())
@@ -76,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     if args.plot:
         report.save_plot(rows, title, args.plot)
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,224 @@
+"""Whole training steps (zero_grad, forward, backward, update), and their page faults."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from harness import Case, Options, Row, figure, flop, torch
+from vectile import nn, optim, random
+from vectile.models import GPT, GPTConfig
+
+Array = np.ndarray
+
+
+class Step:
+    """One training step a call; `losses` continues it, for the comparison with float64."""
+
+    def __init__(self, model: Any, optimizer: Any, compute: Callable[[], Any]) -> None:
+        self.model, self.optimizer, self.compute = model, optimizer, compute
+        self.loss: Any = None
+
+    def __call__(self) -> Step:
+        self.optimizer.zero_grad()
+        loss = self.compute()
+        loss.backward()
+        self.optimizer.step()
+        self.loss = loss
+        return self
+
+    def losses(self) -> list[float]:
+        """Of this step and two more: they agree only if gradients and updates do."""
+        return [float(self.loss.item()), *(float(self().loss.item()) for _ in range(2))]
+
+
+# ---- the models ------------------------------------------------------------------------------------
+
+
+def gpt() -> GPT:
+    random.manual_seed(0)
+    return GPT(GPTConfig(vocab_size=256, context=64, n_layers=4, n_heads=4, d_model=128))
+
+
+def mlp() -> nn.Sequential:
+    random.manual_seed(0)
+    layers = (nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
+    return nn.Sequential(*layers)
+
+
+def tiny() -> nn.Sequential:
+    random.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def in_torch(model: Any) -> Any:
+    """The same model in torch's modules, with the same weights."""
+    state = {k: torch.from_numpy(np.array(v)) for k, v in model.state_dict().items()}
+    if isinstance(model, GPT):
+        twin = torch_gpt(model.config)
+    else:
+        kinds = {"Linear": lambda m: torch.nn.Linear(m.in_features, m.out_features)}
+        twin = torch.nn.Sequential(
+            *(
+                kinds.get(type(m).__name__, lambda m: getattr(torch.nn, type(m).__name__)())(m)
+                for m in model
+            )
+        )
+    twin.load_state_dict(state)
+    return twin
+
+
+def torch_gpt(config: GPTConfig) -> Any:
+    d, heads = config.d_model, config.n_heads
+    F = torch.nn.functional
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = torch.nn.Linear(d, 3 * d), torch.nn.Linear(d, d)
+
+        def forward(self, x: Any) -> Any:
+            b, t, _ = x.shape
+            q, k, v = self.qkv(x).view(b, t, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.out(y.transpose(1, 2).reshape(b, t, d))
+
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.attention = torch.nn.LayerNorm(d), Attention()
+            self.norm2 = torch.nn.LayerNorm(d)
+            self.up, self.down = torch.nn.Linear(d, 4 * d), torch.nn.Linear(4 * d, d)
+
+        def forward(self, x: Any) -> Any:
+            x = x + self.attention(self.norm1(x))
+            return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = torch.nn.Embedding(config.vocab_size, d)
+            self.positions = torch.nn.Embedding(config.context, d)
+            self.blocks = torch.nn.ModuleList(Block() for _ in range(config.n_layers))
+            self.norm = torch.nn.LayerNorm(d)
+            self.head = torch.nn.Linear(d, config.vocab_size, bias=False)
+            self.head.weight = self.tokens.weight
+
+        def forward(self, ids: Any, targets: Any) -> Any:
+            x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
+            for block in self.blocks:
+                x = block(x)
+            return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets.flatten())
+
+    return Model()
+
+
+# ---- their steps -----------------------------------------------------------------------------------
+
+
+def model_loss(model: Any, x: Any, targets: Any, side: Any) -> Callable[[], Any]:
+    if hasattr(model, "blocks"):
+        return lambda: model(x, targets)
+    functional = side.nn.functional if side is torch else nn.functional
+    loss = (
+        functional.cross_entropy if np.asarray(targets).dtype.kind == "i" else functional.mse_loss
+    )
+    return lambda: loss(model(x), targets)
+
+
+def ours(make: Callable[[], Any], x: Array, targets: Array) -> Step:
+    model = make()
+    parameters = list(model.parameters())
+    if make is gpt:
+        optimizer: Any = optim.AdamW(parameters, lr=1e-3)
+    else:
+        optimizer = optim.SGD(parameters, lr=0.1)
+    return Step(model, optimizer, model_loss(model, x, targets, None))
+
+
+def theirs(make: Callable[[], Any], x: Array, targets: Array, double: bool = False) -> Step:
+    """torch, eager, with its fused AdamW."""
+    twin = in_torch(make())
+    twin = twin.double() if double else twin
+    a, b = (torch.from_numpy(v) for v in (x, targets))
+    if double:
+        a, b = (v.double() if v.is_floating_point() else v for v in (a, b))
+    if make is gpt:
+        optimizer: Any = torch.optim.AdamW(twin.parameters(), lr=1e-3, fused=True)
+    else:
+        optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
+    return Step(twin, optimizer, model_loss(twin, a, b, torch))
+
+
+def exact(make: Callable[[], Any], x: Array, targets: Array) -> list[float]:
+    """The losses of torch in float64; without torch, of vectile in float64."""
+    if torch is not None:
+        return theirs(make, x, targets, double=True)().losses()
+    step = ours(make, x, targets)
+    for parameter in step.model.parameters():
+        parameter.data = parameter.data.astype(np.float64)
+    return step().losses()
+
+
+def windows(rng: np.random.Generator) -> tuple[Array, Array]:
+    ids = rng.integers(0, 256, (12, 65))
+    return ids[:, :-1].copy(), ids[:, 1:].copy()
+
+
+def images(rng: np.random.Generator) -> tuple[Array, Array]:
+    return rng.random((32, 784), np.float32), rng.integers(0, 10, 32)
+
+
+def points(rng: np.random.Generator) -> tuple[Array, Array]:
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    return x, np.array([[0], [1], [1], [0]], np.float32)
+
+
+def work(model: Any, rows: int) -> float:
+    """2 per weight and row forward, twice that backward; attention left out."""
+    return 6 * rows * sum(p.size for p in model.parameters() if p.ndim > 1)
+
+
+STEPS: dict[str, tuple[Callable[[], Any], Any, int]] = {
+    "GPT d128 L4 H4 T64 B12, AdamW": (gpt, windows, 12 * 64),
+    "MLP 784-128-128-10 B32, SGD": (mlp, images, 32),
+    "MLP 2-8-1 B4, SGD": (tiny, points, 4),
+}
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    for name, (make, inputs, rows) in STEPS.items():
+        yield Case(
+            name,
+            inputs,
+            lambda step: step(),
+            lambda x, t, make=make: exact(make, x, t),
+            {"torch": lambda step: step()},
+            tolerance=1e-4,
+            work=flop(work(make(), rows)),
+            prepare={
+                "vectile": lambda x, t, make=make: ours(make, x, t),
+                "torch": lambda x, t, make=make: theirs(make, x, t),
+            },
+            summary=lambda step: step.losses(),
+        )
+
+
+def faults(step: Step, warm: int = 5, steps: int = 20) -> float:
+    """Page faults per step, after a few steps that may allocate."""
+    for _ in range(warm):
+        step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / steps
+
+
+def figures(options: Options) -> Iterator[Row]:
+    for name, (make, inputs, _) in STEPS.items():
+        batch = inputs(np.random.default_rng(0))
+        peer = ("torch", faults(theirs(make, *batch))) if torch is not None else ()
+        yield figure("step", f"page faults a step, {name}", "", faults(ours(make, *batch)), *peer)
