@@ -4,6 +4,7 @@
 #pragma once
 
 #include "simd/math.h"
+#include "simd/normal_tail.h"
 
 namespace vectile::VECTILE_TIER {
 
@@ -38,34 +39,45 @@ VECTILE_INLINE Vec<T> softplus(Vec<T> x) {
   return relu(x) + log1p(exp(-abs(x)));
 }
 
-// The standard normal distribution function P(X <= x); absolute error <= 2 eps, and for x < 0 <=
-// eps / 2, so that x normal_cdf(x) is exact to 2 eps |x|.
+// Where P(X > a) for a standard normal X is nothing beside 1: the end of normal_tail's domain.
 template <class T>
-VECTILE_INLINE Vec<T> normal_cdf(Vec<T> x) {
+inline constexpr T kNormalTailEnd = sizeof(T) == 8       ? T(40)
+                                    : Vec<T>::has_lookup ? T(31.4375f * kNormalTailStep)
+                                                         : T(12.7);
+
+// P(X > a) for 0 <= a <= kNormalTailEnd; absolute error <= eps / 2.
+template <class T>
+VECTILE_INLINE Vec<T> normal_tail(Vec<T> a) {
   if constexpr (sizeof(T) == 8) {
-    return 0.5 * __builtin_erfc(x.v * -0.70710678118654752);
+    return 0.5 * __builtin_erfc(a.v * 0.70710678118654752);
+  } else if constexpr (Vec<T>::has_lookup) {
+    const Vec<T> shifted = fma(a, Vec<T>(1 / kNormalTailStep), Vec<T>(0x1.8p23f));  // low bits: i
+    const Vec<T> d = fnma(shifted - Vec<T>(0x1.8p23f), Vec<T>(kNormalTailStep), a);
+    Vec<T> y = lookup(kNormalTail[4], shifted);
+    for (int k = 3; k >= 0; --k) y = fma(y, d, lookup(kNormalTail[k], shifted));
+    return y;
   } else {
-    // -log2 P(X > a), for 0 <= a <= 12.7
-    const Vec<T> a = clamp(abs(x), Vec<T>(), Vec<T>(12.7f));
-    const Vec<T> q = polynomial(a, -9.9999994e-01f, -1.1511073e+00f, -4.5918953e-01f,
-                                -5.2559886e-02f, 7.165981e-03f, -2.2159379e-04f, -1.50707e-04f,
-                                3.3043285e-05f, -2.8208133e-06f, 8.666558e-08f);
-    const Vec<T> tail = exp2_small(q);
-    return select(x < Vec<T>(), tail, Vec<T>(1.f) - tail);
+    // log2 P(X > a)
+    return exp2_small(polynomial(a, -9.9999994e-01f, -1.1511073e+00f, -4.5918953e-01f,
+                                 -5.2559886e-02f, 7.165981e-03f, -2.2159379e-04f, -1.50707e-04f,
+                                 3.3043285e-05f, -2.8208133e-06f, 8.666558e-08f));
   }
 }
 
-// x normal_cdf(x); absolute error <= 2 eps |x|
+// x P(X <= x) = max(x, 0) - |x| P(X > |x|); absolute error <= 2 eps |x|. The bound turns inf * 0
+// into 0.
 template <class T>
 VECTILE_INLINE Vec<T> gelu(Vec<T> x) {
-  return max_number(x, Vec<T>(-40)) * normal_cdf(x);
+  const Vec<T> a = min_number(abs(x), Vec<T>(kNormalTailEnd<T>));
+  return fnma(a, normal_tail(a), relu(x));
 }
 
-// d gelu / dx = normal_cdf(x) + x e^(-x^2 / 2) / sqrt(2 pi)
+// P(X <= x) + x e^(-x^2 / 2) / sqrt(2 pi)
 template <class T>
 VECTILE_INLINE Vec<T> gelu_derivative(Vec<T> x) {
-  const Vec<T> a = clamp(x, Vec<T>(-40), Vec<T>(40));
-  return fma(a * Vec<T>(0.398942280401432678), exp(a * a * Vec<T>(-0.5)), normal_cdf(x));
+  const Vec<T> a = min_number(abs(x), Vec<T>(kNormalTailEnd<T>)), tail = normal_tail(a);
+  const Vec<T> slope = a * Vec<T>(0.398942280401432678) * exp(a * a * Vec<T>(-0.5));
+  return select(x < Vec<T>(), tail - slope, (Vec<T>(1) - tail) + slope);
 }
 
 // 2 sqrt(2 / pi) (x + 0.044715 x^3): tanh-GELU is x sigmoid of it, since (1 + tanh u) / 2 =

@@ -22,6 +22,7 @@ struct Mask8 {
 
 template <>
 struct Vec<float> {
+  static constexpr bool has_lookup = false;
   static constexpr int lanes = 8;
   using value_type = float;
   using Mask = Mask8;
@@ -123,7 +124,8 @@ struct Vec<float> {
   friend VECTILE_INLINE Vec max(Vec a, Vec b) {
     return _mm256_blendv_ps(_mm256_max_ps(a.v, b.v), a.v, is_nan(a).bits);
   }
-  // max(a, b) for a number b; NaN in a propagates. One instruction.
+  // min and max with a number b; NaN in a propagates. One instruction.
+  friend VECTILE_INLINE Vec min_number(Vec a, Vec b) { return _mm256_min_ps(b.v, a.v); }
   friend VECTILE_INLINE Vec max_number(Vec a, Vec b) { return _mm256_max_ps(b.v, a.v); }
   // min(max(v, lo), hi) for lo <= hi; NaN in v propagates.
   friend VECTILE_INLINE Vec clamp(Vec a, Vec lo, Vec hi) {

@@ -30,6 +30,7 @@ struct Mask16 {
 
 template <>
 struct Vec<float> {
+  static constexpr bool has_lookup = true;  // lookup() below
   static constexpr int lanes = 16;
   using value_type = float;
   using Mask = Mask16;
@@ -141,7 +142,8 @@ struct Vec<float> {
   friend VECTILE_INLINE Vec max(Vec a, Vec b) {
     return _mm512_mask_max_ps(a.v, _mm512_cmp_ps_mask(a.v, a.v, _CMP_ORD_Q), a.v, b.v);
   }
-  // max(a, b) for a number b; NaN in a propagates. One instruction.
+  // min and max with a number b; NaN in a propagates. One instruction.
+  friend VECTILE_INLINE Vec min_number(Vec a, Vec b) { return _mm512_min_ps(b.v, a.v); }
   friend VECTILE_INLINE Vec max_number(Vec a, Vec b) { return _mm512_max_ps(b.v, a.v); }
   // min(max(v, lo), hi) for lo <= hi; NaN in v propagates.
   friend VECTILE_INLINE Vec clamp(Vec a, Vec lo, Vec hi) {
@@ -151,6 +153,12 @@ struct Vec<float> {
     return _mm512_mask_blend_ps(m.bits, b.v, a.v);
   }
   friend VECTILE_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
+
+  // table[i], where i is the low five bits of each lane of `index`.
+  friend VECTILE_INLINE Vec lookup(const float (&table)[32], Vec index) {
+    return _mm512_permutex2var_ps(_mm512_load_ps(table), _mm512_castps_si512(index.v),
+                                  _mm512_load_ps(table + 16));
+  }
 
   friend VECTILE_INLINE float reduce_add(Vec a) {
     return reduce(a, [](__m128 x, __m128 y) VECTILE_LAMBDA { return _mm_add_ps(x, y); });

@@ -43,6 +43,7 @@ struct Float<double> {
 
 template <class T>
 struct Vec {
+  static constexpr bool has_lookup = false;
   static constexpr int lanes = 1;
   using value_type = T;
   using Mask = BoolMask;
@@ -129,7 +130,8 @@ struct Vec {
   // NaN from either side propagates; of two zeros the second is returned.
   friend VECTILE_INLINE Vec min(Vec a, Vec b) { return a.v < b.v || a.v != a.v ? a : b; }
   friend VECTILE_INLINE Vec max(Vec a, Vec b) { return a.v > b.v || a.v != a.v ? a : b; }
-  // max(a, b) for a number b; NaN in a propagates. One instruction.
+  // min and max with a number b; NaN in a propagates. One instruction.
+  friend VECTILE_INLINE Vec min_number(Vec a, Vec b) { return b.v < a.v ? b : a; }
   friend VECTILE_INLINE Vec max_number(Vec a, Vec b) { return a.v < b.v ? b : a; }
   // min(max(v, lo), hi) for lo <= hi; NaN in v propagates.
   friend VECTILE_INLINE Vec clamp(Vec a, Vec lo, Vec hi) {
