@@ -1,6 +1,6 @@
 """vectile: SIMD kernels for deep learning on NumPy arrays, and the layers that train on them."""
 
-from vectile import autograd, machine, ops
+from vectile import autograd, machine, nn, ops, optim
 from vectile.autograd import *  # noqa: F403
 from vectile.random import manual_seed
 from vectile.runtime import (
@@ -23,7 +23,9 @@ __all__ = [
     "machine",
     "manual_seed",
     "memory_stats",
+    "nn",
     "ops",
+    "optim",
     "set_num_threads",
     "show_config",
 ]
