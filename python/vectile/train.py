@@ -17,6 +17,7 @@ from vectile.models.gpt import GPT, GPTConfig
 from vectile.nn.utils import clip_grad_norm_
 from vectile.optim import AdamW
 from vectile.optim.lr_scheduler import cosine_factor, warmup_factor
+from vectile.quant import restore
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def model_from(
     """The GPT in a checkpoint's contents, float32 or quantised."""
     if settings.get("kind") != "gpt":
         raise ValueError(f"{path}: expected a GPT checkpoint, got {settings.get('kind')!r}")
-    model = GPT(GPTConfig(**settings["model"]))
+    model = restore(GPT(GPTConfig(**settings["model"])), settings.get("quantized", ()))
     model.load_state_dict(checkpoint.part(tensors, "model."))
     return model
 

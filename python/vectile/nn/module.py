@@ -229,19 +229,33 @@ class Module:
 
     # -- state ----------------------------------------------------------------------------------
 
-    def _named_state(self) -> Iterator[tuple[str, Any]]:
-        """Parameters and buffers under PyTorch's keys and in its order, shared ones repeated."""
-        for path, module in self._all_paths(""):
-            for registry in (module._parameters, module._buffers):
-                for name, value in registry.items():
-                    if value is not None and name not in module._transient:
-                        yield (f"{path}.{name}" if path else name), value
+    def _local_state(self) -> dict[str, Any]:
+        """This module's own parameters and saved buffers by name, without its children's."""
+        return {
+            name: value
+            for registry in (self._parameters, self._buffers)
+            for name, value in registry.items()
+            if value is not None and name not in self._transient
+        }
+
+    def _load_local(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Copy arrays of the right shapes into entries of `_local_state`."""
+        for name, array in state.items():
+            target = getattr(self, name)
+            if isinstance(target, Tensor):
+                target.data = array.astype(target.dtype, order="C")
+            else:
+                np.copyto(target, array)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Arrays by PyTorch's keys. They share memory with the module: copy to keep a snapshot."""
+        """Arrays by PyTorch's keys, in its order, shared ones repeated.
+
+        They share memory with the module: copy to keep a snapshot.
+        """
         return {
-            key: value.data if isinstance(value, Parameter) else value
-            for key, value in self._named_state()
+            f"{path}.{name}" if path else name: value.data if isinstance(value, Tensor) else value
+            for path, module in self._all_paths("")
+            for name, value in module._local_state().items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
@@ -250,7 +264,7 @@ class Module:
         Raises KeyError for missing or unexpected keys when `strict`, and ValueError naming the key and
         both shapes when a shape differs; nothing is changed when an error is raised.
         """
-        own = dict(self._named_state())
+        own = self.state_dict()
         report = IncompatibleKeys(
             [key for key in own if key not in state], [key for key in state if key not in own]
         )
@@ -267,12 +281,10 @@ class Module:
                     f"{name}.load_state_dict: {key} shape: "
                     f"expected {tuple(own[key].shape)}, got {array.shape}"
                 )
-        for key, array in incoming.items():
-            target = own[key]
-            if isinstance(target, Tensor):
-                target.data = array.astype(target.dtype, order="C")
-            else:
-                np.copyto(target, array)
+        for path, module in self._all_paths(""):
+            start = f"{path}." if path else ""
+            keys = {name: start + name for name in module._local_state()}
+            module._load_local({n: incoming[key] for n, key in keys.items() if key in incoming})
         return report
 
     def __repr__(self) -> str:

@@ -1,0 +1,29 @@
+"""`vectile info`: what `python -m vectile.info` prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from vectile.cli import common
+from vectile.runtime import config, show_config
+
+
+def add_to(commands: Any) -> None:
+    parser = common.command(
+        commands,
+        "info",
+        run,
+        "print the instruction set, threads and versions in use",
+        ["vectile info", "vectile info --json", "VECTILE_ISA=avx2 vectile info"],
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print(json.dumps(config(), indent=2))
+    else:
+        show_config()
+    return 0

@@ -1,0 +1,132 @@
+"""INT8 inference: Linear layers with quantised weights and dynamically quantised activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectile import checkpoint, ops
+from vectile.autograd import Tensor
+from vectile.nn import functional as F
+from vectile.nn.layers import Linear
+from vectile.nn.module import Module
+
+M = TypeVar("M", bound=Module)
+
+
+class QuantizedLinear(Module):
+    """`Linear` for inference: int8 weight (out, in) with a scale per output, float bias.
+
+    Each row of x (..., in_features) is quantised to 8 bits over its own range on the way; the bound of the
+    error is that of `vectile.ops.quantize_weight`. Nothing here is trained: RuntimeError where a gradient
+    would have to flow. Its state is "weight" (int8), "scale" and "bias".
+    """
+
+    def __init__(self, matrix: ops.QuantizedMatrix, bias: NDArray[Any] | None = None) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.out_features, self.in_features = matrix.shape
+        self.register_buffer("bias", bias)
+
+    bias: NDArray[Any] | None
+
+    @classmethod
+    def of(cls, layer: Linear) -> QuantizedLinear:
+        """The quantised form of a float layer."""
+        bias = None if layer.bias is None else layer.bias.data.copy()
+        return cls(ops.quantize_weight(layer.weight.data), bias)
+
+    def forward(self, x: Any) -> Tensor:
+        return F.linear(x, self.matrix, self.bias)
+
+    def _local_state(self) -> dict[str, Any]:
+        matrix = {"weight": self.matrix.values, "scale": self.matrix.scales}
+        return matrix | super()._local_state()
+
+    def _load_local(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if "weight" in state or "scale" in state:
+            known = self._local_state()
+            values = state.get("weight", known["weight"]).astype(np.int8)
+            scales = state.get("scale", known["scale"]).astype(known["scale"].dtype)
+            self.matrix = ops.QuantizedMatrix(values, scales)
+        super()._load_local({k: v for k, v in state.items() if k not in ("weight", "scale")})
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, int8"
+        )
+
+
+def quantize_dynamic(model: M, skip: Iterable[str] = ()) -> M:
+    """Replace every Linear in `model` by a QuantizedLinear, in place, and return it for inference.
+
+    The model is left in eval mode and its other parameters no longer ask for gradients. Layers whose path
+    is in `skip` stay as they are; ValueError for a path that is no Linear. A Linear that is the model itself
+    cannot be replaced in place: use `QuantizedLinear.of`.
+    """
+    skipped = set(skip)
+    linears = {path: m for path, m in model.named_modules() if isinstance(m, Linear) and path}
+    unknown = skipped - linears.keys()
+    if unknown:
+        raise ValueError(
+            f"quantize_dynamic: skip: expected paths of Linear layers, got {sorted(unknown)}"
+        )
+    chosen = {path: QuantizedLinear.of(m) for path, m in linears.items() if path not in skipped}
+    return _replace(model, chosen)
+
+
+def _replace(model: M, layers: Mapping[str, QuantizedLinear]) -> M:
+    for path, layer in layers.items():
+        parent, _, name = path.rpartition(".")
+        model.get_submodule(parent).add_module(name, layer)
+    return model.eval().requires_grad_(False)
+
+
+def quantized_layers(model: Module) -> list[str]:
+    """Paths of the QuantizedLinear layers."""
+    return [path for path, m in model.named_modules() if isinstance(m, QuantizedLinear)]
+
+
+class SizeReport(NamedTuple):
+    """Bytes of a model's state, shared arrays counted once."""
+
+    total: int
+    quantized: int
+    quantized_layers: int
+
+
+def size_report(model: Module) -> SizeReport:
+    """How much the model's state takes, and how much of that is in QuantizedLinear layers."""
+    arrays = {
+        (array.__array_interface__["data"][0], array.shape): array.nbytes
+        for array in model.state_dict().values()
+    }
+    layers = [model.get_submodule(path) for path in quantized_layers(model)]
+    quantized = sum(array.nbytes for layer in layers for array in layer.state_dict().values())
+    return SizeReport(sum(arrays.values()), quantized, len(layers))
+
+
+def save_quantized(path: str | PathLike[str], model: Module, settings: Mapping[str, Any]) -> None:
+    """Write a quantised model as a checkpoint; `settings` say how to build its float form."""
+    tensors = {f"model.{key}": array for key, array in model.state_dict().items()}
+    checkpoint.save(path, tensors, {**settings, "quantized": quantized_layers(model)})
+
+
+def restore(model: M, layers: Iterable[str]) -> M:
+    """Give a float model the quantised layers of a saved one, for `load_state_dict` to fill."""
+    found = {}
+    for path in layers:
+        try:
+            found[path] = model.get_submodule(path)
+        except AttributeError:
+            found[path] = None
+        if not isinstance(found[path], Linear):
+            raise ValueError(f"restore: layers: expected paths of Linear layers, got {path!r}")
+    if not found:
+        return model
+    return _replace(model, {path: QuantizedLinear.of(layer) for path, layer in found.items()})

@@ -1,0 +1,114 @@
+"""Quantised modules: error bounds, state, files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vectile import checkpoint, nn, ops, random
+from vectile.autograd import Tensor
+from vectile.models import GPT, GPTConfig
+from vectile.quant import (
+    QuantizedLinear,
+    quantize_dynamic,
+    quantized_layers,
+    restore,
+    save_quantized,
+    size_report,
+)
+from vectile.train import evaluate, load_model
+
+SMALL = GPTConfig(vocab_size=64, context=16, n_layers=2, n_heads=2, d_model=32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_layer_keeps_the_stated_bound(bias, dtype):
+    random.manual_seed(0)
+    layer = nn.Linear(40, 7, bias=bias, dtype=dtype)
+    quantized = QuantizedLinear.of(layer)
+    x = np.random.default_rng(0).normal(size=(3, 5, 40)).astype(dtype)
+    weight = quantized.matrix.dequantize().astype(np.float64)
+    exact = x.astype(np.float64) @ weight.T + (layer.bias.data if bias else 0.0)
+    step = (np.maximum(x, 0).max(-1) - np.minimum(x, 0).min(-1)) / 255
+    bound = step[..., None] / 2 * np.abs(weight).sum(1) * (1 + 1e-5) + 1e-5
+    assert (np.abs(quantized(x).numpy() - exact) <= bound).all()
+    scale = np.abs(layer.weight.data).max(1, keepdims=True) / 127
+    assert (np.abs(weight - layer.weight.data) <= scale * 0.5001).all()
+
+
+def test_every_linear_is_replaced_and_the_tied_embedding_stays():
+    model = quantize_dynamic(GPT(SMALL))
+    assert not model.training and not any(isinstance(m, nn.Linear) for m in model.modules())
+    assert len(quantized_layers(model)) == 2 * 4 + 1
+    assert model.tokens.weight.dtype == np.float32
+    assert model.head.matrix.shape == (64, 32)
+    logits = model(np.zeros((1, 3), int))
+    assert not logits.requires_grad
+    assert "int8" in repr(model.head)
+
+
+def test_skip_and_unknown_paths():
+    model = quantize_dynamic(GPT(SMALL), skip=["head"])
+    assert isinstance(model.head, nn.Linear) and len(quantized_layers(model)) == 8
+    with pytest.raises(ValueError, match=r"skip: expected paths of Linear layers, got \['tail'\]"):
+        quantize_dynamic(GPT(SMALL), skip=["tail"])
+    with pytest.raises(ValueError, match="expected paths of Linear layers, got 'norm'"):
+        restore(GPT(SMALL), ["norm"])
+    with pytest.raises(ValueError, match="got 'nowhere'"):
+        restore(GPT(SMALL), ["nowhere"])
+
+
+def test_loss_stays_close():
+    random.manual_seed(0)
+    model = GPT(SMALL)
+    ids = np.random.default_rng(0).integers(0, 64, (8, 17))
+    batches = [(ids[:, :-1], ids[:, 1:])]
+    before = evaluate(model, batches)
+    after = evaluate(quantize_dynamic(model), batches)
+    assert abs(after / before - 1) < 0.01
+
+
+def test_state_and_file_round_trip(tmp_path):
+    random.manual_seed(0)
+    model = quantize_dynamic(GPT(SMALL))
+    state = model.state_dict()
+    assert state["blocks.0.up.weight"].dtype == np.int8
+    assert state["blocks.0.up.scale"].shape == (128,)
+    save_quantized(tmp_path / "q", model, {"kind": "gpt", "model": vars(SMALL)})
+    loaded = load_model(tmp_path / "q")
+    assert quantized_layers(loaded) == quantized_layers(model)
+    for key, value in loaded.state_dict().items():
+        assert np.array_equal(value, state[key]), key
+    ids = np.arange(5)[None]
+    assert np.array_equal(loaded(ids).numpy(), model(ids).numpy())
+    assert np.array_equal(
+        loaded.generate(ids, 6, seed=1), model.generate(ids, 6, seed=1, use_cache=False)
+    )
+    wrong = {**state, "head.weight": np.zeros((64, 31), np.int8)}
+    with pytest.raises(
+        ValueError, match=r"head\.weight shape: expected \(64, 32\), got \(64, 31\)"
+    ):
+        model.load_state_dict(wrong)
+    assert checkpoint.load(tmp_path / "q")[1]["quantized"] == quantized_layers(model)
+
+
+def test_size_report_counts_shared_arrays_once():
+    model = GPT(SMALL)
+    count = sum(p.size for p in model.parameters())
+    assert size_report(model) == (4 * count, 0, 0)
+    linear = sum(m.weight.size for m in model.modules() if isinstance(m, nn.Linear))
+    rows = sum(m.out_features for m in model.modules() if isinstance(m, nn.Linear))
+    head = model.head.weight.size  # no longer shared with the embedding
+    report = size_report(quantize_dynamic(model))
+    assert report.total == 4 * (count - linear + head) + linear + 4 * rows
+    assert report.quantized_layers == 9 and report.quantized < report.total
+
+
+def test_a_gradient_through_it_is_refused():
+    layer = QuantizedLinear.of(nn.Linear(4, 3))
+    with pytest.raises(RuntimeError, match="no gradient"):
+        layer(Tensor(np.ones((2, 4), np.float32), requires_grad=True))
+    with pytest.raises(ValueError, match="linear"):
+        layer(np.ones((2, 5), np.float32))
+    assert isinstance(layer.matrix, ops.QuantizedMatrix)
