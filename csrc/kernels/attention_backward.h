@@ -140,7 +140,7 @@ class Backward {
       V sum(T(0));
       for (i64 j = 0; j < h_.dv; j += lanes) {
         const int m = static_cast<int>(smaller(lanes, h_.dv - j));
-        sum = mul_add(V::load(grad + j, m), V::load(out + j, m), sum);
+        sum = multiply_add(V::load(grad + j, m), V::load(out + j, m), sum);
       }
       m_.delta[r] = reduce_add(sum);
       m_.lse2[r] = g_.lse[g * h_.lq + i + r] * T(kLog2e);

@@ -164,13 +164,13 @@ class Forward {
         for (; x + lanes <= n; x += lanes) {
           const V kx = V::load(k + c + x);
           unroll<MR>([&](auto i) VECTILE_LAMBDA {
-            sum[i] = mul_add(V::load(qc + i * kDepthStride + x), kx, sum[i]);
+            sum[i] = multiply_add(V::load(qc + i * kDepthStride + x), kx, sum[i]);
           });
         }
         if (x < n) {
           const V kx = V::load(k + c + x, static_cast<int>(n - x));
           unroll<MR>([&](auto i) VECTILE_LAMBDA {
-            sum[i] = mul_add(V::load(qc + i * kDepthStride + x), kx, sum[i]);
+            sum[i] = multiply_add(V::load(qc + i * kDepthStride + x), kx, sum[i]);
           });
         }
       }

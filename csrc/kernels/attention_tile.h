@@ -6,6 +6,8 @@
 //   B: row-major rows padded to whole vectors, or panels of kPanel columns (packed K^T, V^T).
 #pragma once
 
+#include "kernels/microkernel.h"
+#include "kernels/packing.h"
 #include "kernels/types.h"
 #include "simd/math.h"
 #include "simd/vec.h"
@@ -50,15 +52,6 @@ VECTILE_INLINE void row_groups(i64 begin, i64 end, F&& f) {
     row_groups<(SIZE > 8 ? 8 : SIZE > 4 ? 4 : SIZE > 2 ? 2 : 1)>(begin, end, f);
 }
 
-// fma where it is one instruction.
-template <class T>
-VECTILE_INLINE Vec<T> mul_add(Vec<T> a, Vec<T> b, Vec<T> c) {
-  if constexpr (Vec<T>::lanes == 1)
-    return a * b + c;
-  else
-    return fma(a, b, c);
-}
-
 enum class Into { assign, add, scale_add };  // C = AB, C += AB, C = diag(factor) C + AB
 
 template <class T, int MR, int NV, int A_ROW, Into into>
@@ -77,14 +70,7 @@ static inline void tile(const T* a, i64 a_step, const T* b, i64 b_step, i64 dept
         acc[i][j] = V::load(c + i * ldc + j * w) * V(factor[i]);
     });
   });
-  for (i64 k = 0; k < depth; ++k, a += a_step, b += b_step) {
-    V line[NV];
-    unroll<NV>([&](auto j) VECTILE_LAMBDA { line[j] = V::load(b + j * w); });
-    unroll<MR>([&](auto i) VECTILE_LAMBDA {
-      const V x(a[i * A_ROW]);
-      unroll<NV>([&](auto j) VECTILE_LAMBDA { acc[i][j] = mul_add(x, line[j], acc[i][j]); });
-    });
-  }
+  multiply_tile<V, MR, NV, false, false>(acc, depth, a, A_ROW, a_step, b, b_step, 0, nullptr);
   unroll<MR>([&](auto i) VECTILE_LAMBDA {
     unroll<NV>([&](auto j) VECTILE_LAMBDA { acc[i][j].store(c + i * ldc + j * w); });
   });
@@ -115,7 +101,7 @@ static void tile_row_skipping_zeros(i64 m, const T* a, i64 a_row, i64 a_step, co
       const T x = a[i * a_row + k * a_step];
       if (x == T(0)) continue;
       for (i64 j = 0; j < n; j += V::lanes)
-        mul_add(V(x), V::load(b + k * b_step + j), V::load(ci + j)).store(ci + j);
+        multiply_add(V(x), V::load(b + k * b_step + j), V::load(ci + j)).store(ci + j);
     }
   }
 }
@@ -148,16 +134,10 @@ static inline i64 chunked_size(i64 rows, i64 n) {
 // X (rows x n) transposed into panels [rows / panel][n][panel], columns past the last row zero.
 template <class T>
 static void pack_transposed(const T* x, i64 stride, i64 rows, i64 n, T* y) {
-  constexpr i64 width = AttentionTile<T>::panel;
-  for (i64 r = 0; r < rows; r += width, y += n * width) {
-    const i64 live = smaller(width, rows - r);
-    for (i64 i = 0; i < live; ++i) {
-      const T* xi = x + (r + i) * stride;
-      for (i64 j = 0; j < n; ++j) y[j * width + i] = xi[j];
-    }
-    for (i64 i = live; i < width; ++i)
-      for (i64 j = 0; j < n; ++j) y[j * width + i] = T(0);
-  }
+  constexpr int width = AttentionTile<T>::panel;
+  for (i64 r = 0; r < rows; r += width, y += n * width)
+    pack_panel<Vec<T>, width>(x + r * stride, stride, 1, static_cast<int>(smaller(width, rows - r)),
+                              n, y);
 }
 
 // Rows of B as the products read them: in place when they are whole vectors and adjacent (or too
