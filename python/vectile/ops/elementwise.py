@@ -51,7 +51,7 @@ def exp(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
 
 
 def log(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Return the natural logarithm, within 1 ulp; -inf at 0 and NaN below."""
+    """Return the natural logarithm, within 2 ulp; -inf at 0 and NaN below."""
     return _core.log(x, out)
 
 
