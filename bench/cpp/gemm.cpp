@@ -1,0 +1,29 @@
+#include "ops/gemm.h"
+
+#include "bench.h"
+
+namespace vectile::bench {
+namespace {
+
+const bool registered = at_start([] {
+  constexpr i64 kShapes[][3] = {{64, 64, 64},    {256, 256, 256}, {1024, 1024, 1024},
+                                {8, 3072, 768},  {32, 3072, 768}, {1000, 513, 37},
+                                {127, 129, 131}, {1, 4096, 4096}};
+  for (const auto& [m, n, k] : kShapes) {
+    const double flops = 2. * static_cast<double>(m * n * k);
+    const std::string size = text(m, 'x', n, 'x', k);
+    add("matmul/" + size, "FLOP/s", flops, [m = m, n = n, k = k] {
+      return
+          [a = share(normal(Shape(m, k))), b = share(normal(Shape(k, n)))] { ops::matmul(*a, *b); };
+    });
+    add("linear_packed_gelu/" + size, "FLOP/s", flops, [m = m, n = n, k = k] {
+      auto weight = std::make_shared<ops::PackedMatrix>(normal(Shape(n, k)));
+      return [x = share(normal(Shape(m, k))), weight] {
+        ops::linear(*x, *weight, nullptr, ops::parse_activation("linear", "gelu"));
+      };
+    });
+  }
+});
+
+}  // namespace
+}  // namespace vectile::bench
