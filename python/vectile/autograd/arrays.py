@@ -134,28 +134,42 @@ def getitem(x: Array, index: Any) -> Array:
     return np.asarray(x[index])
 
 
-def is_basic(index: Any) -> bool:
-    """Whether `index` is NumPy basic indexing: a view that reaches no element twice."""
-    items = index if isinstance(index, tuple) else (index,)
+class Slices:
+    """A gradient known only at some slices, the rest being zero: filled in once, when all are there."""
+
+    __slots__ = ("dtype", "parts", "shape")
+
+    def __init__(self, grad: Array, index: Any, shape: tuple[int, ...]) -> None:
+        self.parts, self.shape, self.dtype = [(index, grad)], shape, grad.dtype
+
+    def __iadd__(self, other: Slices | Array) -> Slices:
+        self.parts += other.parts if isinstance(other, Slices) else [(..., other)]
+        return self
+
+    def dense(self) -> Array:
+        """The gradient as one array."""
+        out = np.zeros(self.shape, self.dtype)
+        for index, grad in self.parts:
+            out[index] += grad
+        return out
+
+
+def _is_basic(index: Any) -> bool:
+    """Whether `index` is NumPy's basic indexing, which reaches no element twice."""
     return all(
-        item is None
-        or item is Ellipsis
-        or isinstance(item, (slice, np.integer))
-        or type(item) is int
-        for item in items
+        item is None or item is ... or isinstance(item, (slice, np.integer)) or type(item) is int
+        for item in (index if isinstance(index, tuple) else (index,))
     )
 
 
-def _has_no_repeats(index: Any) -> bool:
-    return is_basic(index) or (isinstance(index, np.ndarray) and index.dtype == bool)
-
-
-def getitem_backward(grad: Array, index: Any, shape: tuple[int, ...]) -> Array:
+def getitem_backward(grad: Array, index: Any, shape: tuple[int, ...]) -> Array | Slices:
     """Zeros of `shape` with `grad` added at `index`: the adjoint of `getitem`."""
+    if _is_basic(index):
+        return Slices(grad, index, shape)
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and len(shape) == 2:
         return embedding_backward(grad, np.where(index < 0, index + shape[0], index), shape[0])
     out = np.zeros(shape, grad.dtype)
-    if _has_no_repeats(index):
+    if isinstance(index, np.ndarray) and index.dtype == bool:
         out[index] = grad
     else:
         np.add.at(out, index, grad)

@@ -132,16 +132,16 @@ def _walk(
                     if old is None:
                         pending[e] = new
                         heappush(heap, (-e.seq, e))
-                    elif type(old) is dict:  # the pieces of a `split`
-                        pending[e] = {**old, **new}
                     else:
-                        pending[e] = k.add(old, new)
+                        pending[e] = _sum(k, old, new)
                 else:
                     _arrive(k, e, new, g is not None and new is not g, targets)
             if not heap:
                 return
             node = heappop(heap)[1]
             g = pending.pop(node)
+            if isinstance(g, arrays.Slices):
+                g = g.dense()
             needs = node.edges
             if inner is not None:
                 if node in targets:  # type: ignore[operator]
@@ -157,8 +157,21 @@ def _walk(
         mode.enabled = enabled
 
 
+def _sum(k: Any, old: Any, new: Any) -> Any:
+    """Two contributions to one gradient."""
+    if isinstance(old, arrays.Slices):
+        old += new
+        return old
+    if isinstance(new, arrays.Slices):
+        new += old
+        return new
+    return k.add(old, new)
+
+
 def _arrive(k: Any, leaf: Tensor, new: Any, fresh: bool, targets: dict[Any, Any] | None) -> None:
     """Add `new` to what a leaf has; `fresh`: nobody else holds it."""
+    if isinstance(new, arrays.Slices):
+        new = new.dense()
     if targets is not None:
         old = targets[leaf]
         targets[leaf] = _own(new, fresh) if old is None else k.add(old, new)

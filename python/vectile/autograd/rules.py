@@ -15,9 +15,6 @@ itself, a view, or an array of its own; never one that it was given to read.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
-
-import numpy as np
 
 
 def _fit(k, needs, shapes, da, db):
@@ -250,21 +247,6 @@ def gather(k, needs, g, index, axis, shape):
 
 def gather_backward(k, needs, g, index, axis, shape):
     return (k.gather(g, index, axis),)
-
-
-def split(k, needs, g, shape, axis, bounds):  # g: a dict from the number of a piece to its gradient
-    some = next(iter(g.values()))
-    parts = []
-    for i, (start, stop) in enumerate(pairwise(bounds)):
-        part = g.get(i)
-        if part is None:
-            part = np.zeros((*shape[:axis], stop - start, *shape[axis + 1 :]), some.dtype)
-        parts.append(part)
-    return (k.concatenate(parts, axis),)
-
-
-def piece(k, needs, g, i):
-    return ({i: g},)
 
 
 def concatenate(k, needs, g, axis, bounds):

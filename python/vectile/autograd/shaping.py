@@ -95,6 +95,8 @@ def getitem_backward(grad: TensorLike, index: Any, shape: tuple[int, ...]) -> Te
     """Zeros of `shape` with `grad` added at `index`."""
     t = as_tensor(grad)
     data = arrays.getitem_backward(t._data, index, shape)
+    if isinstance(data, arrays.Slices):
+        data = data.dense()
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
     return track(data, rules.getitem_backward, (edge(t),), (), (index, shape))
@@ -161,20 +163,14 @@ def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 
 def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """``np.split``: views of `sections` equal parts along `axis`, or of the parts cut at those positions."""
+    """``np.split``: views of `sections` equal parts along `axis`, or of the parts cut there."""
     t = as_tensor(x)
-    data = t._data
-    parts = np.split(data, sections, axis)
-    axis %= data.ndim
-    before = (slice(None),) * axis
-    bounds = np.cumsum([0, *(part.shape[axis] for part in parts)]).tolist()
-    whole = t
-    if t.requires_grad and mode.enabled:
-        whole = track(data, rules.split, (edge(t),), (), (data.shape, axis, bounds))
-        whole._version, whole._base = t._shared_version(), t._base
+    parts = np.split(t._data, sections, axis)
+    before = (slice(None),) * (axis % t.ndim)
+    ends = np.cumsum([part.shape[axis] for part in parts]).tolist()
     return [
-        view(whole, part, rules.piece, (i,), (*before, slice(start, stop)))
-        for i, (part, start, stop) in enumerate(zip(parts, bounds[:-1], bounds[1:], strict=True))
+        getitem(t, (*before, slice(end - part.shape[axis], end)))
+        for part, end in zip(parts, ends, strict=True)
     ]
 
 
