@@ -1,6 +1,9 @@
 // vectile._core: configuration, memory and threads here; each family binds itself.
 #include <pybind11/stl.h>
 
+#include <string>
+#include <vector>
+
 #include "base/memory.h"
 #include "bindings/array.h"
 #include "dispatch/cpu.h"
@@ -61,6 +64,18 @@ py::dict memory() {
   return d;
 }
 
+py::object empty(const std::vector<i64>& shape, const py::dtype& dtype) {
+  const auto ndim = static_cast<i64>(shape.size());
+  if (ndim > kMaxDims) fail("empty", "shape", "ndim", text("at most ", kMaxDims), ndim);
+  const DType t = dtype_from_numpy(dtype.ptr());
+  if (t == DType::other)
+    fail<TypeError>("empty", "dtype", "kind", "a boolean, integer or floating-point type",
+                    py::str(dtype).cast<std::string>());
+  Shape s;
+  for (const i64 d : shape) s.push(d);
+  return to_numpy(Array::empty(t, s));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
@@ -70,6 +85,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   set_interrupt_hook(&python_interrupted);
   m.def("config", &config);
   m.def("memory_stats", &memory);
+  m.def("empty", &empty, py::arg("shape"), py::arg("dtype"));
   m.def("empty_cache", &empty_cache);
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));

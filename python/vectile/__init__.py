@@ -5,6 +5,7 @@ from vectile.autograd import *  # noqa: F403
 from vectile.random import manual_seed
 from vectile.runtime import (
     config,
+    empty,
     empty_cache,
     get_num_threads,
     memory_stats,
@@ -18,6 +19,7 @@ __all__ = [
     "__version__",
     "autograd",
     "config",
+    "empty",
     "empty_cache",
     "get_num_threads",
     "machine",

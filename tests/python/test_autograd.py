@@ -774,6 +774,27 @@ def test_split_is_numpys_and_missing_pieces_are_zero():
         x.split(4, 1)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2)])
+def test_slices_and_whole_add_up_in_any_order(order):
+    x = leaf(3, 4)
+    for y in (x * 1, x):  # at a node and at a leaf
+        x.grad = None
+        terms = [
+            lambda y=y: y[0].sum(),
+            lambda y=y: (y * 2).sum(),
+            lambda y=y: (y[:, 1:] * 3).sum(),
+            lambda y=y: y[np.array([0, 0])].sum(),
+        ]
+        total = terms[order[0]]()
+        for i in order[1:]:
+            total = total + terms[i]()
+        total.backward()
+        expected = np.full((3, 4), 2.0)
+        expected[0] += 3
+        expected[:, 1:] += 3
+        np.testing.assert_array_equal(x.grad.numpy(), expected)
+
+
 def test_transpose_takes_axes_or_a_sequence():
     x = leaf(2, 3, 4)
     assert x.transpose(2, 0, 1).shape == x.transpose((2, 0, 1)).shape == x.permute(-1, 0, 1).shape

@@ -91,6 +91,26 @@ def test_results_are_recycled_when_collected():
     assert vectile.memory_stats()["cached"] == 0
 
 
+def test_empty_arrays_come_from_the_cache():
+    for shape, dtype in (((3, 5), "f4"), ([], "i8"), ((0, 4), "f8"), ((7,), "?")):
+        a = vectile.empty(shape, dtype)
+        assert (a.shape, a.dtype) == (tuple(shape), np.dtype(dtype)) and a.flags.writeable
+        assert a.ctypes.data % 64 == 0
+    in_use = vectile.memory_stats()["in_use"]
+    b = vectile.empty((300, 300))
+    assert vectile.memory_stats()["in_use"] >= in_use + b.nbytes
+    for shape, dtype, error in (
+        ((-1,), "f4", ValueError),
+        ((1,) * 17, "f4", ValueError),
+        ((2,), "c8", TypeError),
+        ((2**62, 8), "f4", OverflowError),
+        ((2**50,), "f4", MemoryError),
+        (("a",), "f4", TypeError),
+    ):
+        with pytest.raises(error):
+            vectile.empty(shape, dtype)
+
+
 def test_a_cache_limit_of_zero_keeps_nothing():
     code = (
         "import numpy as np, vectile\n"

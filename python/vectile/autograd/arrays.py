@@ -8,6 +8,7 @@ rule runs when its result must itself be differentiable.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ from vectile.ops import (
     sum,
     tanh_backward,
 )
+from vectile.runtime import empty
 
 Array = NDArray[Any]
 
@@ -94,13 +96,29 @@ def scaled_dot_product_attention_backward(
     )
 
 
-def reshape(x: Array, shape: tuple[int, ...]) -> Array:
-    """``x.reshape(shape)``: the method costs a fraction of NumPy's function; so do the next two."""
+def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    out = empty(shape, dtype)
+    out.fill(0)
+    return out
+
+
+def reshape(x: Array, shape: Any) -> Array:
+    """``x.reshape(shape)``; where that is a copy, one in cached memory."""
+    if _CAN_ASK_FOR_A_VIEW and not x.flags.c_contiguous:
+        try:
+            return x.reshape(shape, copy=False)
+        except ValueError:
+            packed = empty(x.shape, x.dtype)
+            np.copyto(packed, x)
+            return packed.reshape(shape)
     return x.reshape(shape)
 
 
+_CAN_ASK_FOR_A_VIEW = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+
+
 def transpose(x: Array, axes: tuple[int, ...] | None) -> Array:
-    """``x.transpose(axes)``."""
+    """``x.transpose(axes)``: the method costs a fraction of NumPy's function, as below."""
     return x.transpose(axes)
 
 
@@ -121,7 +139,11 @@ def cast(x: Array, dtype: Any) -> Array:
 
 def concatenate(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Join along an existing axis."""
-    return np.concatenate(arrays, axis)
+    shape, others = list(arrays[0].shape), {a.dtype for a in arrays}
+    if len(others) > 1 or not shape:
+        return np.concatenate(arrays, axis)
+    shape[axis] = builtins.sum([a.shape[axis] for a in arrays])
+    return np.concatenate(arrays, axis, out=empty(shape, arrays[0].dtype))
 
 
 def cumsum(x: Array, axis: int) -> Array:
@@ -148,7 +170,7 @@ class Slices:
 
     def dense(self) -> Array:
         """The gradient as one array."""
-        out = np.zeros(self.shape, self.dtype)
+        out = _zeros(self.shape, self.dtype)
         for index, grad in self.parts:
             out[index] += grad
         return out
@@ -168,7 +190,7 @@ def getitem_backward(grad: Array, index: Any, shape: tuple[int, ...]) -> Array |
         return Slices(grad, index, shape)
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and len(shape) == 2:
         return embedding_backward(grad, np.where(index < 0, index + shape[0], index), shape[0])
-    out = np.zeros(shape, grad.dtype)
+    out = _zeros(shape, grad.dtype)
     if isinstance(index, np.ndarray) and index.dtype == bool:
         out[index] = grad
     else:
@@ -190,7 +212,7 @@ def gather(x: Array, index: Array, axis: int) -> Array:
 
 def gather_backward(grad: Array, index: Array, axis: int, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape` with `grad` added where `gather` read: its adjoint."""
-    out = np.zeros(shape, grad.dtype)
+    out = _zeros(shape, grad.dtype)
     where_read = list(np.ix_(*(np.arange(n) for n in index.shape)))
     where_read[axis] = index
     np.add.at(out, tuple(where_read), grad)

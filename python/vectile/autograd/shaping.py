@@ -35,7 +35,7 @@ def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """The elements in another shape, in C order; one length may be -1. A view where NumPy makes one."""
     t = as_tensor(x)
     data = t._data
-    return view(t, data.reshape(shape), rules.reshape, (data.shape,))
+    return view(t, arrays.reshape(data, shape), rules.reshape, (data.shape,))
 
 
 def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
