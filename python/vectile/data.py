@@ -60,7 +60,8 @@ def windows(
 ) -> NDArray[np.int64]:
     """`length` consecutive bytes from each start: int64 (len(starts), length)."""
     index = np.asarray(starts, dtype=np.int64)[:, None] + np.arange(length)
-    return text[index].astype(np.int64)
+    out: NDArray[np.int64] = text[index].astype(np.int64)
+    return out
 
 
 def batch(

@@ -64,7 +64,7 @@ def loss_curve(
         axes.annotate(
             f"{y[-1]:.3f}",
             (x[-1], y[-1]),
-            (0, 9),
+            (2, -15),
             textcoords="offset points",
             ha="right",
             color=SECOND,
@@ -74,11 +74,10 @@ def loss_curve(
         axes.axhline(target, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
             f"target {target:g}",
-            (1, target),
-            (-4, 4),
+            (0, target),
+            (5, 4),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
-            ha="right",
             color=MUTED,
             size=9,
         )
@@ -109,7 +108,7 @@ def smooth(values: NDArray[np.float64], memory: float = 0.97) -> NDArray[np.floa
 def attention_maps(path: Path, weights: NDArray[Any], text: str) -> None:
     """A heat map per head, layers from top to bottom: weights (layers, heads, length, length)."""
     layers, heads, length, _ = weights.shape
-    figure = _figure(max(6.0, 2.75 * heads + 0.6), 2.75 * layers + 1.0)
+    figure = _figure(max(6.0, 3.0 * heads + 0.6), 3.05 * layers + 1.0)
     letters = [{" ": "␣", "\n": "⏎", "\t": "⇥"}.get(c, c if c.isprintable() else "·") for c in text]
     visible = np.where(np.tri(length, dtype=bool), weights, np.nan)
     for layer in range(layers):
@@ -123,9 +122,11 @@ def attention_maps(path: Path, weights: NDArray[Any], text: str) -> None:
                 vmax=1,
                 interpolation="nearest",
             )
-            size = min(6.5, 190 / length)
+            size = min(7.0, 165 / length)
             axes.set_xticks(range(length), letters, size=size, family="DejaVu Sans Mono")
-            axes.set_yticks(range(length), letters, size=size, family="DejaVu Sans Mono")
+            axes.set_yticks(
+                range(length), letters, size=size, family="DejaVu Sans Mono", va="center"
+            )
             axes.tick_params(length=0, pad=1.5, labelcolor=INK)
             axes.spines[:].set_visible(False)
             axes.set_title(f"layer {layer + 1}, head {head + 1}", size=8.5, color=INK, pad=4)

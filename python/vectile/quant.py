@@ -119,14 +119,10 @@ def save_quantized(path: str | PathLike[str], model: Module, settings: Mapping[s
 
 def restore(model: M, layers: Iterable[str]) -> M:
     """Give a float model the quantised layers of a saved one, for `load_state_dict` to fill."""
+    linears = {path: m for path, m in model.named_modules() if isinstance(m, Linear)}
     found = {}
     for path in layers:
-        try:
-            found[path] = model.get_submodule(path)
-        except AttributeError:
-            found[path] = None
-        if not isinstance(found[path], Linear):
+        if path not in linears:
             raise ValueError(f"restore: layers: expected paths of Linear layers, got {path!r}")
-    if not found:
-        return model
-    return _replace(model, {path: QuantizedLinear.of(layer) for path, layer in found.items()})
+        found[path] = QuantizedLinear.of(linears[path])
+    return _replace(model, found) if found else model

@@ -82,7 +82,10 @@ class Trainer:
         self.parameters = list(model.parameters())
         matrices = [p for p in self.parameters if p.ndim > 1]
         vectors = [p for p in self.parameters if p.ndim <= 1]
-        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         self.optimizer = AdamW(
             [group for group in groups if group["params"]],
             lr=config.lr,
@@ -218,7 +221,7 @@ def load_model(path: str | PathLike[str]) -> GPT:
 
 def fingerprint(text: data.Bytes) -> dict[str, int]:
     """Enough to notice that a text is not the same."""
-    return {"bytes": len(text), "crc32": zlib.crc32(np.ascontiguousarray(text))}
+    return {"bytes": len(text), "crc32": zlib.crc32(text.tobytes())}
 
 
 def _random_state(plain: Mapping[str, Any]) -> dict[str, Any]:

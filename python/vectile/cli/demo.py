@@ -27,10 +27,10 @@ TARGET = 2.0
 INT8_MARGIN = 0.01
 """How much validation loss INT8 may add, relative to float32."""
 
-_CHECKS = 6
-"""Validations during the planned training time."""
+_CHECKS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
+"""When to validate, as fractions of the planned training time; later again every tenth of it."""
 
-LINE = "    def __init__(self, name, value=None):"
+LINE = "def __init__(self, name, value=None):"
 PROMPT = "\n\nclass "
 MODEL = GPTConfig(context=64, n_layers=4, n_heads=4, d_model=128)
 TRAIN = TrainConfig(steps=1, batch=12, lr=3e-3, warmup=100, eval_batches=32)
@@ -144,7 +144,7 @@ class Demo:
 
     def table(self, headings: tuple[str, ...]) -> Any:
         table = require("rich.table", "vectile demo").Table(
-            box=None, pad_edge=False, header_style="dim"
+            box=None, pad_edge=False, padding=(0, 1), header_style="dim"
         )
         for i, heading in enumerate(headings):
             table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
@@ -193,7 +193,7 @@ class Demo:
         self.screen.print(f"  before        validation {value:.3f} nats per byte")
         budget, start = self.plan.training, time.perf_counter()
         limit = budget if self.plan.short else 2 * budget
-        due, validating, rate = budget / _CHECKS, 0.0, 0.0
+        due, validating, rate = budget * _CHECKS[0], 0.0, 0.0
         with self.stage("training", budget) as advance:
             while True:
                 elapsed = time.perf_counter() - start
@@ -207,8 +207,8 @@ class Demo:
                     )
                     if now >= budget and (value <= TARGET or now >= limit):
                         break
-                    due = now + budget / _CHECKS
-                    due = min(due, budget) if now < budget else due
+                    later = (budget * fraction for fraction in _CHECKS)
+                    due = next((moment for moment in later if moment > now), now + 0.1 * budget)
                 # past the planned time a modest rate goes on until the target
                 loss = trainer.step(elapsed / budget if elapsed < budget else 0.8)
                 trained = time.perf_counter() - start - validating

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ from vectile.extras import require
 from vectile.models import GPT, GPTConfig
 from vectile.train import TrainConfig, Trainer
 
-_MODEL = {  # option -> (GPTConfig field, type, help)
+_MODEL: dict[
+    str, tuple[str, Callable[[str], Any], str]
+] = {  # option -> (GPTConfig field, type, help)
     "--d-model": ("d_model", common.positive, "width of the residual stream"),
     "--layers": ("n_layers", common.positive, "number of blocks"),
     "--heads": ("n_heads", common.positive, "attention heads per block"),
     "--context": ("context", common.positive, "bytes that the model sees at once"),
     "--dropout": ("dropout", float, "dropout probability"),
 }
-_TRAIN = {
+_TRAIN: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "--steps": ("steps", common.positive, "optimiser steps in total"),
     "--batch": ("batch", common.positive, "windows per step"),
     "--lr": ("lr", float, "peak learning rate"),

@@ -69,14 +69,16 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         packed = self.qkv(x)
         heads = F.packed_self_attention(packed, self.n_heads, is_causal=True, dropout_p=dropout)
-        return self.out(heads)
+        out: Tensor = self.out(heads)
+        return out
 
     def heads(self, x: Tensor) -> NDArray[Any]:
         """Queries, keys and values as an array (3, batch, heads, length, head_dim)."""
-        packed = self.qkv(x).numpy()
+        packed: NDArray[Any] = self.qkv(x).numpy()
         batch, length, width = packed.shape
         split = packed.reshape(batch, length, 3, self.n_heads, width // (3 * self.n_heads))
-        return split.transpose(2, 0, 3, 1, 4)
+        out: NDArray[Any] = split.transpose(2, 0, 3, 1, 4)
+        return out
 
     def decode(self, x: Tensor, keys: NDArray[Any], values: NDArray[Any], past: int) -> Tensor:
         """Forward of positions past … past + length, whose keys and values are added to the cache."""
@@ -86,7 +88,8 @@ class Attention(nn.Module):
         out = ops.scaled_dot_product_attention(
             q, keys[:, :, :end], values[:, :, :end], is_causal=True
         )
-        return self.out(out.swapaxes(1, 2).reshape(x.shape))
+        joined: Tensor = self.out(out.swapaxes(1, 2).reshape(x.shape))
+        return joined
 
 
 class Block(nn.Module):
@@ -105,7 +108,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, attend: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """x (batch, length, d_model); `attend` stands in for the block's own attention."""
         x = x + self.dropout((attend or self.attention)(self.norm1(x)))
-        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+        out: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+        return out
 
 
 class GPT(nn.Module):
@@ -121,7 +125,7 @@ class GPT(nn.Module):
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.positions = nn.Embedding(config.context, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks: Any = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model, bias=config.bias)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         for name, parameter in self.named_parameters():
@@ -140,7 +144,7 @@ class GPT(nn.Module):
         x = self._embed(ids, 0)
         for block in self.blocks:
             x = block(x)
-        logits = self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
         if targets is None:
             return logits
         return F.cross_entropy(
@@ -155,7 +159,8 @@ class GPT(nn.Module):
             for block, (keys, values) in zip(self.blocks, cache.layers, strict=True):
                 x = block(x, partial(block.attention.decode, keys=keys, values=values, past=past))
             cache.length = past + x.shape[1]
-            return self.head(self.norm(x[:, -1])).numpy()
+            logits: NDArray[Any] = self.head(self.norm(x[:, -1])).numpy()
+            return logits
 
     def attention_weights(self, ids: ArrayLike) -> NDArray[Any]:
         """Every head's weights: (n_layers, batch, heads, length, length), rows attend to columns."""
@@ -168,7 +173,8 @@ class GPT(nn.Module):
                     q, k, v, is_causal=True, return_weights=True
                 )
                 found.append(weights)
-                return block.attention.out(out.swapaxes(1, 2).reshape(x.shape))
+                joined: Tensor = block.attention.out(out.swapaxes(1, 2).reshape(x.shape))
+                return joined
 
             return run
 
@@ -239,4 +245,5 @@ class GPT(nn.Module):
             raise ValueError(
                 f"GPT: ids length: expected 1 to {self.config.context - past}, got {array.shape[1]}"
             )
-        return self.dropout(self.tokens(array) + self.positions.weight[past:end])
+        x: Tensor = self.dropout(self.tokens(array) + self.positions.weight[past:end])
+        return x

@@ -40,7 +40,8 @@ class Sampler:
     def __call__(self, logits: NDArray[Any]) -> NDArray[np.int64]:
         """Ids (batch,) for logits (batch, vocab)."""
         if self.greedy:
-            return np.argmax(logits, axis=-1)
+            best: NDArray[np.int64] = logits.argmax(-1)
+            return best
         scores = logits.astype(np.float64) / self.temperature
         order = np.argsort(-scores, axis=-1, kind="stable")
         probabilities = ops.softmax(np.take_along_axis(scores, order, -1))
@@ -55,4 +56,5 @@ class Sampler:
         draw = self.generator.random((len(scores), 1)) * total
         last = (probabilities > 0).sum(-1, keepdims=True) - 1
         rank = np.minimum((mass <= draw).sum(-1, keepdims=True), last)
-        return np.take_along_axis(order, rank, -1)[:, 0]
+        ids: NDArray[np.int64] = np.take_along_axis(order, rank, -1)[:, 0]
+        return ids

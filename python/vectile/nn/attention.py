@@ -41,7 +41,7 @@ class MultiheadAttention(Module):
         kdim: int | None = None,
         vdim: int | None = None,
         batch_first: bool = False,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         if num_heads <= 0 or embed_dim <= 0 or embed_dim % num_heads:
@@ -256,4 +256,5 @@ def _as_mask(name: str, mask: ArrayLike, dtype: np.dtype[Any]) -> Mask:
 
 def _additive(attend: Mask, dtype: np.dtype[Any]) -> Mask:
     """0 where `attend`, else -inf."""
-    return np.where(attend, dtype.type(0.0), dtype.type(-np.inf))
+    added: Mask = np.where(attend, dtype.type(0.0), dtype.type(-np.inf))
+    return added

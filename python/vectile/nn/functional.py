@@ -96,17 +96,17 @@ def packed_self_attention(
 
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the axes start_dim … end_dim into one."""
-    x = as_tensor(x)
-    rank = max(x.ndim, 1)
+    t = as_tensor(x)
+    rank = max(t.ndim, 1)
     for name, axis in (("start_dim", start_dim), ("end_dim", end_dim)):
         if not -rank <= axis < rank:
             raise IndexError(f"flatten: {name}: expected in [-{rank}, {rank}), got {axis}")
     start, end = start_dim % rank, end_dim % rank
     if start > end:
         raise ValueError(f"flatten: start_dim: expected at most end_dim {end}, got {start}")
-    shape = x.shape
+    shape = t.shape
     joined = math.prod(shape[start : end + 1])
-    return x.reshape((*shape[:start], joined, *shape[end + 1 :]))
+    return t.reshape((*shape[:start], joined, *shape[end + 1 :]))
 
 
 def layer_norm(
@@ -120,8 +120,8 @@ def layer_norm(
     if len(normalized_shape) == 1 and x.shape[-1:] == tuple(normalized_shape):
         return _F.layer_norm(x, weight, bias, eps)
     rows, shape = _trailing("layer_norm", x, normalized_shape)
-    flat = [None if t is None else t.reshape((-1,)) for t in (weight, bias)]
-    return _F.layer_norm(rows, *flat, eps).reshape(shape)
+    scale, shift = (None if t is None else t.reshape((-1,)) for t in (weight, bias))
+    return _F.layer_norm(rows, scale, shift, eps).reshape(shape)
 
 
 def rms_norm(
@@ -268,13 +268,13 @@ def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = 
     """
     check_reduction("kl_div", reduction, batchmean=True)
     _same_shape("kl_div", input, target)
-    input, target = as_tensor(input), as_tensor(target)
+    q, p = as_tensor(input), as_tensor(target)
     if log_target:
-        loss = _F.exp(target) * (target - input)
+        loss = _F.exp(p) * (p - q)
     else:
-        positive = target.data > 0
-        safe = _F.where(positive, target, 1.0)
-        loss = _F.where(positive, target * (_F.log(safe) - input), 0.0)
+        positive = p.data > 0
+        log_p = _F.log(_F.where(positive, p, 1.0))
+        loss = _F.where(positive, p * (log_p - q), 0.0)
     if reduction == "batchmean":
-        return loss.sum() / input.shape[0]
+        return loss.sum() * (1.0 / q.shape[0])
     return _reduce("kl_div", loss, reduction)

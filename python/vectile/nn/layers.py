@@ -20,7 +20,7 @@ class Linear(Module):
     """y = x @ weight.T + bias for x (..., in_features); weight (out_features, in_features)."""
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, dtype: DTypeLike = None
+        self, in_features: int, out_features: int, bias: bool = True, dtype: DTypeLike | None = None
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -59,7 +59,7 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
@@ -108,7 +108,7 @@ class LayerNorm(Module):
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _last_axis("LayerNorm", normalized_shape)
@@ -152,7 +152,7 @@ class RMSNorm(Module):
         normalized_shape: int | Sequence[int],
         eps: float | None = None,
         elementwise_affine: bool = True,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _last_axis("RMSNorm", normalized_shape)

@@ -46,7 +46,8 @@ class _Positions(Module):
         rows = table[offset : offset + length]
         if x.ndim == 3 and not self.batch_first:
             rows = rows[:, None, :]
-        return F.dropout(x + rows, self.dropout, self.training)
+        out: Tensor = F.dropout(x + rows, self.dropout, self.training)
+        return out
 
     def extra_repr(self) -> str:
         return f"{self.dim}, max_len={self.max_len}"
@@ -61,7 +62,7 @@ class SinusoidalPositionalEncoding(_Positions):
         max_len: int = 5000,
         dropout: float = 0.0,
         batch_first: bool = True,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(dim, max_len, dropout, batch_first)
         table = sinusoids(max_len, dim, np.float32 if dtype is None else dtype)
@@ -82,7 +83,7 @@ class LearnedPositionalEmbedding(_Positions):
         max_len: int,
         dropout: float = 0.0,
         batch_first: bool = True,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(dim, max_len, dropout, batch_first)
         self.weight = Parameter(init.empty(max_len, dim, dtype=dtype))

@@ -39,7 +39,7 @@ class _Layer(Module):
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         attentions = ("self_attn", "multihead_attn")[: self._attentions]
@@ -61,13 +61,14 @@ class _Layer(Module):
     _attentions = 1
     self_attn: MultiheadAttention
 
-    def _residual(self, x: Any, index: int, block: Callable[[Any], Any]) -> Any:
+    def _residual(self, x: Any, index: int, block: Callable[[Any], Any]) -> Tensor:
         """x + block(norm(x)), or norm(x + block(x)), with norm and dropout number `index`."""
         norm, dropout = self._modules[f"norm{index}"], self._modules[f"dropout{index}"]
         assert norm is not None and dropout is not None
-        if self.norm_first:
-            return x + dropout(block(norm(x)))
-        return norm(x + dropout(block(x)))
+        out: Tensor = (
+            x + dropout(block(norm(x))) if self.norm_first else norm(x + dropout(block(x)))
+        )
+        return out
 
     def _feed_forward(self, x: Any) -> Any:
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
@@ -139,6 +140,10 @@ class _Stack(Module):
         self.num_layers = num_layers
         self.norm = norm
 
+    def _norm(self, x: Tensor) -> Tensor:
+        out: Tensor = x if self.norm is None else self.norm(x)
+        return out
+
 
 class TransformerEncoder(_Stack):
     """A stack of encoder layers."""
@@ -150,10 +155,10 @@ class TransformerEncoder(_Stack):
         src_key_padding_mask: OptionalMask = None,
         is_causal: bool | None = None,
     ) -> Tensor:
-        x = src
+        x: Tensor = src
         for layer in self.layers:
             x = layer(x, mask, src_key_padding_mask, bool(is_causal))
-        return x if self.norm is None else self.norm(x)
+        return self._norm(x)
 
 
 class TransformerDecoder(_Stack):
@@ -170,7 +175,7 @@ class TransformerDecoder(_Stack):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        x = tgt
+        x: Tensor = tgt
         for layer in self.layers:
             x = layer(
                 x,
@@ -182,7 +187,7 @@ class TransformerDecoder(_Stack):
                 bool(tgt_is_causal),
                 memory_is_causal,
             )
-        return x if self.norm is None else self.norm(x)
+        return self._norm(x)
 
 
 class Transformer(Module):
@@ -203,7 +208,7 @@ class Transformer(Module):
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         options: Any = (
@@ -249,7 +254,7 @@ class Transformer(Module):
     ) -> Tensor:
         """Decoded targets, shaped like `tgt`. ValueError for batch or feature sizes that do not fit."""
         memory = self.encoder(src, src_mask, src_key_padding_mask, src_is_causal)
-        return self.decoder(
+        out: Tensor = self.decoder(
             tgt,
             memory,
             tgt_mask,
@@ -259,6 +264,7 @@ class Transformer(Module):
             tgt_is_causal,
             memory_is_causal,
         )
+        return out
 
     @staticmethod
     def generate_square_subsequent_mask(size: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:

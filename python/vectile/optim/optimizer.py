@@ -14,6 +14,32 @@ Array = NDArray[Any]
 Group = dict[str, Any]
 
 
+class _Bucket:
+    """Parameters of one group that have made the same number of steps, with their state arrays."""
+
+    __slots__ = ("arrays", "params", "step")
+
+    def __init__(self, params: list[Tensor], step: int = 0) -> None:
+        self.params, self.step = params, step
+        self.arrays: dict[str, list[Array]] = {}
+
+    def state(self, name: str) -> list[Array]:
+        """The arrays called `name`, zeros at first."""
+        found = self.arrays.get(name)
+        if found is None:
+            found = self.arrays[name] = [np.zeros_like(p.data) for p in self.params]
+        return found
+
+    def split(self, keep: list[bool]) -> _Bucket:
+        """Move the parameters that are not to be kept to a new bucket, and return that."""
+        other = _Bucket([p for p, k in zip(self.params, keep, strict=True) if not k], self.step)
+        self.params = [p for p, k in zip(self.params, keep, strict=True) if k]
+        for name, arrays in self.arrays.items():
+            other.arrays[name] = [a for a, k in zip(arrays, keep, strict=True) if not k]
+            self.arrays[name] = [a for a, k in zip(arrays, keep, strict=True) if k]
+        return other
+
+
 class Optimizer:
     """Base of the optimisers. A subclass names its state arrays and updates one bucket in place.
 
@@ -25,7 +51,8 @@ class Optimizer:
     def __init__(self, params: Iterable[Tensor] | Iterable[Group], defaults: Group) -> None:
         self.defaults = defaults
         self.param_groups: list[Group] = []
-        self._states: dict[int, dict[str, Any]] = {}  # id(parameter) -> {"step": n, name: array}
+        self._buckets: list[list[_Bucket]] = []  # of each group
+        self._change = type(self).__name__ + ".step"  # what a graph of older values blames
         entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
         if isinstance(params, Tensor) or not entries:
             raise ValueError(
@@ -57,6 +84,7 @@ class Optimizer:
         group = {**self.defaults, **group, "params": params}
         self._check(group)
         self.param_groups.append(group)
+        self._buckets.append([_Bucket(list(params))])
 
     def _check(self, group: Group) -> None:
         """Raise ValueError for an option out of range."""
@@ -82,32 +110,21 @@ class Optimizer:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns the closure's loss, if given one."""
         loss = closure() if closure is not None else None
-        for group in self.param_groups:
+        for group, buckets in zip(self.param_groups, self._buckets, strict=True):
             names = self._state_names(group)
-            buckets: dict[int, list[Tensor]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self._states.get(id(parameter))
-                    if state is None:
-                        state = self._states[id(parameter)] = {"step": 0}
-                    state["step"] += 1
-                    buckets.setdefault(state["step"], []).append(parameter)
-            for step, bucket in buckets.items():
-                params = [parameter.data for parameter in bucket]
-                state_lists = [
-                    [self._buffer(parameter, name) for parameter in bucket] for name in names
-                ]
-                self._update(group, step, params, [p.grad.data for p in bucket], *state_lists)
-                for parameter in bucket:
-                    parameter.bump_version(type(self).__name__ + ".step")
+            for bucket in tuple(buckets):
+                grads = [parameter.grad for parameter in bucket.params]
+                arrays = [grad.data for grad in grads if grad is not None]
+                if len(arrays) < len(grads):
+                    if not arrays:
+                        continue
+                    buckets.append(bucket.split([grad is not None for grad in grads]))
+                bucket.step += 1
+                params = [parameter.data for parameter in bucket.params]
+                self._update(group, bucket.step, params, arrays, *map(bucket.state, names))
+                for parameter in bucket.params:
+                    parameter.bump_version(self._change)
         return loss
-
-    def _buffer(self, parameter: Tensor, name: str) -> Array:
-        state = self._states[id(parameter)]
-        buffer: Array | None = state.get(name)
-        if buffer is None:
-            buffer = state[name] = np.zeros_like(parameter.data)
-        return buffer
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -122,10 +139,16 @@ class Optimizer:
         """
         params = [p for group in self.param_groups for p in group["params"]]
         index = {id(parameter): i for i, parameter in enumerate(params)}
+        state = {
+            index[id(parameter)]: {"step": bucket.step}
+            | {name: arrays[i] for name, arrays in bucket.arrays.items()}
+            for buckets in self._buckets
+            for bucket in buckets
+            for i, parameter in enumerate(bucket.params)
+            if bucket.step
+        }
         return {
-            "state": {
-                i: dict(self._states[key]) for key, i in index.items() if key in self._states
-            },
+            "state": dict(sorted(state.items())),
             "param_groups": [
                 {**group, "params": [index[id(p)] for p in group["params"]]}
                 for group in self.param_groups
@@ -142,26 +165,24 @@ class Optimizer:
             raise ValueError(
                 f"{name}.load_state_dict: parameters per group: expected {own}, got {sizes}"
             )
-        params = {
-            index: parameter
-            for saved, group in zip(groups, self.param_groups, strict=True)
-            for index, parameter in zip(saved["params"], group["params"], strict=True)
-        }
-        loaded: dict[int, dict[str, Any]] = {}
-        for index, values in state["state"].items():
-            parameter = params[int(index)]
-            entry = loaded[id(parameter)] = {"step": int(values.get("step", 1))}
-            for key, value in values.items():
-                if key == "step" or value is None:
-                    continue
-                array = np.asarray(value).astype(parameter.dtype, order="C")
-                if array.shape != parameter.shape:
-                    raise ValueError(
-                        f"{name}.load_state_dict: {key} of parameter {index} shape: "
-                        f"expected {tuple(parameter.shape)}, got {array.shape}"
-                    )
-                entry[key] = array
-        self._states = loaded
+        loaded = []
+        for saved, group in zip(groups, self.param_groups, strict=True):
+            buckets: dict[Any, _Bucket] = {}  # by step and names of the arrays
+            for index, parameter in zip(saved["params"], group["params"], strict=True):
+                values = {k: v for k, v in state["state"].get(index, {}).items() if v is not None}
+                step = int(values.pop("step", 1 if values else 0))
+                bucket = buckets.setdefault((step, *sorted(values)), _Bucket([], step))
+                bucket.params.append(parameter)
+                for key, value in values.items():
+                    array = np.asarray(value).astype(parameter.dtype, order="C")
+                    if array.shape != parameter.shape:
+                        raise ValueError(
+                            f"{name}.load_state_dict: {key} of parameter {index} shape: "
+                            f"expected {tuple(parameter.shape)}, got {array.shape}"
+                        )
+                    bucket.arrays.setdefault(key, []).append(array)
+            loaded.append(list(buckets.values()))
+        self._buckets = loaded
         for saved, group in zip(groups, self.param_groups, strict=True):
             group.update(
                 {k: v for k, v in saved.items() if k in self.defaults or k == "initial_lr"}
