@@ -164,7 +164,7 @@ def test_attention_weights_are_causal_distributions_that_explain_the_output():
     assert not np.triu(weights, 1).any()
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
     x = gpt.blocks[0].norm1(gpt._embed(ids(2, 6), 0))
-    q, k, v = gpt.blocks[0].attention.heads(x)
+    _, _, v = gpt.blocks[0].attention.heads(x)
     joined = (weights[0] @ v).swapaxes(1, 2).reshape(2, 6, 12)
     expected = gpt.blocks[0].attention(x).numpy()
     out = nn.functional.linear(
