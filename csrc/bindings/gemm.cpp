@@ -1,6 +1,7 @@
 #include "ops/gemm.h"
 
 #include "bindings/array.h"
+#include "ops/gemm_s8.h"
 
 namespace vectile {
 
@@ -40,6 +41,10 @@ void bind_gemm(py::module_& m) {
         if (py::isinstance<ops::PackedMatrix>(weight)) {
           const auto& packed = weight.cast<const ops::PackedMatrix&>();
           return to_numpy(unlocked([&] { return ops::linear(*in, packed, b.get(), f); }));
+        }
+        if (py::isinstance<ops::QuantizedMatrix>(weight)) {
+          const auto& quantized = weight.cast<const ops::QuantizedMatrix&>();
+          return to_numpy(unlocked([&] { return ops::linear(*in, quantized, b.get(), f); }));
         }
         const Input w(weight, "linear", "weight");
         return to_numpy(unlocked([&] { return ops::linear(*in, *w, b.get(), f); }));

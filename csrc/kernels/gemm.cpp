@@ -14,14 +14,6 @@
 
 namespace vectile::VECTILE_TIER {
 
-// m rows in panels of at most mr, as even as they can be.
-struct Panels {
-  i64 count, base, longer;
-  Panels(i64 m, int mr) : count((m + mr - 1) / mr), base(m / count), longer(m % count) {}
-  i64 start(i64 i) const { return i * base + (i < longer ? i : longer); }
-  int rows(i64 i) const { return static_cast<int>(base + (i < longer)); }
-};
-
 template <class T>
 struct Workspace {  // offsets in elements, each on a cache line
   i64 a, strip, c, total;
@@ -82,9 +74,11 @@ static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
         b = g.b + k0 * g.b_row + (block.n0 + j) * kc;
       } else {
         const T* source = g.b + k0 * g.b_row + (block.n0 + j) * g.b_col;
-        copy = g.pack_b && g.b_col == 1;
-        if (g.pack_b && !copy) pack_panel<V, nr>(source, g.b_col, g.b_row, columns, kc, strip);
-        if (!g.pack_b || copy) b = source, b_row = g.b_row;
+        copy = g.pack_b && g.b_col == 1 && panels.count > 1;
+        if (g.b_col != 1)
+          pack_panel<V, nr>(source, g.b_col, g.b_row, columns, kc, strip);
+        else
+          b = source, b_row = g.b_row;
       }
       for (i64 p = 0; p < panels.count; ++p) {
         const i64 i = panels.start(p);

@@ -30,7 +30,7 @@ struct Gemm {
   const T* bias;  // or null
   Activation activation;
   i64 kc;               // K is cut into pieces of kc, in order
-  bool pack_a, pack_b;  // copy panels of A, strips of B into contiguous memory first
+  bool pack_a, pack_b;  // copy panels of A, strips of B to dense memory; b_col != 1 needs pack_b
 };
 
 struct GemmBlock {  // the part of C that one call computes

@@ -98,30 +98,45 @@ static void compute_tile(i64 k, const typename V::value_type* a, i64 a_row, i64 
   }
 }
 
-// The compute_tile for `rows` x `columns` elements, 1 <= rows <= mr, 1 <= columns <= nr.
-template <class V, bool kCopy>
+// compute_tile for every number of rows and vectors. Panels that copy B are more than one, so they
+// have more than mr / 2 rows.
+template <class V, bool kTail, bool kCopy>
 struct TileTable {
-  using E = typename V::value_type;
-  TileFunction<E> at[2][Tile<V>::nv][Tile<V>::mr];
+  static constexpr int least = kCopy ? Tile<V>::mr / 2 + 1 : 1;
+  TileFunction<typename V::value_type> at[Tile<V>::nv][Tile<V>::mr - least + 1];
 
-  template <bool kTail, int NV, int MR>
-  constexpr void fill_row() {
-    at[kTail][NV - 1][MR - 1] = &compute_tile<V, MR, NV, kTail, kCopy>;
-    if constexpr (MR > 1) fill_row<kTail, NV, MR - 1>();
-  }
-  template <int NV>
+  template <int NV, int MR>
   constexpr void fill() {
-    fill_row<false, NV, Tile<V>::mr>();
-    fill_row<true, NV, Tile<V>::mr>();
-    if constexpr (NV > 1) fill<NV - 1>();
+    at[NV - 1][MR - least] = &compute_tile<V, MR, NV, kTail, kCopy>;
+    if constexpr (MR > least)
+      fill<NV, MR - 1>();
+    else if constexpr (NV > 1)
+      fill<NV - 1, Tile<V>::mr>();
   }
-  constexpr TileTable() : at{} { fill<Tile<V>::nv>(); }
+  constexpr TileTable() : at{} { fill<Tile<V>::nv, Tile<V>::mr>(); }
 };
 
+template <class V, bool kTail, bool kCopy>
+VECTILE_INLINE TileFunction<typename V::value_type> tile_of(int rows, int vectors) {
+  static constexpr TileTable<V, kTail, kCopy> table;
+  return table.at[vectors - 1][rows - table.least];
+}
+
+// The compute_tile for `rows` x `columns` elements, 1 <= rows <= mr, 1 <= columns <= nr.
 template <class V, bool kCopy>
 VECTILE_INLINE TileFunction<typename V::value_type> tile_function(int rows, int columns) {
-  static constexpr TileTable<V, kCopy> table;
-  return table.at[columns % V::lanes != 0][(columns - 1) / V::lanes][rows - 1];
+  const int vectors = (columns + V::lanes - 1) / V::lanes;
+  if constexpr (V::lanes > 1)
+    if (columns % V::lanes != 0) return tile_of<V, true, kCopy>(rows, vectors);
+  return tile_of<V, false, kCopy>(rows, vectors);
 }
+
+// m rows in panels of at most mr, as even as they can be.
+struct Panels {
+  i64 count, base, longer;
+  Panels(i64 m, int mr) : count((m + mr - 1) / mr), base(m / count), longer(m % count) {}
+  i64 start(i64 i) const { return i * base + (i < longer ? i : longer); }
+  int rows(i64 i) const { return static_cast<int>(base + (i < longer)); }
+};
 
 }  // namespace vectile::VECTILE_TIER

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/types.h"
+#include "kernels/gemm_s8_types.h"
 #include "kernels/gemm_types.h"
 
 namespace vectile {

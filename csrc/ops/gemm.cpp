@@ -4,44 +4,30 @@
 #include <cstring>
 
 #include "ops/gemm_plan.h"
+#include "ops/matmul_shape.h"
 
 namespace vectile::ops {
 namespace {
 
 constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 
-// The batch dimensions of one product: c[i] = a[i] b[i], strides in elements, zero where broadcast.
-struct Batch {
-  Shape shape;
-  i64 a[kMaxDims], b[kMaxDims], c[kMaxDims];
+template <class T>
+Gemm<T> moved(Gemm<T> g, const Batch::Offsets& by) {
+  g.a += by.a, g.b += by.b, g.c += by.c;
+  return g;
+}
 
-  void push(i64 size, i64 sa, i64 sb, i64 sc) {
-    if (size == 1) return;
-    const int d = shape.ndim;
-    a[d] = sa, b[d] = sb, c[d] = sc;
-    shape.push(size);
+// Products that share B are one taller product when A's and C's rows continue across the batch.
+template <class T>
+void fold_into_rows(Batch& batch, Gemm<T>& g) {
+  for (Shape& shape = batch.shape; shape.ndim > 0; --shape.ndim) {
+    const int d = shape.ndim - 1;
+    const bool follows = g.m == 1 || (batch.a[d] == g.m * g.a_row && batch.c[d] == g.m * g.c_row);
+    if (batch.b[d] != 0 || !follows) return;
+    if (g.m == 1) g.a_row = batch.a[d], g.c_row = batch.c[d];
+    g.m *= shape[d];
   }
-  template <class T>
-  void place(i64 index, Gemm<T>& g) const {
-    for (int d = shape.ndim - 1; d >= 0; --d) {
-      const i64 i = index % shape[d];
-      index /= shape[d];
-      g.a += i * a[d], g.b += i * b[d], g.c += i * c[d];
-    }
-  }
-  // Products that share B are one taller product when A's and C's rows continue across the batch.
-  template <class T>
-  void fold_into_rows(Gemm<T>& g) {
-    while (shape.ndim > 0) {
-      const int d = shape.ndim - 1;
-      const bool follows = g.m == 1 || (a[d] == g.m * g.a_row && c[d] == g.m * g.c_row);
-      if (b[d] != 0 || !follows) return;
-      if (g.m == 1) g.a_row = a[d], g.c_row = c[d];
-      g.m *= shape[d];
-      --shape.ndim;
-    }
-  }
-};
+}
 
 // Applies the epilogue to the part of the original C that `block` of the plan covers.
 template <class T>
@@ -113,13 +99,12 @@ void split_k(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& ori
 
 template <class T>
 void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
-  batch.fold_into_rows(g);
-  const i64 count = batch.shape.elements();
+  fold_into_rows(batch, g);
+  const i64 count = batch.count();
   if (g.m == 0 || g.n == 0 || count == 0) return;
   if (g.k == 0) {
     for (i64 i = 0; i < count; ++i) {
-      Gemm<T> item = g;
-      batch.place(i, item);
+      const Gemm<T> item = moved(g, batch.at(i));
       for (i64 r = 0; r < g.m; ++r) std::fill_n(item.c + r * g.c_row, g.n, T(0));
       finish(kernels, item, {0, g.m, 0, g.n}, false);
     }
@@ -135,8 +120,8 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
   parallel_ranges(count * blocks, group, [&](i64 begin, i64 end) {
     const Buffer<T> workspace(scratch);
     for (i64 i = begin; i < end; ++i) {
-      Gemm<T> item = g, oriented = plan.g;
-      batch.place(i / blocks, item);
+      const Gemm<T> item = moved(g, batch.at(i / blocks));
+      Gemm<T> oriented = plan.g;
       oriented.a = plan.swapped ? item.b : item.a;
       oriented.b = plan.swapped ? item.a : item.b;
       oriented.c = item.c;
@@ -162,48 +147,6 @@ Gemm<T> describe(const TensorView& a, const TensorView& b, const TensorView& c) 
   return g;
 }
 
-// `v` with an axis of length 1 inserted.
-TensorView with_axis(const TensorView& v, int axis) {
-  TensorView r = v;
-  ++r.shape.ndim;
-  for (int i = v.ndim(); i > axis; --i) {
-    r.shape[i] = v.shape[i - 1];
-    r.strides[i] = v.strides[i - 1];
-  }
-  r.shape[axis] = 1;
-  r.strides[axis] = 1;
-  return r;
-}
-
-// The batch dimensions (all but the last two) of a and b, broadcast.
-Shape broadcast_batch(const char* op, const TensorView& a, const TensorView& b) {
-  Shape shape;
-  shape.ndim = std::max(a.ndim(), b.ndim()) - 2;
-  for (int i = 0; i < shape.ndim; ++i) {  // from the innermost
-    const int ia = a.ndim() - 3 - i, ib = b.ndim() - 3 - i;
-    const i64 da = ia >= 0 ? a.shape[ia] : 1, db = ib >= 0 ? b.shape[ib] : 1;
-    if (da != db && da != 1 && db != 1) {
-      Shape first = a.shape, second = b.shape;
-      first.ndim -= 2, second.ndim -= 2;
-      fail(op, "b", "batch shape", text("one that broadcasts with ", first), second);
-    }
-    shape[shape.ndim - 1 - i] = da == 1 ? db : da;
-  }
-  return shape;
-}
-
-Batch batch_strides(const Shape& shape, const TensorView& a, const TensorView& b,
-                    const TensorView& c) {
-  Batch batch;
-  const auto stride = [&](const TensorView& v, int i) {
-    const int axis = v.ndim() - 2 - (shape.ndim - i);
-    return axis < 0 || v.shape[axis] == 1 ? i64{0} : v.strides[axis];
-  };
-  for (int i = 0; i < shape.ndim; ++i)
-    batch.push(shape[i], stride(a, i), stride(b, i), stride(c, i));
-  return batch;
-}
-
 template <class T>
 void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
                  const PackedMatrix* packed, const TensorView* bias, Activation activation,
@@ -225,9 +168,7 @@ void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& 
   const Array dense = bias ? contiguous(*bias) : Array();
   g.bias = bias ? dense.as<T>() : nullptr;
   g.activation = activation;
-  Shape batch = rows.shape;
-  batch.ndim -= 2;
-  multiply(kernels, g, batch_strides(batch, rows, weight_t, c));
+  multiply(kernels, g, Batch(rows, weight_t, c));
 }
 
 Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
@@ -245,34 +186,16 @@ Array matmul(const TensorView& a, const TensorView& b, const TensorView* out) {
   constexpr const char* op = "matmul";
   check_float(op, "a", a);
   check_same_dtype(op, "b", b, a);
-  check(a.ndim() > 0, op, "a", "ndim", "at least 1", 0);
-  check(b.ndim() > 0, op, "b", "ndim", "at least 1", 0);
-  const bool vector_a = a.ndim() == 1, vector_b = b.ndim() == 1;
-  const TensorView left = vector_a ? with_axis(a, 0) : a, right = vector_b ? with_axis(b, 1) : b;
-  const i64 k = left.shape[-1];
-  if (right.shape[-2] != k) [[unlikely]]
-    fail(op, "b", "shape", vector_b ? text("(", k, ",)") : text("(..., ", k, ", *)"), b.shape);
-  const Shape batch = broadcast_batch(op, left, right);
-  check(batch.ndim + 2 <= kMaxDims, op, "b", "ndim", text("at most ", kMaxDims), batch.ndim + 2);
-  Shape shape = batch;
-  if (!vector_a) shape.push(left.shape[-2]);
-  if (!vector_b) shape.push(right.shape[-1]);
-
-  const auto as_matrix = [&](const TensorView& v) {
-    TensorView c = v;
-    if (vector_b) c = with_axis(c, c.ndim());
-    if (vector_a) c = with_axis(c, c.ndim() - 1);
-    return c;
-  };
+  const MatmulShape shape(op, a, b);
   // Written in place when its rows are dense and it shares no memory with an operand.
-  if (out) check_out(op, *out, a.dtype, shape);
-  const bool dense = out && (vector_b || shape.back() <= 1 || out->stride(-1) == 1);
+  if (out) check_out(op, *out, a.dtype, shape.result);
+  const bool dense = out && (shape.vector_b || out->shape.back() <= 1 || out->stride(-1) == 1);
   const bool direct = dense && !overlaps(*out, a) && !overlaps(*out, b);
-  Array c = direct ? Array(*out) : Array::empty(a.dtype, shape);
-  const TensorView matrix = as_matrix(c);
+  Array c = direct ? Array(*out) : Array::empty(a.dtype, shape.result);
+  const TensorView matrix = shape.matrix(c);
   dispatch_float(a.dtype, [&](auto t) {
-    multiply(kernels(), describe<decltype(t)>(left, right, matrix),
-             batch_strides(batch, left, right, matrix));
+    multiply(kernels(), describe<decltype(t)>(shape.a, shape.b, matrix),
+             Batch(shape.a, shape.b, matrix));
   });
   if (!out || direct) return c;
   copy_strided(c, *out);

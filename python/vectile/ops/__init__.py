@@ -10,8 +10,10 @@ from vectile.ops.attention import *  # noqa: F403
 from vectile.ops.elementwise import *  # noqa: F403
 from vectile.ops.embedding import *  # noqa: F403
 from vectile.ops.gemm import *  # noqa: F403
+from vectile.ops.gemm_s8 import *  # noqa: F403
 from vectile.ops.loss import *  # noqa: F403
 from vectile.ops.norm import *  # noqa: F403
 from vectile.ops.optimizer import *  # noqa: F403
+from vectile.ops.quantize import *  # noqa: F403
 from vectile.ops.reduce import *  # noqa: F403
 from vectile.ops.softmax import *  # noqa: F403

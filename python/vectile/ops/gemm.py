@@ -7,7 +7,7 @@ from typing import Any, Literal
 from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
-from vectile._core import PackedMatrix
+from vectile._core import PackedMatrix, QuantizedMatrix
 
 __all__ = ["Activation", "PackedMatrix", "linear", "matmul", "pack"]
 
@@ -33,7 +33,7 @@ def matmul(a: ArrayLike, b: ArrayLike, *, out: NDArray[Any] | None = None) -> ND
 
 def linear(
     x: ArrayLike,
-    weight: ArrayLike | PackedMatrix,
+    weight: ArrayLike | PackedMatrix | QuantizedMatrix,
     bias: ArrayLike | None = None,
     *,
     activation: Activation | None = None,
@@ -42,7 +42,8 @@ def linear(
 
     Args:
         x: (..., in), float32 or float64.
-        weight: (out, in), an array of the dtype of ``x`` or the result of :func:`pack`.
+        weight: (out, in), an array of the dtype of ``x``, or the result of :func:`pack` or
+            :func:`quantize_weight` from such an array.
         bias: (out,) or None.
         activation: one of :data:`Activation`, or None.
 

@@ -1,0 +1,85 @@
+"""Exact products of 8-bit integers, and weights quantised for :func:`vectile.ops.linear`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vectile import _core
+from vectile._core import QuantizedMatrix
+
+__all__ = ["QuantizedMatrix", "matmul_integer", "qlinear_matmul", "quantize_weight"]
+
+
+def matmul_integer(
+    a: ArrayLike,
+    b: ArrayLike,
+    a_zero_point: ArrayLike | None = None,
+    b_zero_point: ArrayLike | None = None,
+) -> NDArray[np.int32]:
+    """Return ``(a - a_zero_point) @ (b - b_zero_point)`` in int32, as ONNX's MatMulInteger.
+
+    Exact on every instruction set as long as the true result fits (else modulo 2**32).
+
+    Args:
+        a: (..., m, k) or (k,), int8 or uint8, any strides.
+        b: (..., k, n) or (k,), int8 or uint8; batch dimensions broadcast.
+        a_zero_point: an integer, or (m,); values of the dtype of ``a``.
+        b_zero_point: an integer, or (n,); values of the dtype of ``b``.
+
+    Raises:
+        TypeError: an operand is not int8 or uint8, or a zero point is not of an integer type.
+        ValueError: shapes do not match, or a zero point is out of range.
+    """
+    return _core.matmul_integer(a, b, a_zero_point, b_zero_point)
+
+
+def qlinear_matmul(
+    a: ArrayLike,
+    a_scale: ArrayLike,
+    a_zero_point: ArrayLike,
+    b: ArrayLike,
+    b_scale: ArrayLike,
+    b_zero_point: ArrayLike,
+    y_scale: ArrayLike,
+    y_zero_point: ArrayLike,
+) -> NDArray[Any]:
+    """Return the product of two quantised matrices, quantised again, as ONNX's QLinearMatMul.
+
+    ``y = saturate(round(c * (a_scale * (b_scale / y_scale))) + y_zero_point)`` in float32, half to
+    even, with ``c`` the exact product of :func:`matmul_integer`. The dtype of ``y`` is that of
+    ``y_zero_point``, an int8 or uint8 scalar or array of one element.
+
+    Args:
+        a, a_zero_point, b, b_zero_point: as in :func:`matmul_integer`.
+        a_scale: a float, or (m,).
+        b_scale: a float, or (n,).
+        y_scale, y_zero_point: scalars.
+
+    Raises:
+        TypeError: a dtype is wrong.
+        ValueError: shapes do not match, or a zero point is out of range.
+    """
+    return _core.qlinear_matmul(
+        a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point
+    )
+
+
+def quantize_weight(weight: ArrayLike) -> QuantizedMatrix:
+    """Return ``weight`` (out, in) as int8 with one symmetric scale per row, for :func:`linear`.
+
+    ``scale = max|w| / 127`` (1 for a row of zeros), so that ``|w - scale * q| <= scale / 2``.
+    ``linear(x, result)`` quantises each row of ``x`` to 8 bits over its own range (which includes
+    zero), ``step = (max(x, 0) - min(x, 0)) / 255``. With ``W = result.dequantize()`` its error is
+
+        |linear(x, result) - x @ W.T| <= step / 2 * sum(|W|, axis=1)
+
+    up to float rounding. The result keeps the kernels of the instruction set in use when it was made.
+
+    Raises:
+        TypeError: ``weight`` is not float32 or float64.
+        ValueError: ``weight`` is not 2-D or holds NaN or infinity.
+    """
+    return _core.quantize_weight(weight)

@@ -1,0 +1,75 @@
+"""Linear quantisation with ONNX's semantics: round half to even, saturate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vectile import _core
+
+__all__ = ["dequantize_linear", "dynamic_quantize_linear", "quantize_linear"]
+
+
+def quantize_linear(
+    x: ArrayLike,
+    scale: ArrayLike,
+    zero_point: ArrayLike | None = None,
+    axis: int | None = None,
+) -> NDArray[Any]:
+    """Return ``saturate(round(x / scale) + zero_point)``, halves to even (ONNX QuantizeLinear).
+
+    Args:
+        x: float32 or float64, any shape.
+        scale: a scalar, or 1-D along ``axis``; Python floats take the dtype of ``x``.
+        zero_point: int8 or uint8, the shape of ``scale``; its dtype is the result's. None means
+            uint8 zero.
+        axis: the axis of ``x`` that a 1-D ``scale`` belongs to.
+
+    Raises:
+        TypeError: a dtype is wrong.
+        ValueError: ``scale`` is 1-D without an axis, or shapes do not match.
+    """
+    x = np.asarray(x)
+    if type(scale) in (int, float) and x.dtype.kind == "f":
+        scale = np.asarray(scale, x.dtype)
+    return _core.quantize_linear(x, scale, zero_point, axis)
+
+
+def dequantize_linear(
+    x: ArrayLike,
+    scale: ArrayLike,
+    zero_point: ArrayLike | None = None,
+    axis: int | None = None,
+) -> NDArray[Any]:
+    """Return ``(x - zero_point) * scale`` in the dtype of ``scale`` (ONNX DequantizeLinear).
+
+    Args:
+        x: int8, uint8 or int32, any shape.
+        scale: float32 or float64 scalar, or 1-D along ``axis``; a Python float means float32.
+        zero_point: the dtype of ``x`` and the shape of ``scale``; None means zero.
+        axis: the axis of ``x`` that a 1-D ``scale`` belongs to.
+
+    Raises:
+        TypeError: a dtype is wrong.
+        ValueError: ``scale`` is 1-D without an axis, or shapes do not match.
+    """
+    if type(scale) in (int, float):
+        scale = np.float32(scale)
+    return _core.dequantize_linear(x, scale, zero_point, axis)
+
+
+def dynamic_quantize_linear(x: ArrayLike) -> tuple[NDArray[np.uint8], Any, np.uint8]:
+    """Return ``(y, scale, zero_point)`` with ``x ~ scale * (y - zero_point)``, y uint8.
+
+    ``scale = (max(x, 0) - min(x, 0)) / 255`` (1 when x is all zeros), ``zero_point =
+    saturate(round(-min(x, 0) / scale))`` (ONNX DynamicQuantizeLinear).
+
+    Raises:
+        TypeError: ``x`` is not float32 or float64.
+        ValueError: ``x`` holds NaN or infinity.
+    """
+    x = np.asarray(x)
+    y, scale, zero_point = _core.dynamic_quantize_linear(x)
+    return y, x.dtype.type(scale), np.uint8(zero_point)
