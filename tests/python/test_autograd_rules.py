@@ -190,6 +190,7 @@ CASES = {
     "rms_norm": (F.rms_norm, normal(2, 3, 4), normal(4)),
     "rms_norm_plain": (F.rms_norm, normal(3, 4)),
     "embedding": (lambda w: F.embedding(IDS, w), normal(5, 3)),
+    "mean_squared_error": (F.mean_squared_error, normal(3, 4), normal(3, 4)),
     "cross_entropy": (lambda a: F.cross_entropy(a, TARGETS), normal(4, 5)),
     "cross_entropy_sum": (
         lambda a: F.cross_entropy(a, TARGETS, -100, 0.1, "sum"),

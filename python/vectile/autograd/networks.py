@@ -20,6 +20,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "log_softmax",
+    "mean_squared_error",
     "rms_norm",
     "scaled_dot_product_attention",
     "softmax",
@@ -168,6 +169,21 @@ def cross_entropy(
         return wrap(ops.cross_entropy(t._data, index, *settings))
     data, lse = ops.cross_entropy(t._data, index, *settings, return_lse=True)
     return track(data, rules.cross_entropy, (edge(t),), (t,), (index, lse, *settings))
+
+
+def mean_squared_error(x: TensorLike, target: TensorLike) -> Tensor:
+    """``mean((x - target) ** 2)`` of two operands of one shape, as one op."""
+    t, u = as_tensor(x), as_tensor(target)
+    if t._data.shape != u._data.shape:
+        raise ValueError(
+            f"mean_squared_error: target shape: expected {t._data.shape}, got {u._data.shape}"
+        )
+    difference = ops.subtract(t._data, u._data)
+    data = ops.mean(ops.multiply(difference, difference, out=difference))
+    to_t, to_u = edge(t), edge(u)
+    if (to_t is None and to_u is None) or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.mean_squared_error, (to_t, to_u), (t, u))
 
 
 def scaled_dot_product_attention(

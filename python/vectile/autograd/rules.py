@@ -311,6 +311,11 @@ def rms_norm(k, needs, g, x, weight, *stats):  # stats: rstd, eps
     return k.rms_norm_backward(g, x, weight, *stats)
 
 
+def mean_squared_error(k, needs, g, x, target):
+    dx = k.multiply(k.subtract(x, target), k.multiply(g, 2.0 / (x.size or 1)))
+    return dx, None if needs[1] is None else k.negative(dx)
+
+
 def cross_entropy(k, needs, g, logits, *settings):
     return (k.cross_entropy_backward(g, logits, *settings),)
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, overload
 
+from vectile.nn.activation import ReLU, Sigmoid, Tanh
+from vectile.nn.layers import Linear
 from vectile.nn.module import Module
+
+_FUSED: dict[type, str] = {ReLU: "relu", Tanh: "tanh", Sigmoid: "sigmoid"}
+"""Activations whose slope follows from their result, so that fusing them loses nothing in backward."""
 
 
 class Sequential(Module):
@@ -23,8 +29,14 @@ class Sequential(Module):
             self.add_module(name, module)
 
     def forward(self, x: Any) -> Any:
-        for module in self._modules.values():
-            x = module(x)  # type: ignore[misc]
+        done = False  # the activation was applied together with the Linear before it
+        for module, following in pairwise((*self._modules.values(), None)):
+            if done:
+                done = False
+                continue
+            fused = _FUSED.get(following.__class__) if module.__class__ is Linear else None
+            done = fused is not None
+            x = module(x, fused) if done else module(x)  # type: ignore[misc]
         return x
 
     def append(self, module: Module) -> Sequential:

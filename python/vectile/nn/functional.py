@@ -228,6 +228,8 @@ def nll_loss(input: Any, target: Any, ignore_index: int = -100, reduction: str =
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """(input - target)^2; both of one shape."""
     _same_shape("mse_loss", input, target)
+    if reduction == "mean":
+        return _F.mean_squared_error(input, target)
     difference = as_tensor(input) - target
     return _reduce("mse_loss", difference * difference, reduction)
 

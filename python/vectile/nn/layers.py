@@ -37,8 +37,9 @@ class Linear(Module):
         if self.bias is not None:
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Any) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x: Any, activation: str | None = None) -> Tensor:
+        """`activation` names one that `ops.linear` applies while the result is in registers."""
+        return F.linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:
         return (
