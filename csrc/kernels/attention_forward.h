@@ -12,7 +12,7 @@ constexpr i64 kFewRows = 3;               // up to here packing K costs more tha
 template <class T>
 struct ForwardScratch {
   T *queries, *panels, *values, *scores, *acc, *lse2;
-  RunningSoftmax<T>* state;
+  RunningSoftmax<T> softmax;
   i64 size = 0;
 
   ForwardScratch(const AttentionHead<T>& h, i64 rows, T* base) {
@@ -29,7 +29,7 @@ struct ForwardScratch {
     scores = take(AttentionTile<T>::rows * kScoreStride);
     acc = take(rows * dv);
     lse2 = take(rows);
-    state = reinterpret_cast<RunningSoftmax<T>*>(take(2 * rows));
+    softmax = {take(rows), take(rows)};
   }
 };
 
@@ -59,19 +59,23 @@ class Forward {
 
   // Writes out; false if some of it is not finite.
   bool run(bool skip_zeros, T* out) {
-    for (i64 r = 0; r < rows_; ++r) m_.state[r] = {-__builtin_inff(), T(0)};
+    m_.softmax.reset(rows_);
     for (i64 i = 0; i < rows_ * dv_; ++i) m_.acc[i] = T(0);
     over_blocks([&](i64 first, i64 n) {
       const RowMajor<T> v(h_.value + first * h_.value_row, h_.value_row, n, h_.dv, few_, m_.values);
       over_groups(first, n, [&](auto mr, i64 r, i64 width) VECTILE_LAMBDA {
         constexpr int MR = mr;
         scores<MR>(r, first, width);
-        T factor[MR];
+        T maxima[MR], origin[MR], sums[MR], factor[MR];
         for (int i = 0; i < MR; ++i)
           with_row_mask(r + i, first, [&](auto mask) {
-            factor[i] = m_.state[r + i].add(m_.scores + i * kScoreStride, visible(r + i, first, n),
-                                            width, mask);
+            maxima[i] = mask_scores(m_.scores + i * kScoreStride, visible(r + i, first, n), mask);
           });
+        m_.softmax.raise(r, MR, maxima, origin, factor);
+        for (int i = 0; i < MR; ++i)
+          sums[i] = exponentials(m_.scores + i * kScoreStride, visible(r + i, first, n), width,
+                                 origin[i]);
+        m_.softmax.add(r, MR, sums, factor);
         T* acc = m_.acc + r * dv_;
         if (skip_zeros)
           tile_row_skipping_zeros<T, Into::scale_add>(MR, m_.scores, kScoreStride, 1, v.data,
@@ -85,11 +89,13 @@ class Forward {
   }
 
   void write_lse(T* lse) {
+    m_.softmax.write_lse2(rows_, m_.lse2);
     for (i64 r = 0; r < rows_; ++r) lse[begin_ + r] = m_.lse2[r] * T(kLn2);
   }
 
   // The scores once more, now that their normaliser is known.
   void write_weights(T* weights) {
+    m_.softmax.write_lse2(rows_, m_.lse2);
     for (i64 r = begin_ * h_.lk; r < (begin_ + rows_) * h_.lk; ++r) weights[r] = T(0);
     over_blocks([&](i64 first, i64 n) {
       over_groups(first, n, [&](auto mr, i64 r, i64 width) {
@@ -184,7 +190,7 @@ class Forward {
     for (i64 r = 0; r < rows_; ++r) {
       const T* acc = m_.acc + r * dv_;
       T* y = out + (begin_ + r) * h_.dv;
-      const T sum = m_.state[r].sum;
+      const T sum = m_.softmax.sum[r];
       const V norm(sum == T(0) ? T(0) : T(1) / sum);
       for (i64 j = 0; j < h_.dv; j += lanes) {
         const V v = V::load(acc + j) * norm;
@@ -194,14 +200,13 @@ class Forward {
         else
           v.store(y + j, static_cast<int>(h_.dv - j));
       }
-      m_.lse2[r] = m_.state[r].lse2();
     }
     return !is_nan(bad).any();
   }
 
   const AttentionHead<T>& h_;
   const i64 begin_, rows_, dv_;
-  const ForwardScratch<T> m_;
+  ForwardScratch<T> m_;
   const bool few_;
 };
 

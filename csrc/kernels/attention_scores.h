@@ -83,44 +83,60 @@ VECTILE_INLINE T mask_scores(T* s, i64 n, Mask mask) {
   return reduce_max(top);
 }
 
-// The running softmax of one row: maximum and sum of exponentials so far.
+// s[j] = 2^(s[j] - origin) for j < n, zeros up to `width`; returns their sum.
+template <class T>
+VECTILE_INLINE T exponentials(T* s, i64 n, i64 width, T origin) {
+  using V = Vec<T>;
+  V total(T(0));
+  const V shift(origin);
+  map_scores(
+      s, s, n, width, [](V v, i64, int) VECTILE_LAMBDA { return v; },
+      [&](V v, i64) VECTILE_LAMBDA {
+        const V e = exp2_flushed(v - shift);
+        total += e;
+        return e;
+      });
+  return reduce_add(total);
+}
+
+// f(j, lanes) for vectors of rows [0, n)
+template <class T, class F>
+VECTILE_INLINE void over_rows(i64 n, F&& f) {
+  for (i64 j = 0; j < n; j += Vec<T>::lanes) f(j, static_cast<int>(smaller(Vec<T>::lanes, n - j)));
+}
+
+// The running softmax of some rows: the maximum and the sum of exponentials so far.
 template <class T>
 struct RunningSoftmax {
-  T top, sum;
+  using V = Vec<T>;
+  T *top, *sum;
 
-  // Turns the next n scores into exponentials (zeros up to `width`) and returns the factor that
-  // brings what was accumulated before to the new maximum.
-  template <class Mask>
-  VECTILE_INLINE T add(T* s, i64 n, i64 width, Mask mask) {
-    using V = Vec<T>;
-    const T here = mask_scores(s, n, mask);
-    const T before = top;
-    top = here > before || here != here ? here : before;
-    const T origin = top == -__builtin_inff() ? T(0) : top;
-    V total(T(0));
-    const V shift(origin);
-    map_scores(
-        s, s, n, width, [](V v, i64, int) VECTILE_LAMBDA { return v; },
-        [&](V v, i64) VECTILE_LAMBDA {
-          const V e = exp2_flushed(v - shift);
-          total += e;
-          return e;
-        });
-    const T factor = first_lane(exp2_flushed(V(before - origin)));
-    sum = sum * factor + reduce_add(total);
-    return factor;
+  void reset(i64 rows) {
+    for (i64 r = 0; r < rows; ++r) top[r] = -__builtin_inff(), sum[r] = T(0);
   }
-  // log2 of the sum of all exponentials
-  VECTILE_INLINE T lse2() const {
-    if (top == -__builtin_inff()) return top;
-    return top + T(kLog2e) * first_lane(log(Vec<T>(sum)));
+  // Takes the maxima of the next block of rows [r, r + n). The block's exponentials are taken about
+  // `origin`; `factor` brings what was accumulated before to that origin.
+  VECTILE_INLINE void raise(i64 r, i64 n, const T* maxima, T* origin, T* factor) {
+    over_rows<T>(n, [&](i64 j, int m) VECTILE_LAMBDA {
+      const V before = V::load(top + r + j, m), now = max(before, V::load(maxima + j, m));
+      const V shift = select(now == V(-__builtin_inff()), V(T(0)), now);
+      now.store(top + r + j, m);
+      shift.store(origin + j, m);
+      exp2_flushed(before - shift).store(factor + j, m);
+    });
   }
-
- private:
-  static VECTILE_INLINE T first_lane(Vec<T> v) {
-    T x[Vec<T>::lanes];
-    v.store(x);
-    return x[0];
+  VECTILE_INLINE void add(i64 r, i64 n, const T* sums, const T* factor) {
+    over_rows<T>(n, [&](i64 j, int m) VECTILE_LAMBDA {
+      fma(V::load(sum + r + j, m), V::load(factor + j, m), V::load(sums + j, m))
+          .store(sum + r + j, m);
+    });
+  }
+  // log2 of the sum of all exponentials; -inf for a row that saw none.
+  void write_lse2(i64 rows, T* lse2) const {
+    over_rows<T>(rows, [&](i64 j, int m) VECTILE_LAMBDA {
+      const V t = V::load(top + j, m), none(-__builtin_inff());
+      select(t == none, none, fma(log(V::load(sum + j, m)), V(T(kLog2e)), t)).store(lse2 + j, m);
+    });
   }
 };
 

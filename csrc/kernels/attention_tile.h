@@ -161,19 +161,28 @@ struct RowMajor {
   }
 };
 
-// Scores of MR queries (chunked copy) against packed keys: s[i * lds + j], j < width in whole
-// panels.
+// One tile of scores: MR queries (chunked copy) against NV vectors of a panel of packed keys.
+template <class T, int MR, int NV>
+static inline void tile_score(const T* q, i64 capacity, const T* panel, i64 d, T* s, i64 lds) {
+  constexpr i64 width = AttentionTile<T>::panel;
+  tile<T, MR, NV, kDepthStride, Into::assign>(q, 1, panel, width, smaller(d, kDepth), s, lds,
+                                              nullptr);
+  for (i64 c = kDepth; c < d; c += kDepth)
+    tile<T, MR, NV, kDepthStride, Into::add>(q + c / kDepth * capacity * kDepthStride, 1,
+                                             panel + c * width, width, smaller(d - c, kDepth), s,
+                                             lds, nullptr);
+}
+
+// Scores of MR queries against `width` packed keys, in whole vectors: s[i * lds + j].
 template <class T, int MR>
 static inline void tile_scores(const T* q, i64 capacity, const T* panels, i64 d, i64 width, T* s,
                                i64 lds) {
   using Tile = AttentionTile<T>;
   for (i64 j = 0; j < width; j += Tile::panel, panels += d * Tile::panel) {
-    tile<T, MR, Tile::vectors, kDepthStride, Into::assign>(q, 1, panels, Tile::panel,
-                                                           smaller(d, kDepth), s + j, lds, nullptr);
-    for (i64 c = kDepth; c < d; c += kDepth)
-      tile<T, MR, Tile::vectors, kDepthStride, Into::add>(
-          q + c / kDepth * capacity * kDepthStride, 1, panels + c * Tile::panel, Tile::panel,
-          smaller(d - c, kDepth), s + j, lds, nullptr);
+    if (width - j > Tile::lanes)
+      tile_score<T, MR, Tile::vectors>(q, capacity, panels, d, s + j, lds);
+    else
+      tile_score<T, MR, 1>(q, capacity, panels, d, s + j, lds);
   }
 }
 
