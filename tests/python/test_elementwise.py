@@ -87,6 +87,7 @@ def sample(rng, size, dtype):
     return np.where(rng.random(size) < 0.5, rng.normal(size=size), x).astype(dtype)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("name", UNARY)
 def test_unary_matches_float64(isa, dtype, rng, name):
     f, oracle, relative, absolute = UNARY[name]
@@ -101,6 +102,7 @@ def test_unary_matches_float64(isa, dtype, rng, name):
         assert (error <= allowed + 2 * np.finfo(np.float64).eps * np.abs(x64)).all()
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradient_matches_float64(isa, dtype, rng, name):
     f, slope, bound = GRADIENTS[name]
@@ -153,6 +155,7 @@ BROADCASTS = [
 ]
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("name", BINARY)
 def test_binary_broadcasts(isa, dtype, rng, name):
     f, oracle = BINARY[name]
@@ -164,6 +167,7 @@ def test_binary_broadcasts(isa, dtype, rng, name):
             np.testing.assert_array_equal(y, oracle(u, v), strict=True)
 
 
+@pytest.mark.sanitize
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_strided_operands(data):
@@ -223,6 +227,7 @@ def test_any_thread_count_gives_the_same_bits(isa, dtype, rng, same_for_any_thre
     same_for_any_thread_count(lambda: ops.dropout(x, 0.3, 5))
 
 
+@pytest.mark.sanitize
 def test_out_in_place_and_overlapping(isa, rng):
     x = rng.normal(size=(6, 40)).astype(np.float32)
     for f in (ops.exp, ops.gelu, lambda v, out: ops.add(v, v, out=out)):
@@ -273,6 +278,7 @@ def test_reference_generator_gives_the_published_numbers():
     assert numbers == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123's kat_vectors
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("seed", [0, 1, 2**40 + 5, 2**64 - 1])
 def test_dropout_follows_philox(isa, dtype, rng, seed):
     for n in (0, 1, 63, 64, 65, 1000, 70001):

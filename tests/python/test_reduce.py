@@ -62,6 +62,7 @@ def test_reduction_matches_float64(isa, dtype, rng, name, shape):
         check(name, x, axis, keepdims=True)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("n", [1, 5, 31, 128, 129, 4096, 4097, 8191, 32768, 32769, 100003])
 def test_every_element_counts_once(isa, dtype, n):
     """Integers small enough to be summed exactly, along rows, columns and narrow columns."""
@@ -99,6 +100,7 @@ def test_infinities(isa, dtype):
     assert np.isnan(ops.sum(x)) and ops.sum(x[1]) == -np.inf
 
 
+@pytest.mark.sanitize
 @settings(max_examples=150, deadline=None)
 @given(
     x=hnp.arrays(
@@ -128,6 +130,7 @@ def test_any_thread_count_gives_the_same_bits(isa, dtype, rng, same_for_any_thre
     same_for_any_thread_count(lambda: ops.global_norm([x, x[0]]))
 
 
+@pytest.mark.sanitize
 def test_nothing_to_reduce(isa, dtype):
     x = np.zeros((0, 3), dtype)
     np.testing.assert_array_equal(ops.sum(x, 0), np.zeros(3, dtype), strict=True)
@@ -166,6 +169,7 @@ def test_sum_to_undoes_broadcasting(isa, dtype, rng, shape, target):
     np.testing.assert_array_equal(ops.sum_to(x, target), expected, strict=True)
 
 
+@pytest.mark.sanitize
 def test_global_norm(isa, dtype, rng):
     arrays = [rng.normal(size=s).astype(dtype) for s in [(3, 5), (), (0,), (100, 501), (70001,)]]
     expected = np.sqrt(sum(float((a.astype(np.float64) ** 2).sum()) for a in arrays))
