@@ -120,7 +120,12 @@ def test_comparisons_have_no_history_and_hash_is_identity():
 
 def test_scalars_do_not_upcast():
     x = leaf(2)
-    for r in (x + 1, 2.0 * x, x / np.float64(3), x - np.int64(1), x ** np.float64(2), -x, x + True):
+    one = np.float64(1)
+    for r in (x + 1, 2.0 * x, x / one, x - np.int64(1), -x, x + True, one - x, x @ x * one):
+        assert r.dtype == np.float32
+    for r in (x**one, x ** np.int64(3), one**x, x**2, x**0.5, 2**x, x ** np.float32(1.5)):
+        assert r.dtype == np.float32
+    for r in (F.clip(x, one, None), F.where(x > 0, x, one), F.maximum(x, one), F.pad(x, 1, one)):
         assert r.dtype == np.float32
 
 
@@ -128,9 +133,14 @@ def test_integers_join_a_float_operand():
     x = leaf(3)
     mask = np.array([True, False, True])
     y = x * mask + np.arange(3) + vt.tensor([1, 2, 3]) + [0.5, 0.5, 0.5]
+    y = F.where(mask, y ** np.array([1, 2, 1]), np.arange(3))
+    y = F.concatenate([y, np.arange(2), F.stack([y[0], 3])])
     assert y.dtype == np.float32
     y.sum().backward()
-    np.testing.assert_array_equal(x.grad.numpy(), [1, 0, 1])
+    np.testing.assert_array_equal(x.grad.numpy(), [2, 0, 1])
+    z = vt.tensor([1, 2, 3])
+    z[0] = x[0] * 40
+    assert z.tolist() == [5, 2, 3] and not z.requires_grad
 
 
 def test_integer_arithmetic_is_numpys():
@@ -146,8 +156,14 @@ def test_two_float_dtypes_are_an_error():
         TypeError, match="add: operand dtypes: expected the same, got float32 and float64"
     ):
         leaf(2) + np.ones(2)
-    with pytest.raises(TypeError, match="where"):
-        F.where(np.ones(2, bool), leaf(2), np.ones(2))
+    for op in (F.power, F.maximum, lambda a, b: F.where(np.ones(2, bool), a, b)):
+        with pytest.raises(TypeError, match="float32 and float64"):
+            op(leaf(2), np.ones(2))
+    for op in (F.concatenate, F.stack):
+        with pytest.raises(TypeError, match="float32 and float64"):
+            op([leaf(2), np.ones(2)])
+    with pytest.raises(TypeError, match="float64"):
+        leaf(2, 2) @ np.ones((2, 2))
 
 
 def test_incompatible_shapes_are_an_error():

@@ -153,6 +153,8 @@ CASES = {
     "getitem": (lambda a: a[1:, None, ::-2], normal(3, 4)),
     "getitem_scalar": (lambda a: a[1, -1], normal(3, 4)),
     "getitem_rows": (lambda a: a[IDS], normal(4, 2)),
+    "getitem_elements": (lambda a: a[IDS], normal(4)),
+    "getitem_blocks": (lambda a: a[np.array([3, -1])], normal(4, 2, 2)),
     "getitem_negative_rows": (lambda a: a[np.array([-1, 0, -1])], normal(4, 2)),
     "getitem_pairs": (lambda a: a[[0, 0, 2], [1, 1, -1]], normal(3, 4)),
     "getitem_mask": (lambda a: a[MASK], normal(3, 3)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,6 +19,8 @@ from vectile.autograd.tensor import (
     as_tensor,
     check_view,
     edge,
+    is_float,
+    join_dtypes,
     track,
     wrap,
 )
@@ -125,31 +127,14 @@ _SAME: tuple[Any, ...] = (None,)  # the parameters of a binary op that broadcast
 
 
 def _mixed(op: Any, name: str, a: Any, b: Any) -> Tensor:
-    """What `op` does when its kernel refused the operands: bring them to one float dtype, or leave to NumPy.
-
-    Integers, bools, lists and scalars join the float operand; two different float dtypes are an error.
-    """
-    floats = {x.dtype for x in (array_of(a), array_of(b)) if _is_float(x)}
-    if len(floats) > 1:
-        raise TypeError(
-            f"{name}: operand dtypes: expected the same, got {' and '.join(sorted(map(str, floats)))}; "
-            "convert one with astype"
-        )
-    if not floats:
-        x, y = as_tensor(a)._data, as_tensor(b)._data
-        if _is_float(x) or _is_float(y):
-            return op(wrap(x), wrap(y))  # type: ignore[no-any-return]
+    """What `op` does when its kernel refused the operands: join their dtypes, or leave it to NumPy."""
+    x, y = (v if is_float(array_of(v)) else as_tensor(v)._data for v in (a, b))
+    if not (is_float(array_of(x)) or is_float(array_of(y))):
         return wrap(np.asarray(getattr(np, name)(x, y)))
-    dtype = floats.pop()
-    joined = [x if _is_float(array_of(x)) else np.asarray(array_of(x), dtype) for x in (a, b)]
-    if all(x is y for x, y in zip(joined, (a, b), strict=True)):
-        kernel = getattr(arrays, name)
-        return kernel(array_of(a), array_of(b))  # type: ignore[no-any-return]  # raises, as before
+    joined = join_dtypes(name, [x, y])
+    if joined[0] is a and joined[1] is b:
+        getattr(arrays, name)(array_of(a), array_of(b))  # raises what it raised before
     return op(*joined)  # type: ignore[no-any-return]
-
-
-def _is_float(x: Any) -> bool:
-    return isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64)
 
 
 add = _binary("add", "``a + b``, broadcast.", keep=False)
@@ -215,13 +200,13 @@ softplus = _unary("softplus", "``log(1 + exp(x))``.")
 def negative(x: TensorLike) -> Tensor:
     """``-x``."""
     t = as_tensor(x)
-    data = ops.negative(t._data) if _is_float(t._data) else np.asarray(np.negative(t._data))
+    data = ops.negative(t._data) if is_float(t._data) else np.asarray(np.negative(t._data))
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
     return track(data, rules.negative, (edge(t),))
 
 
-def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
+def gelu(x: TensorLike, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """``x * Phi(x)`` (Hendrycks & Gimpel, arXiv 1606.08415); `approximate`: "none" or "tanh"."""
     t = as_tensor(x)
     data = ops.gelu(t._data, approximate)
@@ -233,6 +218,7 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
 def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
     """x held between two scalars; None leaves that side open. The slope is 1 at the bounds."""
     t = as_tensor(x)
+    low, high = arrays.weak(low), arrays.weak(high)
     data = np.asarray(np.clip(t._data, low, high))
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
@@ -243,7 +229,7 @@ def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
     """x in another dtype, always a copy; float32 to float64 and back carries gradients."""
     t = as_tensor(x)
     data = arrays.cast(t._data, dtype)
-    if not t.requires_grad or not mode.enabled or not _is_float(data):
+    if not t.requires_grad or not mode.enabled or not is_float(data):
         return wrap(data)
     return track(data, rules.astype, (edge(t),), (), (t._data.dtype,))
 
@@ -263,9 +249,7 @@ def copy(x: TensorLike) -> Tensor:
 def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
     """a where `condition`, else b; all three broadcast. No gradient reaches what was not chosen."""
     chosen = np.asarray(array_of(condition), bool)
-    x, y = array_of(a), array_of(b)
-    if _is_float(x) and _is_float(y) and x.dtype != y.dtype:
-        raise TypeError(f"where: operand dtypes: expected the same, got {x.dtype} and {y.dtype}")
+    x, y = map(array_of, join_dtypes("where", [a, b]))
     data = np.where(chosen, x, y)
     to_a = edge(a) if isinstance(a, Tensor) else None
     to_b = edge(b) if isinstance(b, Tensor) else None
@@ -295,7 +279,7 @@ def _reduction(name: str, doc: str, rule: Rule, extremum: bool) -> Reduction:
     def op(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
         t = x if isinstance(x, Tensor) else as_tensor(x)
         data = t._data
-        if not _is_float(data):
+        if not is_float(data):
             return wrap(np.asarray(fallback(data, axis=axis, keepdims=keepdims)))
         out = kernel(data, axis, keepdims)
         if not t.requires_grad or not mode.enabled:

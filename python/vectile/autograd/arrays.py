@@ -5,10 +5,13 @@ rule runs when its result must itself be differentiable.
 """
 
 # ruff: noqa: F401  (most names are here for the rules)
+# NumPy's stubs say Any for what its methods return.
+# mypy: disable-error-code=no-any-return
 
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,8 +51,16 @@ from vectile.runtime import empty
 Array = NDArray[Any]
 
 
+def weak(x: Any) -> Any:
+    """A NumPy scalar as Python's, which takes the dtype of the array beside it."""
+    return x.item() if isinstance(x, np.generic) else x
+
+
 def power(x: Any, exponent: Any) -> Array:
     """`x ** exponent`; the exponents that are one cheap operation are done as one."""
+    x, exponent = weak(x), weak(exponent)
+    if isinstance(x, np.ndarray) and isinstance(exponent, np.ndarray) and x.dtype != exponent.dtype:
+        raise TypeError(f"power: exponent dtype: expected {x.dtype}, got {exponent.dtype}")
     if isinstance(exponent, (int, float)):
         if exponent == 2:
             return multiply(x, x)
@@ -188,8 +199,10 @@ def getitem_backward(grad: Array, index: Any, shape: tuple[int, ...]) -> Array |
     """Zeros of `shape` with `grad` added at `index`: the adjoint of `getitem`."""
     if _is_basic(index):
         return Slices(grad, index, shape)
-    if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and len(shape) == 2:
-        return embedding_backward(grad, np.where(index < 0, index + shape[0], index), shape[0])
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and 0 not in shape:
+        rows = grad.reshape(*index.shape, math.prod(shape[1:]))  # as an embedding's
+        index = np.where(index < 0, index + shape[0], index)
+        return embedding_backward(rows, index, shape[0]).reshape(shape)
     out = _zeros(shape, grad.dtype)
     if isinstance(index, np.ndarray) and index.dtype == bool:
         out[index] = grad

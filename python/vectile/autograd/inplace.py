@@ -15,13 +15,13 @@ from vectile.autograd.tape import mode
 def setitem(t: Any, index: Any, value: Any, op: str = "__setitem__") -> None:
     """``t[index] = value``; recorded if t or value is tracked and grad mode is on."""
     index = F.plain_index(index)
-    tracked = t.requires_grad or getattr(value, "requires_grad", False)
+    if isinstance(value, T.Tensor):
+        value = F.astype(value, t._data.dtype)
+    tracked = t.requires_grad or (isinstance(value, T.Tensor) and value.requires_grad)
     if not tracked or not mode.enabled:
         t._data[index] = T.array_of(value)
         t.bump_version(op)
         return
-    if isinstance(value, T.Tensor):
-        value = F.astype(value, t._data.dtype)
     if t._base is not None:
         assign(t, F.setitem(t, index, value), op)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,11 +26,12 @@ __all__ = [
     "softmax",
 ]
 
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
 _SLOPE_FROM_RESULT = ("relu", "tanh", "sigmoid")
 
 
 def linear(
-    x: TensorLike, weight: Any, bias: TensorLike | None = None, activation: str | None = None
+    x: TensorLike, weight: Any, bias: TensorLike | None = None, activation: Activation | None = None
 ) -> Tensor:
     """``activation(x @ weight.T + bias)``: x (..., in), weight (out, in), bias (out,) -> (..., out).
 

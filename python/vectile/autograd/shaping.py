@@ -9,7 +9,17 @@ import numpy as np
 
 from vectile.autograd import arrays, rules
 from vectile.autograd.tape import mode
-from vectile.autograd.tensor import Tensor, TensorLike, array_of, as_tensor, edge, track, view, wrap
+from vectile.autograd.tensor import (
+    Tensor,
+    TensorLike,
+    array_of,
+    as_tensor,
+    edge,
+    join_dtypes,
+    track,
+    view,
+    wrap,
+)
 
 __all__ = [
     "broadcast_to",
@@ -142,7 +152,7 @@ def gather_backward(grad: TensorLike, index: Any, axis: int, shape: tuple[int, .
 
 def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Tensors joined along an existing axis."""
-    parts = [as_tensor(t) for t in tensors]
+    parts = [as_tensor(t) for t in join_dtypes("concatenate", list(tensors))]
     data = arrays.concatenate([t._data for t in parts], axis)
     edges = tuple([edge(t) for t in parts])
     if not mode.enabled or not any(e is not None for e in edges):
@@ -154,7 +164,7 @@ def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
-    parts = [as_tensor(t) for t in tensors]
+    parts = [as_tensor(t) for t in join_dtypes("stack", list(tensors))]
     data = np.stack([t._data for t in parts], axis)
     edges = tuple([edge(t) for t in parts])
     if not mode.enabled or not any(e is not None for e in edges):

@@ -329,6 +329,28 @@ def array_of(value: Any) -> Any:
     return value._data if isinstance(value, Tensor) else value
 
 
+def is_float(x: Any) -> bool:
+    """Whether `x` is an array that can have a gradient."""
+    return isinstance(x, np.ndarray) and x.dtype in _FLOATS
+
+
+def join_dtypes(op: str, operands: list[Any]) -> list[Any]:
+    """Operands with scalars, integers and bools brought to the dtype of the float arrays beside them.
+
+    TypeError if there are both float32 and float64.
+    """
+    dtypes = {array_of(x).dtype for x in operands if is_float(array_of(x))}
+    if len(dtypes) > 1:
+        names = " and ".join(sorted(map(str, dtypes)))
+        raise TypeError(
+            f"{op}: operand dtypes: expected the same, got {names}; convert one with astype"
+        )
+    if not dtypes:
+        return operands
+    (dtype,) = dtypes
+    return [x if is_float(array_of(x)) else np.asarray(array_of(x), dtype) for x in operands]
+
+
 def as_tensor(data: TensorLike) -> Tensor:
     """`data` itself if it is a Tensor, else a Tensor around it, without a copy where possible."""
     return data if isinstance(data, Tensor) else wrap(_as_array(data))
