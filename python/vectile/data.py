@@ -43,8 +43,16 @@ def read_bytes(files: Iterable[str | PathLike[str]], limit: int | None = None) -
 
 
 def stdlib_corpus(limit: int = 16 << 20) -> Bytes:
-    """The standard library's source (about 12 MB for Python 3.11), at most `limit` bytes."""
-    return read_bytes(stdlib_files(), limit)
+    """The standard library's source (about 12 MB for Python 3.11), at most `limit` bytes.
+
+    ValueError where Python was installed without its library's source.
+    """
+    files = stdlib_files()
+    if not files:
+        raise ValueError(
+            f"stdlib_corpus: expected *.py files in {sysconfig.get_paths()['stdlib']}, found none"
+        )
+    return read_bytes(files, limit)
 
 
 def split(text: Bytes, validation: float = 0.1) -> tuple[Bytes, Bytes]:
