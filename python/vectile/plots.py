@@ -64,11 +64,12 @@ def loss_curve(
         axes.annotate(
             f"{y[-1]:.3f}",
             (x[-1], y[-1]),
-            (2, -15),
+            (2, 9),
             textcoords="offset points",
             ha="right",
             color=SECOND,
             weight="bold",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
     if target is not None:
         axes.axhline(target, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
