@@ -20,29 +20,31 @@ TARGET = Path(__file__).resolve().parent.parent / "python" / "vectile" / "_core.
 
 HEADER = '''"""Compiled kernels; written by .ci/stubs.py."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 '''
-# What pybind11 writes -> what a caller may pass or gets.
+# What pybind11 writes -> what a checker reads; arguments are as wide as C++ takes them.
+NAMES = [
+    (r"[\w:<>]*::[\w:<>]+", "Any"),  # a C++ type without a Python name
+    (r"\bvectile\._core\.", ""),
+    (r"\bcollections\.abc\.", ""),
+    (r"\bnumpy\.dtype\b(?!\[)", "np.dtype[Any]"),
+    (r"\btuple\b(?!\[)", "tuple[Any, ...]"),
+    (r"\blist\b(?!\[)", "list[Any]"),
+    (r"\bdict\b(?!\[)", "dict[str, Any]"),
+]
 ARGUMENTS = [
+    *NAMES,
     (r"typing\.SupportsFloat( \| typing\.SupportsIndex)?", "float"),
     (r"typing\.SupportsInt( \| typing\.SupportsIndex)?", "int"),
     (r"\bobject\b", "Any"),
-    (r"\bvectile\._core\.", ""),
     (r": (str|int|float) = None", r": \1 | None = None"),
 ]
-RESULTS = [
-    (r"^object$", "NDArray[Any]"),
-    (r"\bobject\b", "Any"),
-    (r"^dict$", "dict[str, Any]"),
-    (r"^list$", "list[Any]"),
-    (r"^tuple$", "tuple[Any, ...]"),
-    (r"\bvectile\._core\.", ""),
-    (r"\bnumpy\.dtype\b", "np.dtype[Any]"),
-]
+RESULTS = [*NAMES, (r"^object$", "NDArray[Any]"), (r"\bobject\b", "Any")]
 
 
 def replaced(text: str, table: list[tuple[str, str]]) -> str:
@@ -57,7 +59,7 @@ def signature(doc: str) -> str:
     assert found, doc
     name, arguments, result = found.groups()
     arguments = replaced(re.sub(r"^self: [\w.]+", "self", arguments), ARGUMENTS)
-    if re.search(r"\barg\d+\b", arguments):
+    if re.search(r"\barg\d+\b", arguments) and "/" not in arguments:
         arguments += ", /"
     result = "Any" if "return_" in arguments else replaced(result, RESULTS)
     line = f"def {name}({arguments}) -> {result}: ..."

@@ -48,14 +48,10 @@ def test_the_package_says_that_it_is_typed():
     assert (PACKAGE / "py.typed").is_file()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
-def test_a_typed_program_passes_mypy_strict(tmp_path):
+def mypy(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
     installed = "site-packages" in PACKAGE.parts
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"),
-            *("--cache-dir", str(tmp_path), "--config-file", os.devnull, "typed_example.py"),
-        ],
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), *arguments],
         cwd=HERE,
         env={**os.environ, "MYPYPATH": "" if installed else str(PACKAGE.parent)},
         capture_output=True,
@@ -63,7 +59,15 @@ def test_a_typed_program_passes_mypy_strict(tmp_path):
         timeout=600,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_mypy_strict_accepts_a_typed_program_and_the_package(tmp_path):
+    program = mypy("--follow-imports=silent", "typed_example.py", cache=tmp_path)
+    assert program.returncode == 0, program.stdout + program.stderr
+    sources = HERE.parents[1] / "python" / "vectile"
+    package = mypy(str(sources), cache=tmp_path)
+    assert package.returncode == 0, package.stdout + package.stderr
 
 
 def test_the_typed_program_runs():

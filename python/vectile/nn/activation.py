@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from vectile.autograd import Tensor
 from vectile.nn import functional as F
@@ -20,7 +20,7 @@ class ReLU(Module):
 class GELU(Module):
     """x * Phi(x), or its tanh approximation (Hendrycks & Gimpel, arXiv 1606.08415)."""
 
-    def __init__(self, approximate: str = "none") -> None:
+    def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
         super().__init__()
         if approximate not in ("none", "tanh"):
             raise ValueError(f'GELU: approximate: expected "none" or "tanh", got {approximate!r}')

@@ -14,6 +14,7 @@ from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.module import Module
 from vectile.nn.parameter import Parameter
+from vectile.ops.gemm import Activation
 
 
 class Linear(Module):
@@ -37,7 +38,7 @@ class Linear(Module):
         if self.bias is not None:
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Any, activation: str | None = None) -> Tensor:
+    def forward(self, x: Any, activation: Activation | None = None) -> Tensor:
         """`activation` names one that `ops.linear` applies while the result is in registers."""
         return F.linear(x, self.weight, self.bias, activation)
 

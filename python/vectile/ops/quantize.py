@@ -55,7 +55,7 @@ def dequantize_linear(
         TypeError: a dtype is wrong.
         ValueError: ``scale`` is 1-D without an axis, or shapes do not match.
     """
-    if type(scale) in (int, float):
+    if isinstance(scale, (int, float)) and not isinstance(scale, np.generic):
         scale = np.float32(scale)
     return _core.dequantize_linear(x, scale, zero_point, axis)
 
