@@ -31,7 +31,7 @@ _CHECKS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 """When to validate, as fractions of the planned training time; later again every tenth of it."""
 
 LINE = "def __init__(self, name, value=None):"
-PROMPT = "\n\nclass "
+PROMPTS = ("import ", "    def ", "class ")
 MODEL = GPTConfig(context=64, n_layers=4, n_heads=4, d_model=128)
 TRAIN = TrainConfig(steps=1, batch=12, lr=3e-3, warmup=100, eval_batches=32)
 
@@ -144,7 +144,7 @@ class Demo:
 
     def table(self, headings: tuple[str, ...]) -> Any:
         table = require("rich.table", "vectile demo").Table(
-            box=None, pad_edge=False, padding=(0, 1), header_style="dim"
+            box=None, pad_edge=False, collapse_padding=True, header_style="dim"
         )
         for i, heading in enumerate(headings):
             table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
@@ -228,10 +228,13 @@ class Demo:
 
     def sample(self, model: GPT) -> None:
         """Text in the model's own words."""
-        prompt = np.frombuffer(PROMPT.encode(), np.uint8)
-        out = model.generate(prompt, 400, temperature=0.7, top_p=0.95, seed=7)
-        text = out.astype(np.uint8).tobytes().decode("utf-8", "replace").strip()
-        self.heading("It writes")
+        texts = []
+        for prompt in PROMPTS:
+            ids = np.frombuffer(f"\n\n{prompt}".encode(), np.uint8)
+            out = model.generate(ids, 240, temperature=0.7, top_p=0.95, seed=len(texts))
+            texts.append(out.astype(np.uint8).tobytes().decode("utf-8", "replace").strip("\n"))
+        text = "\n\n".join(texts)
+        self.heading("It writes, given " + ", ".join(repr(prompt) for prompt in PROMPTS))
         syntax = require("rich.syntax", "vectile demo").Syntax(
             text, "python", theme="ansi_dark", background_color="default", word_wrap=True
         )
@@ -319,7 +322,7 @@ class Demo:
 
 def _generation_rate(model: GPT, seconds: float) -> float:
     """Tokens a second, one at a time with the cache, within the context."""
-    prompt = np.frombuffer(PROMPT.encode(), np.uint8)
+    prompt = np.frombuffer(PROMPTS[0].encode(), np.uint8)
     new = model.config.context - len(prompt)
     model.generate(prompt, new, greedy=True)
     tokens, start = 0, time.perf_counter()
