@@ -13,12 +13,10 @@ static void cross_entropy(const T* x, const i64* targets, double smoothing, T* l
   for (i64 r = 0; r < rows; ++r, x += n) {
     const T top = row_max(x, n);
     const V shift(top);
-    double sum[1], centred[1] = {0};
-    row_sums<T>(n, sum, [&](V* a, i64 j, auto... k) VECTILE_LAMBDA {
-      a[0] += exp_nonpositive(V::load(x + j, k...) - shift);
+    const auto sum = row_sums<T>(n, [&](auto& s, i64 j, auto... k) VECTILE_LAMBDA {
+      s.a += exp_nonpositive(V::load(x + j, k...) - shift);
     });
-    // A float64 logarithm: of one scalar a row.
-    const double log_sum = __builtin_log(sum[0]);
+    const double log_sum = __builtin_log(sum.a);
     lse[r] = static_cast<T>(top + log_sum);
     if (targets[r] < 0) {
       loss[r] = T(0);
@@ -26,10 +24,10 @@ static void cross_entropy(const T* x, const i64* targets, double smoothing, T* l
     }
     double value = (1 - smoothing) * (log_sum - (double(x[targets[r]]) - double(top)));
     if (smoothing != 0) {
-      row_sums<T>(n, centred, [&](V* a, i64 j, auto... k) VECTILE_LAMBDA {
-        a[0] += V::load(x + j, k...) - shift;
+      const auto centred = row_sums<T>(n, [&](auto& s, i64 j, auto... k) VECTILE_LAMBDA {
+        s.a += V::load(x + j, k...) - shift;
       });
-      value += smoothing * (log_sum - centred[0] / static_cast<double>(n));
+      value += smoothing * (log_sum - centred.a / static_cast<double>(n));
     }
     loss[r] = static_cast<T>(value);
   }
@@ -42,16 +40,15 @@ static void cross_entropy_backward(const T* x, const i64* targets, const T* lse,
   const V share(static_cast<T>(smoothing / static_cast<double>(n)));
   for (i64 r = 0; r < rows; ++r, x += n, dx += n) {
     if (targets[r] < 0) {
-      row_each<T>(n, [&](i64 j, auto... k) VECTILE_LAMBDA { V().store(dx + j, k...); });
+      row_map(dx, n, [](i64, auto...) VECTILE_LAMBDA { return V(); });
       continue;
     }
     const V s(scale[r * scale_stride]), shift(lse[r]);
-    row_each<T>(n, [&](i64 j, auto... k) VECTILE_LAMBDA {
-      (s * (exp(V::load(x + j, k...) - shift) - share)).store(dx + j, k...);
-    });
+    // x - lse is not positive but for a rounding of lse.
+    const auto p = [=](V v) VECTILE_LAMBDA { return exp_nonpositive(v - shift) - share; };
+    row_map(dx, n, [&](i64 j, auto... k) VECTILE_LAMBDA { return s * p(V::load(x + j, k...)); });
     const i64 t = targets[r];
-    const V p = exp(V(x[t]) - shift) - V(static_cast<T>(1 - smoothing)) - share;
-    (s * p).store(dx + t, 1);
+    (s * (p(V(x[t])) - V(static_cast<T>(1 - smoothing)))).store(dx + t, 1);
   }
 }
 

@@ -17,36 +17,112 @@ VECTILE_INLINE void row_each(i64 n, F f) {
   if (j < n) f(j, static_cast<int>(n - j));
 }
 
-// S sums over a row at once: f(a, j, m...) adds its elements to the accumulators a[0..S-1]. What it
-// adds beyond the m-th lane is dropped. Blocks of kRowBlock elements are summed in U·lanes partial
-// sums of type T and added up in double, so each addend meets at most
-//   kRowBlock / (U lanes) + log2(U lanes) + 2 roundings of T, however long the row is.
-constexpr i64 kRowBlock = 4096;
-
-template <class T, int S, int U = 4, class F>
-VECTILE_INLINE void row_sums(i64 n, double (&total)[S], F f) {
+// y[j] = f(j). Values are computed before they are stored, four vectors at a time: a load that
+// follows a store to the same place of another page would wait for it (4 KiB aliasing).
+template <class T, class F>
+VECTILE_INLINE void row_map(T* y, i64 n, F f) {
   using V = Vec<T>;
   constexpr i64 w = V::lanes;
-  for (double& t : total) t = 0;
+  i64 j = 0;
+  for (; j + 4 * w <= n; j += 4 * w) {
+    const V v0 = f(j), v1 = f(j + w), v2 = f(j + 2 * w), v3 = f(j + 3 * w);
+    v0.store(y + j);
+    v1.store(y + j + w);
+    v2.store(y + j + 2 * w);
+    v3.store(y + j + 3 * w);
+  }
+  for (; j + w <= n; j += w) f(j).store(y + j);
+  if (j < n) {
+    const int m = static_cast<int>(n - j);
+    f(j, m).store(y + j, m);
+  }
+}
+
+// Up to three sums over a row at once. Named members, not an array: they stay in registers.
+template <class V>
+struct Sums {
+  V a, b, c;
+};
+
+template <class V>
+VECTILE_INLINE void add(Sums<V>& s, const Sums<V>& t) {
+  s.a += t.a;
+  s.b += t.b;
+  s.c += t.c;
+}
+
+// f(s, j, m...) adds its elements to the accumulators s; what it adds beyond the m-th lane is
+// dropped. Blocks of kRowBlock elements are summed in 4 lanes partial sums of type T and added up
+// in double, so an addend meets at most kRowBlock / (4 lanes) + log2(4 lanes) + 2 roundings of T,
+// however long the row is.
+constexpr i64 kRowBlock = 4096;
+
+template <class T, class F>
+VECTILE_INLINE Sums<double> row_sums(i64 n, F f) {
+  using V = Vec<T>;
+  constexpr i64 w = V::lanes;
+  Sums<double> total{0, 0, 0};
   for (i64 begin = 0; begin < n; begin += kRowBlock) {
     const i64 end = begin + kRowBlock < n ? begin + kRowBlock : n;
-    V a[U][S];
+    Sums<V> s0, s1, s2, s3;
     i64 j = begin;
-    for (; j + U * w <= end; j += U * w)
-      for (int u = 0; u < U; ++u) f(a[u], j + u * w);
-    for (; j + w <= end; j += w) f(a[0], j);
+    for (; j + 4 * w <= end; j += 4 * w) {
+      f(s0, j);
+      f(s1, j + w);
+      f(s2, j + 2 * w);
+      f(s3, j + 3 * w);
+    }
+    for (; j + w <= end; j += w) f(s0, j);
     if (j < end) {
       const int m = static_cast<int>(end - j);
-      V last[S];
+      const auto live = first_mask<T>(m);
+      Sums<V> last;
       f(last, j, m);
-      for (int s = 0; s < S; ++s) a[U - 1][s] += select(first_mask<T>(m), last[s], V());
+      add(s1, {select(live, last.a, V()), select(live, last.b, V()), select(live, last.c, V())});
     }
-    for (int s = 0; s < S; ++s) {
-      for (int half = U / 2; half > 0; half /= 2)
-        for (int u = 0; u < half; ++u) a[u][s] += a[u + half][s];
-      total[s] += reduce_add(a[0][s]);
-    }
+    add(s0, s2);
+    add(s1, s3);
+    add(s0, s1);
+    add(total, {reduce_add(s0.a), reduce_add(s0.b), reduce_add(s0.c)});
   }
+  return total;
+}
+
+// row_map that returns the sum of y, with the bound of row_sums.
+template <class T, class F>
+VECTILE_INLINE double row_map_sum(T* y, i64 n, F f) {
+  using V = Vec<T>;
+  constexpr i64 w = V::lanes;
+  double total = 0;
+  for (i64 begin = 0; begin < n; begin += kRowBlock) {
+    const i64 end = begin + kRowBlock < n ? begin + kRowBlock : n;
+    V s0, s1, s2, s3;
+    i64 j = begin;
+    for (; j + 4 * w <= end; j += 4 * w) {
+      const V v0 = f(j), v1 = f(j + w), v2 = f(j + 2 * w), v3 = f(j + 3 * w);
+      v0.store(y + j);
+      v1.store(y + j + w);
+      v2.store(y + j + 2 * w);
+      v3.store(y + j + 3 * w);
+      s0 += v0;
+      s1 += v1;
+      s2 += v2;
+      s3 += v3;
+    }
+    for (; j + w <= end; j += w) {
+      const V v = f(j);
+      v.store(y + j);
+      s0 += v;
+    }
+    if (j < end) {
+      const int m = static_cast<int>(end - j);
+      const V v = f(j, m);
+      v.store(y + j, m);
+      s1 += select(first_mask<T>(m), v, V());
+    }
+    total += reduce_add((s0 + s2) + (s1 + s3));
+  }
+  return total;
 }
 
 // Largest element; NaN propagates; -inf for an empty row.

@@ -14,7 +14,8 @@ __all__ = ["log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
 def softmax(x: ArrayLike, axis: int = -1, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return exp(x) / sum(exp(x)) along ``axis``, shifted by the maximum so that it never overflows.
 
-    A line that is -inf throughout (fully masked) gives zeros.
+    A line that is -inf throughout (fully masked) gives zeros. In float32 an exponential below 2**-126
+    is taken for zero.
 
     Args:
         x: float32 or float64, at least 1-D.
