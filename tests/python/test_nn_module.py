@@ -190,6 +190,14 @@ def test_gradient_clipping():
     assert clip_grad_norm_([nn.Parameter(np.zeros(1))], 1.0) == 0.0
 
 
+def test_clipping_one_gradient_leaves_another_that_came_from_the_same_array():
+    first, second = nn.Parameter(np.ones((3, 4))), nn.Parameter(np.ones((3, 4)))
+    (first + second).sum().backward()
+    clip_grad_norm_([first], 0.1)
+    assert np.linalg.norm(first.grad.numpy()) == pytest.approx(0.1, rel=1e-6)
+    assert (second.grad.numpy() == 1.0).all()
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

@@ -26,8 +26,8 @@ def clip_grad_norm_(
         raise RuntimeError(f"clip_grad_norm_: norm: expected a finite value, got {norm}")
     scale = max_norm / (norm + 1e-6)
     if not scale >= 1.0:  # NaN scales too, as in PyTorch: a broken step stays visible
+        ops.scale_([grad.data for grad in grads], scale)
         for grad in grads:
-            ops.multiply(grad.data, scale, out=grad.data)
             grad.bump_version("clip_grad_norm_")
     return norm
 
