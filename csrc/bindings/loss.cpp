@@ -9,9 +9,9 @@ namespace {
 
 ops::CrossEntropyOptions options(const char* op, i64 ignore_index, double label_smoothing,
                                  std::string_view reduction) {
-  using ops::Reduction;
-  constexpr std::pair<std::string_view, Reduction> names[] = {
-      {"none", Reduction::none}, {"mean", Reduction::mean}, {"sum", Reduction::sum}};
+  using ops::LossReduction;
+  constexpr std::pair<std::string_view, LossReduction> names[] = {
+      {"none", LossReduction::none}, {"mean", LossReduction::mean}, {"sum", LossReduction::sum}};
   for (const auto& [name, value] : names)
     if (name == reduction) return {ignore_index, label_smoothing, value};
   fail(op, "reduction", "value", "'none', 'mean' or 'sum'", text("'", reduction, "'"));

@@ -49,10 +49,10 @@ CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
       kernel(x.as<T>() + begin * n, t.index.get() + begin, o.label_smoothing, each + begin,
              result.lse.as<T>() + begin, end - begin, n);
     });
-    if (o.reduction == Reduction::none) return;
+    if (o.reduction == LossReduction::none) return;
     double total = 0;
     for (i64 r = 0; r < rows; ++r) total += each[r];
-    if (o.reduction == Reduction::mean)
+    if (o.reduction == LossReduction::mean)
       total =
           t.kept ? total / static_cast<double>(t.kept) : std::numeric_limits<double>::quiet_NaN();
     result.loss = Array::full(x.dtype, Shape(), total);
@@ -68,7 +68,7 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
   check_same_dtype(op, "lse", lse, logits);
   check_shape(op, "lse", lse, targets.shape);
   check_same_dtype(op, "grad", grad, logits);
-  const bool per_row = o.reduction == Reduction::none;
+  const bool per_row = o.reduction == LossReduction::none;
   check_shape(op, "grad", grad, per_row ? targets.shape : Shape());
   const Array x = contiguous(logits), g = contiguous(grad), l = contiguous(lse);
   const i64 n = x.shape.back(), rows = targets.elements();
@@ -77,7 +77,7 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
     using T = decltype(zero);
     const auto kernel = kernels_of<T>().cross_entropy_backward;
     T shared = per_row ? T(0) : *g.as<T>();
-    if (o.reduction == Reduction::mean) shared /= static_cast<T>(t.kept);
+    if (o.reduction == LossReduction::mean) shared /= static_cast<T>(t.kept);
     const T* scale = per_row ? g.as<T>() : &shared;
     parallel_ranges(rows, rows_grain(n), [&](i64 begin, i64 end) {
       kernel(x.as<T>() + begin * n, t.index.get() + begin, l.as<T>() + begin,

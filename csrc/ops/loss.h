@@ -5,16 +5,16 @@
 
 namespace vectile::ops {
 
-enum class Reduction { none, mean, sum };
+enum class LossReduction { none, mean, sum };
 
 struct CrossEntropyOptions {
   i64 ignore_index = -100;
   double label_smoothing = 0;
-  Reduction reduction = Reduction::mean;
+  LossReduction reduction = LossReduction::mean;
 };
 
 struct CrossEntropy {
-  Array loss;  // 0-D, or targets.shape for Reduction::none
+  Array loss;  // 0-D, or targets.shape for LossReduction::none
   Array lse;   // log sum exp of each row, targets.shape
 };
 
@@ -22,7 +22,7 @@ struct CrossEntropy {
 // ignored, and NaN when there are none, as in PyTorch.
 CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
                            const CrossEntropyOptions& options);
-// grad: 0-D, or targets.shape for Reduction::none.
+// grad: 0-D, or targets.shape for LossReduction::none.
 Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
                              const TensorView& targets, const TensorView& lse,
                              const CrossEntropyOptions& options);
