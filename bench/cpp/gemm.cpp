@@ -19,7 +19,7 @@ const bool registered = at_start([] {
     add("linear_packed_gelu/" + size, "FLOP/s", flops, [m = m, n = n, k = k] {
       auto weight = std::make_shared<ops::PackedMatrix>(normal(Shape(n, k)));
       return [x = share(normal(Shape(m, k))), weight] {
-        ops::linear(*x, *weight, nullptr, ops::parse_activation("linear", "gelu"));
+        ops::linear(*x, *weight, nullptr, Activation::gelu);
       };
     });
   }
