@@ -231,8 +231,10 @@ class Demo:
         texts = []
         for prompt in PROMPTS:
             ids = np.frombuffer(f"\n\n{prompt}".encode(), np.uint8)
-            out = model.generate(ids, 240, temperature=0.7, top_p=0.95, seed=len(texts))
-            texts.append(out.astype(np.uint8).tobytes().decode("utf-8", "replace").strip("\n"))
+            out = model.generate(ids, 240, temperature=0.8, top_p=0.95, seed=len(texts))
+            texts.append(
+                out.astype(np.uint8).tobytes().decode("utf-8", "replace").strip("\n").rstrip()
+            )
         text = "\n\n".join(texts)
         self.heading("It writes, given " + ", ".join(repr(prompt) for prompt in PROMPTS))
         syntax = require("rich.syntax", "vectile demo").Syntax(
