@@ -228,7 +228,7 @@ class Demo:
 
     def sample(self, model: GPT) -> None:
         """Text in the model's own words."""
-        texts = []
+        texts: list[str] = []
         for prompt in PROMPTS:
             ids = np.frombuffer(f"\n\n{prompt}".encode(), np.uint8)
             out = model.generate(ids, 240, temperature=0.8, top_p=0.95, seed=len(texts))
