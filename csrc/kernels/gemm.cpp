@@ -8,6 +8,7 @@
 // the two inner packings fused. The order of summation depends on k and kc only: |error| <= k eps
 // |A| |B|.
 #include "kernels/epilogue.h"
+#include "kernels/gemm_skinny.h"
 #include "kernels/microkernel.h"
 #include "kernels/packing.h"
 #include "kernels/types.h"
@@ -15,18 +16,32 @@
 namespace vectile::VECTILE_TIER {
 
 template <class T>
-struct Workspace {  // offsets in elements, each on a cache line
-  i64 a, strip, c, total;
+struct Workspace {             // offsets in elements, each on a cache line
+  i64 panel, strip, c, total;  // panels of A lie at multiples of `panel`
   Workspace(const Gemm<T>& g, const GemmBlock& block) {
     using V = Vec<T>;
     const i64 m = block.m1 - block.m0, n = block.n1 - block.n0, kc = g.kc < g.k ? g.kc : g.k;
     const auto line = [](i64 x) { return (x + 15) / 16 * 16; };
-    a = 0;
-    strip = a + (g.pack_a ? line(Panels(m, Tile<V>::mr).count * Tile<V>::mr * kc + V::lanes) : 0);
+    panel = line(Tile<V>::mr * kc + V::lanes);  // pack_panel writes past its end
+    strip = g.pack_a ? Panels(m, Tile<V>::mr).count * panel : 0;
     c = strip + (g.pack_b ? line(kc * Tile<V>::nr) : 0);
     total = c + (g.c_col != 1 ? line(m * n) : 0);
   }
 };
+
+// The block's rows of A, kc steps of K from `a` on, as panels. Rows that are adjacent in memory are
+// taken a few steps of K at a time, so that cache lines shared by two panels are read once.
+template <class T>
+static void pack_panels(const Gemm<T>& g, const T* a, const Panels& panels, i64 kc, i64 panel,
+                        T* to) {
+  using V = Vec<T>;
+  constexpr int mr = Tile<V>::mr;
+  const i64 step = g.a_row == 1 ? 16 : kc;
+  for (i64 s = 0; s < kc; s += step)
+    for (i64 p = 0; p < panels.count; ++p)
+      pack_panel<V, mr>(a + panels.start(p) * g.a_row + s * g.a_col, g.a_row, g.a_col,
+                        panels.rows(p), kc - s < step ? kc - s : step, to + p * panel + s * mr);
+}
 
 template <class T>
 static void gemm_workspace(const Gemm<T>& g, const GemmBlock& block, i64* elements) {
@@ -61,10 +76,7 @@ static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
     const i64 kc = g.k - k0 < g.kc ? g.k - k0 : g.kc;
     const bool last = k0 + kc == g.k;
     const T* a = g.a + block.m0 * g.a_row + k0 * g.a_col;
-    if (g.pack_a)
-      for (i64 p = 0; p < panels.count; ++p)
-        pack_panel<V, mr>(a + panels.start(p) * g.a_row, g.a_row, g.a_col, panels.rows(p), kc,
-                          workspace + at.a + p * mr * kc);
+    if (g.pack_a) pack_panels(g, a, panels, kc, at.panel, workspace);
     for (i64 j = 0; j < n; j += nr) {
       const int columns = static_cast<int>(n - j < nr ? n - j : nr), tail = columns % V::lanes;
       const T* b = strip;
@@ -83,7 +95,7 @@ static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
       for (i64 p = 0; p < panels.count; ++p) {
         const i64 i = panels.start(p);
         const int rows = panels.rows(p);
-        const T* panel = g.pack_a ? workspace + at.a + p * mr * kc : a + i * g.a_row;
+        const T* panel = g.pack_a ? workspace + p * at.panel : a + i * g.a_row;
         const i64 a_row = g.pack_a ? 1 : g.a_row, a_col = g.pack_a ? mr : g.a_col;
         T* tile = c + i * c_row + j;
         const auto function =
@@ -117,79 +129,6 @@ static void gemm_pack(const T* b, i64 b_row, i64 b_col, i64 k, i64 n, i64 kc, T*
   }
 }
 
-// MR x NC inner products of length k, with K along the lanes.
-template <class T, int MR, int NC>
-static void dot_tile(i64 k, const T* a, i64 a_row, const T* b, i64 b_col, T* c, i64 c_row,
-                     i64 c_col) {
-  using V = Vec<T>;
-  V acc[MR][NC];
-  const auto step = [&](i64 s, auto load) VECTILE_LAMBDA {
-    V av[MR];
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) av[i] = load(a + i * a_row + s);
-#pragma GCC unroll 8
-    for (int j = 0; j < NC; ++j) {
-      const V bv = load(b + j * b_col + s);
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i) acc[i][j] = multiply_add(av[i], bv, acc[i][j]);
-    }
-  };
-  i64 s = 0;
-  for (; s + V::lanes <= k; s += V::lanes)
-    step(s, [](const T* p) VECTILE_LAMBDA { return V::load(p); });
-  if (s < k) {
-    const int tail = static_cast<int>(k - s);
-    step(s, [=](const T* p) VECTILE_LAMBDA { return V::load(p, tail); });
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < NC; ++j) c[i * c_row + j * c_col] = reduce_add(acc[i][j]);
-}
-
-template <class T>
-using DotFunction = void (*)(i64, const T*, i64, const T*, i64, T*, i64, i64);
-
-constexpr int kDotRows = 8;
-#if defined(VECTILE_TIER_avx512)
-constexpr int kDotAccumulators = 24;
-#else
-constexpr int kDotAccumulators = 12;
-#endif
-constexpr int dot_columns(int rows) {
-  return kDotAccumulators / rows > 8 ? 8 : kDotAccumulators / rows;
-}
-
-template <class T>
-struct DotTable {
-  DotFunction<T> at[kDotRows][8];
-  template <int MR, int NC>
-  constexpr void fill() {
-    at[MR - 1][NC - 1] = &dot_tile<T, MR, NC>;
-    if constexpr (NC > 1)
-      fill<MR, NC - 1>();
-    else if constexpr (MR > 1)
-      fill<MR - 1, dot_columns(MR - 1)>();
-  }
-  constexpr DotTable() : at{} { fill<kDotRows, dot_columns(kDotRows)>(); }
-};
-
-template <class T>
-static void gemm_dot(const Gemm<T>& g, const GemmBlock& block) {
-  static constexpr DotTable<T> table;
-  const Panels panels(block.m1 - block.m0, kDotRows);
-  const i64 step = dot_columns(panels.rows(0));
-  for (i64 j = block.n0; j < block.n1; j += step) {
-    const i64 columns = block.n1 - j < step ? block.n1 - j : step;
-    for (i64 p = 0; p < panels.count; ++p) {
-      const i64 i = block.m0 + panels.start(p);
-      table.at[panels.rows(p) - 1][columns - 1](g.k, g.a + i * g.a_row, g.a_row, g.b + j * g.b_col,
-                                                g.b_col, g.c + i * g.c_row + j * g.c_col, g.c_row,
-                                                g.c_col);
-    }
-  }
-}
-
 template <class T>
 static void gemm_finish(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation) {
   finish_block(c, c_row, m, n, bias, activation);
@@ -198,7 +137,7 @@ static void gemm_finish(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation
 template <class T>
 static void gemm_tiles(GemmTiles* tiles, const T*) {
   using V = Vec<T>;
-  *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, 256, Tile<V>::mr * (448 / Tile<V>::mr)};
+  *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, 256, 448 / Tile<V>::mr * Tile<V>::mr};
 }
 
 }  // namespace vectile::VECTILE_TIER

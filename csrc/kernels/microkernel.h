@@ -79,7 +79,7 @@ static void compute_tile(i64 k, const typename V::value_type* a, i64 a_row, i64 
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
-    for (int j = 0; j < NV; ++j) __builtin_prefetch(c + i * c_row + j * V::lanes, 1);
+    for (int j = 0; j < NV; ++j) __builtin_prefetch(c + i * c_row + j * V::lanes, 0, 2);
   V acc[MR][NV];
   multiply_tile<V, MR, NV, kTail, kCopy>(acc, k, a, a_row, a_col, b, b_row, tail, copy);
 #pragma GCC unroll 16

@@ -58,10 +58,13 @@ void run_blocks(const Kernels& kernels, const GemmPlan<T>& plan, Gemm<T> g, i64 
                 T* workspace) {
   const FloatKernels<T>& k = kernels.of<T>();
   for (i64 i = begin; i < end; ++i) {
-    if (plan.dot)
-      k.gemm_dot(g, plan.block(i));
+    const GemmBlock block = plan.block(i);
+    if (plan.kernel == plan.dot)
+      k.gemm_dot(g, block);
+    else if (plan.kernel == plan.axpy)
+      k.gemm_axpy(g, block);
     else
-      k.gemm(g, plan.block(i), workspace);
+      k.gemm(g, block, workspace);
   }
 }
 
@@ -81,9 +84,10 @@ void split_k(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& ori
     g.bias = nullptr, g.activation = Activation::none;
     GemmPlan<T> whole = plan_gemm(kernels, g, 1);
     whole.mt = whole.g.m, whole.nt = whole.g.n;
-    const Buffer<T> rows = whole.dot ? contiguous_rows(whole.g) : Buffer<T>();
+    const Buffer<T> rows = whole.kernel == whole.dot ? contiguous_rows(whole.g) : Buffer<T>();
     i64 scratch = 0;
-    if (!whole.dot) kernels.of<T>().gemm_workspace(whole.g, whole.block(0), &scratch);
+    if (whole.kernel == whole.tile)
+      kernels.of<T>().gemm_workspace(whole.g, whole.block(0), &scratch);
     run_blocks(kernels, whole, whole.g, 0, 1, Buffer<T>(scratch).get());
   });
   for (i64 i = 0; i < original.m; ++i) {
@@ -113,11 +117,9 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
   const GemmPlan<T> plan = plan_gemm(kernels, g, count);
   if (plan.k_parts > 1) return split_k(kernels, plan, g);
   i64 scratch = 0;
-  if (!plan.dot) kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &scratch);
-  // Chunks are blocks of one product, or several small products.
+  if (plan.kernel == plan.tile) kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &scratch);
   const i64 blocks = plan.blocks();
-  const i64 group = blocks > 1 ? 1 : std::max<i64>(1, (i64{1} << 17) / (g.m * g.n * g.k));
-  parallel_ranges(count * blocks, group, [&](i64 begin, i64 end) {
+  parallel_ranges(count * blocks, plan.group, [&](i64 begin, i64 end) {
     const Buffer<T> workspace(scratch);
     for (i64 i = begin; i < end; ++i) {
       const Gemm<T> item = moved(g, batch.at(i / blocks));
@@ -125,7 +127,7 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
       oriented.a = plan.swapped ? item.b : item.a;
       oriented.b = plan.swapped ? item.a : item.b;
       oriented.c = item.c;
-      const Buffer<T> rows = plan.dot ? contiguous_rows(oriented) : Buffer<T>();
+      const Buffer<T> rows = plan.kernel == plan.dot ? contiguous_rows(oriented) : Buffer<T>();
       run_blocks(kernels, plan, oriented, i % blocks, i % blocks + 1, workspace.get());
       if (plan.finish) finish(kernels, item, plan.block(i % blocks), plan.swapped);
     }

@@ -1,7 +1,6 @@
 #include "ops/gemm_plan.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 namespace vectile::ops {
@@ -21,31 +20,42 @@ Gemm<T> transposed(Gemm<T> g) {
   return g;
 }
 
-// Cycles, roughly, at one vector multiply-add each.
+// Costs are in cycles, roughly, at one vector multiply-add each.
 constexpr double kTransposeCost = 0.35, kGatherCost = 1.5;  // per element packed
+// Per vector of an operand larger than the cache: read in memory order, or a strip at a time.
+constexpr double kStreamCost = 10, kStripCost = 18;
+constexpr double kCachedElements = 1 << 18;
 
 template <class T>
 double tile_cost(const Gemm<T>& g, const GemmTiles& t) {
   const double m = double(g.m), n = double(g.n), k = double(g.k);
-  const double vectors = double(ceil_div(g.n, t.lanes)), panels = double(ceil_div(g.m, t.mr));
-  // A tile of few rows waits for its loads: nv of B, one of A per row.
-  const double arithmetic = k * std::max(m * vectors, panels * 4.0);
-  const double unit = std::min(std::abs(g.b_col), g.n == 1 ? 1 : std::abs(g.b_row)) == 1 ? 1 : 0;
+  // A tile of one row waits for its own sums.
+  const double per_vector = std::max(m, n * k > kCachedElements && !g.b_packed ? kStripCost : 2);
   double packing = 0;
   if (g.b_col != 1 && !g.b_packed)
-    packing = k * n * (unit != 0 ? kTransposeCost : kGatherCost) * double(ceil_div(g.m, t.mc));
-  return arithmetic + packing + (g.c_col != 1 ? m * n : 0);
+    packing = k * n * (g.b_row == 1 ? kTransposeCost : kGatherCost) * double(ceil_div(g.m, t.mc));
+  return k * double(ceil_div(g.n, t.lanes)) * per_vector + packing + (g.c_col != 1 ? m * n : 0);
 }
 
 template <class T>
 double dot_cost(const Gemm<T>& g, const GemmTiles& t) {
   const double m = double(g.m), n = double(g.n), k = double(g.k);
-  return m * n * (double(ceil_div(g.k, t.lanes)) + 8) + (g.a_col != 1 ? m * k * kGatherCost : 0);
+  const double per_vector = std::max(m, n * k > kCachedElements ? kStreamCost : 1);
+  return n * (double(ceil_div(g.k, t.lanes)) * per_vector + 8 * m) +
+         (g.a_col != 1 ? m * k * kGatherCost : 0);
 }
 
-constexpr i64 kDotRows = 16;              // gemm_dot reads B once per 8 rows of A
-constexpr i64 kChunkWork = i64{1} << 22;  // multiply-adds worth a task of their own
-constexpr i64 kMaxTasks = 64;
+template <class T>
+double axpy_cost(const Gemm<T>& g, const GemmTiles& t) {
+  const double m = double(g.m), n = double(g.n), k = double(g.k);
+  const double per_vector = std::max(1 + m * m / 5, n * k > kCachedElements ? kStreamCost : 1);
+  return k * double(ceil_div(g.n, t.lanes)) * per_vector;
+}
+
+constexpr i64 kDotRows = 16, kAxpyRows = 8;  // gemm_dot reads B once per 8 rows of A
+constexpr double kChunkWork = 1 << 22;       // multiply-adds worth a task of their own
+constexpr double kSmallWork = 1 << 17;       // a task has at least this, of several products
+constexpr double kMaxTasks = 64;
 
 }  // namespace
 
@@ -56,45 +66,52 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
   GemmPlan<T> plan;
   plan.g = g;
 
-  // Orientation and kernel: the cheapest of up to four.
+  // Orientation and kernel: the cheapest of up to six.
   double best = tile_cost(g, t);
-  if (!g.b_packed) {
-    const Gemm<T> swapped = transposed(g);
-    const auto consider = [&](const Gemm<T>& candidate, bool dot, bool swap) {
-      const double cost = dot ? dot_cost(candidate, t) : tile_cost(candidate, t);
-      if (cost < best) best = cost, plan.g = candidate, plan.dot = dot, plan.swapped = swap;
+  const auto consider = [&](const Gemm<T>& candidate, bool swapped) {
+    const auto offer = [&](double cost, auto kernel) {
+      if (cost < best)
+        best = cost, plan.g = candidate, plan.kernel = kernel, plan.swapped = swapped;
     };
-    consider(swapped, false, true);
-    if (g.m <= kDotRows && g.b_row == 1) consider(g, true, false);
-    if (swapped.m <= kDotRows && swapped.b_row == 1) consider(swapped, true, true);
+    if (swapped) offer(tile_cost(candidate, t), plan.tile);
+    if (candidate.m <= kDotRows && candidate.b_row == 1) offer(dot_cost(candidate, t), plan.dot);
+    if (candidate.m <= kAxpyRows && candidate.b_col == 1 && candidate.c_col == 1)
+      offer(axpy_cost(candidate, t), plan.axpy);
+  };
+  if (!g.b_packed) {
+    consider(g, false);
+    consider(transposed(g), true);
   }
   Gemm<T>& p = plan.g;
-  plan.finish = plan.dot || (plan.swapped && p.c_col == 1);
+  const bool tiled = plan.kernel == plan.tile;
+  plan.finish = !tiled || (plan.swapped && p.c_col == 1);
   if (plan.finish) p.bias = nullptr, p.activation = Activation::none;
 
   if (!p.b_packed) p.kc = round_up(ceil_div(p.k, ceil_div(p.k, t.kc)), t.lanes);
   const i64 strips = ceil_div(p.n, t.nr), panels = ceil_div(p.m, t.mr);
   const bool page_stride = p.a_row * i64(sizeof(T)) % 2048 == 0;  // rows collide in the L1 cache
-  p.pack_a = !plan.dot && (p.a_col == 1 ? strips >= (page_stride ? 2 : 6) : strips >= 3);
-  p.pack_b = !plan.dot && !p.b_packed && (p.b_col != 1 || panels >= 3);
+  p.pack_a = tiled && (p.a_col == 1 ? strips >= (page_stride ? 2 : 6) : strips >= 3);
+  p.pack_b = tiled && !p.b_packed && (p.b_col != 1 || panels >= 3);
 
   // Blocks: rows of A that fit the L2 cache, then enough of them to share out.
-  plan.mt = plan.dot ? p.m : std::min(p.m, round_up(ceil_div(p.m, ceil_div(p.m, t.mc)), t.mr));
+  plan.mt = !tiled ? p.m : std::min(p.m, round_up(ceil_div(p.m, ceil_div(p.m, t.mc)), t.mr));
   plan.nt = p.n;
-  const i64 work = p.m * p.n * p.k;
-  i64 wanted = std::clamp<i64>(batch * (work / kChunkWork), 1, kMaxTasks);
+  const double work = double(p.m) * double(p.n) * double(p.k);
+  const auto wanted =
+      static_cast<i64>(std::clamp(double(batch) * work / kChunkWork, 1., kMaxTasks));
   if (plan.row_blocks() * batch < wanted) {
-    const i64 least = plan.dot ? 64 : (p.pack_a ? 8 : 4) * t.nr;
+    const i64 least = !tiled ? 2048 : (p.pack_a ? 16 : 4) * t.nr;
     plan.nt = std::max(least, ceil_div(p.n, ceil_div(wanted, plan.row_blocks() * batch)));
     plan.nt = std::min(p.n, round_up(plan.nt, t.nr));
     const i64 tasks = plan.blocks() * batch;
-    if (tasks < wanted && !plan.dot)
+    if (tasks < wanted && tiled)
       plan.mt = std::min(
           p.m, round_up(std::max<i64>(4 * t.mr, ceil_div(plan.mt, ceil_div(wanted, tasks))), t.mr));
     if (plan.blocks() * batch * 2 <= wanted && batch == 1 && !p.b_packed)
       plan.k_parts = std::min<i64>(8, p.k / 1024);
     plan.k_parts = std::max<i64>(1, plan.k_parts);
   }
+  if (plan.blocks() == 1 && work < kSmallWork) plan.group = static_cast<i64>(kSmallWork / work);
   return plan;
 }
 

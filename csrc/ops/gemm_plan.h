@@ -8,11 +8,12 @@ namespace vectile::ops {
 
 template <class T>
 struct GemmPlan {
-  Gemm<T> g;         // as the kernel sees it, possibly transposed: C^T = B^T A^T
-  bool dot = false;  // gemm_dot; else gemm
+  Gemm<T> g;  // as the kernel sees it, possibly transposed: C^T = B^T A^T
+  enum { tile, dot, axpy } kernel = tile;  // gemm, gemm_dot, gemm_axpy
   bool swapped = false;
   bool finish = false;  // bias and activation are applied by the caller, on the original C
   i64 mt, nt;           // rows and columns of a block
+  i64 group = 1;        // blocks per task; more than one where whole products are small
   i64 k_parts = 1;      // K cut into parts whose partial products are added in order
 
   i64 row_blocks() const { return (g.m + mt - 1) / mt; }
