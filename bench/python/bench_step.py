@@ -119,10 +119,9 @@ def torch_gpt(config: GPTConfig) -> Any:
 # ---- their steps -----------------------------------------------------------------------------------
 
 
-def model_loss(model: Any, x: Any, targets: Any, side: Any) -> Callable[[], Any]:
+def model_loss(model: Any, x: Any, targets: Any, functional: Any) -> Callable[[], Any]:
     if hasattr(model, "blocks"):
         return lambda: model(x, targets)
-    functional = side.nn.functional if side is torch else nn.functional
     loss = (
         functional.cross_entropy if np.asarray(targets).dtype.kind == "i" else functional.mse_loss
     )
@@ -136,7 +135,7 @@ def ours(make: Callable[[], Any], x: Array, targets: Array) -> Step:
         optimizer: Any = optim.AdamW(parameters, lr=1e-3)
     else:
         optimizer = optim.SGD(parameters, lr=0.1)
-    return Step(model, optimizer, model_loss(model, x, targets, None))
+    return Step(model, optimizer, model_loss(model, x, targets, nn.functional))
 
 
 def theirs(make: Callable[[], Any], x: Array, targets: Array, double: bool = False) -> Step:
@@ -150,7 +149,7 @@ def theirs(make: Callable[[], Any], x: Array, targets: Array, double: bool = Fal
         optimizer: Any = torch.optim.AdamW(twin.parameters(), lr=1e-3, fused=True)
     else:
         optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
-    return Step(twin, optimizer, model_loss(twin, a, b, torch))
+    return Step(twin, optimizer, model_loss(twin, a, b, torch.nn.functional))
 
 
 def exact(make: Callable[[], Any], x: Array, targets: Array) -> list[float]:
