@@ -59,6 +59,18 @@ static void transpose_out(const T* src, i64 m, i64 n, T* dst, i64 dst_row) {
   }
 }
 
+// Asks for the share part / parts of a kc x columns piece of B: the next strip arrives in the L2
+// cache while this one is in use, however far apart its lines lie.
+template <class T>
+static void prefetch_strip(const Gemm<T>& g, const T* b, i64 kc, i64 columns, i64 part, i64 parts) {
+  constexpr i64 line = 64 / sizeof(T);
+  const bool rows = g.b_col == 1;  // lines run along n
+  const i64 outer = rows ? kc : columns, inner = rows ? columns : kc;
+  const i64 stride = rows ? g.b_row : g.b_col;
+  for (i64 i = outer * part / parts; i < outer * (part + 1) / parts; ++i)
+    for (i64 j = 0; j < inner; j += line) __builtin_prefetch(b + i * stride + j, 0, 2);
+}
+
 template <class T>
 static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
   using V = Vec<T>;
@@ -82,11 +94,13 @@ static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
       const T* b = strip;
       i64 b_row = nr;
       bool copy = false;
+      const T* next = nullptr;
       if (g.b_packed) {
         b = g.b + k0 * g.b_row + (block.n0 + j) * kc;
       } else {
         const T* source = g.b + k0 * g.b_row + (block.n0 + j) * g.b_col;
         copy = g.pack_b && g.b_col == 1 && panels.count > 1;
+        if (j + nr < n) next = source + nr * g.b_col;
         if (g.b_col != 1)
           pack_panel<V, nr>(source, g.b_col, g.b_row, columns, kc, strip);
         else
@@ -98,6 +112,8 @@ static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
         const T* panel = g.pack_a ? workspace + p * at.panel : a + i * g.a_row;
         const i64 a_row = g.pack_a ? 1 : g.a_row, a_col = g.pack_a ? mr : g.a_col;
         T* tile = c + i * c_row + j;
+        if (next && panels.count > 1)
+          prefetch_strip(g, next, kc, n - j - nr < nr ? n - j - nr : nr, p, panels.count);
         const auto function =
             copy ? tile_function<V, true>(rows, columns) : tile_function<V, false>(rows, columns);
         function(kc, panel, a_row, a_col, b, b_row, tile, c_row, tail, k0 > 0, strip);

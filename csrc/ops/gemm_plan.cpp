@@ -55,7 +55,7 @@ double axpy_cost(const Gemm<T>& g, const GemmTiles& t) {
 constexpr i64 kDotRows = 16, kAxpyRows = 8;  // gemm_dot reads B once per 8 rows of A
 constexpr double kChunkWork = 1 << 22;       // multiply-adds worth a task of their own
 constexpr double kSmallWork = 1 << 17;       // a task has at least this, of several products
-constexpr double kMaxTasks = 64;
+constexpr double kMaxTasks = 12;
 
 }  // namespace
 
@@ -88,7 +88,7 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
   if (plan.finish) p.bias = nullptr, p.activation = Activation::none;
 
   if (!p.b_packed) p.kc = round_up(ceil_div(p.k, ceil_div(p.k, t.kc)), t.lanes);
-  const i64 strips = ceil_div(p.n, t.nr), panels = ceil_div(p.m, t.mr);
+  const i64 nr = t.nr, strips = ceil_div(p.n, nr), panels = ceil_div(p.m, t.mr);
   const bool page_stride = p.a_row * i64(sizeof(T)) % 2048 == 0;  // rows collide in the L1 cache
   p.pack_a = tiled && (p.a_col == 1 ? strips >= (page_stride ? 2 : 6) : strips >= 3);
   p.pack_b = tiled && !p.b_packed && (p.b_col != 1 || panels >= 3);
@@ -100,13 +100,15 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
   const auto wanted =
       static_cast<i64>(std::clamp(double(batch) * work / kChunkWork, 1., kMaxTasks));
   if (plan.row_blocks() * batch < wanted) {
-    const i64 least = !tiled ? 2048 : (p.pack_a ? 16 : 4) * t.nr;
+    // Narrower blocks pack A again, lower ones read B again.
+    const i64 least = !tiled ? 2048 : p.pack_a ? std::clamp(p.n / 2, 8 * nr, 16 * nr) : 4 * nr;
     plan.nt = std::max(least, ceil_div(p.n, ceil_div(wanted, plan.row_blocks() * batch)));
-    plan.nt = std::min(p.n, round_up(plan.nt, t.nr));
+    plan.nt = std::min(p.n, round_up(plan.nt, nr));
     const i64 tasks = plan.blocks() * batch;
-    if (tasks < wanted && tiled)
-      plan.mt = std::min(
-          p.m, round_up(std::max<i64>(4 * t.mr, ceil_div(plan.mt, ceil_div(wanted, tasks))), t.mr));
+    if (tasks < wanted && tiled) {
+      const i64 rows = std::max<i64>(16 * t.mr, ceil_div(plan.mt, ceil_div(wanted, tasks)));
+      plan.mt = std::min(p.m, round_up(ceil_div(p.m, ceil_div(p.m, rows)), t.mr));
+    }
     if (plan.blocks() * batch * 2 <= wanted && batch == 1 && !p.b_packed)
       plan.k_parts = std::min<i64>(8, p.k / 1024);
     plan.k_parts = std::max<i64>(1, plan.k_parts);
