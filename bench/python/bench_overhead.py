@@ -81,16 +81,16 @@ def cases(quick: bool) -> Iterator[Case]:
 # Resident memory is read from /proc: the peak that getrusage knows is inherited from the parent.
 IMPORT = """
 import os, time
-start = time.perf_counter()
+start = time.process_time()
 {line}
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 pages = int(open("/proc/self/statm").read().split()[1]) if os.path.exists("/proc/self/statm") else 0
 print(seconds, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
 """
 
 
 def imported(line: str, runs: int) -> tuple[float, float]:
-    """Median seconds and megabytes of a fresh interpreter that runs `line`."""
+    """Median CPU seconds and megabytes of a fresh interpreter that runs `line`."""
     package = str(Path(vectile.__file__).parents[1])
     found = [
         subprocess.run(
@@ -114,7 +114,7 @@ def figures(options: Options) -> Iterator[Row]:
     lines = ["import numpy", "import vectile"] + (["import torch"] if torch else [])
     costs = {line.split()[1]: imported(line, runs) for line in lines}
     base = imported("pass", runs)
-    for i, (name, unit) in enumerate((("import, seconds", "s"), ("memory after import", "MB"))):
+    for i, (name, unit) in enumerate((("import, CPU time", "s"), ("memory after import", "MB"))):
         for peer in [n for n in costs if n != "vectile"]:
             yield figure("overhead", name, unit, costs["vectile"][i], peer, costs[peer][i])
     yield figure("overhead", "memory of a bare interpreter", "MB", base[1])

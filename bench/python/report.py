@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -42,10 +43,10 @@ def _groups(rows: Sequence[Row]) -> Iterable[tuple[str, list[Row]]]:
 
 
 def print_table(rows: Sequence[Row], title: str, caption: str) -> None:
-    """Print every row by family, with the geometric mean of each family's ratios."""
+    """Print every row by family, with the geometric mean of the ratios of its calls."""
     lines: list[tuple[str, ...] | None] = []
     for family, group in _groups(rows):
-        mean = geometric_mean([r.ratio for r in group])
+        mean = geometric_mean([r.ratio for r in group if math.isfinite(r.error)])
         label = f"{mean:.2f}x" if math.isfinite(mean) and len(group) > 1 else ""
         lines += [None, (family, "", "", label, "", "")]
         lines += [("  " + c[0], *c[1:]) for c in map(_cells, group)]
@@ -109,7 +110,9 @@ def save_plot(rows: Sequence[Row], title: str, path: Path) -> None:
             ha=side,
             fontsize=7,
         )
-    axes.set_yticks(range(len(shown)), [f"{r.family}: {r.name}" for r in shown], fontsize=7)
+    axes.set_yticks(
+        range(len(shown)), [f"{r.family}: {r.name}, {r.peer}" for r in shown], fontsize=7
+    )
     axes.set_xscale("log")
     ticks = [
         t
@@ -122,7 +125,7 @@ def save_plot(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.margins(x=0.1, y=0.01)
     axes.invert_yaxis()
     axes.set_xlabel("speed relative to the peer (right of 1: vectile is faster)")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(textwrap.fill(title, 90), fontsize=9, loc="left")
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
     figure.savefig(path, dpi=150)
