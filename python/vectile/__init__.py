@@ -1,6 +1,9 @@
 """vectile: SIMD kernels for deep learning on NumPy arrays, and the layers that train on them."""
 
-from vectile import autograd, machine, nn, ops, optim
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vectile import autograd, machine, ops
 from vectile.autograd import *  # noqa: F403
 from vectile.random import manual_seed
 from vectile.runtime import (
@@ -12,6 +15,9 @@ from vectile.runtime import (
     set_num_threads,
     show_config,
 )
+
+if TYPE_CHECKING:
+    from vectile import nn, optim
 
 __version__: str = str(config()["version"])
 
@@ -32,3 +38,10 @@ __all__ = [
     "show_config",
 ]
 __all__ += autograd.__all__
+
+
+def __getattr__(name: str) -> Any:
+    """Import the layers when they are first asked for: kernels alone start faster."""
+    if name in ("nn", "optim"):
+        return import_module(f"vectile.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -172,3 +172,18 @@ def test_impossible_sizes_name_the_bytes():
     huge = np.broadcast_to(np.float32(1), (1 << 40, 1 << 10))
     with pytest.raises(MemoryError, match="cannot allocate 4503599627370496 bytes"):
         ops.softmax(huge)
+
+
+def test_importing_vectile_leaves_the_rest_alone():
+    show = """
+import sys, vectile
+late = {"rich", "matplotlib", "safetensors", "torch", "scipy", "vectile.nn", "vectile.cli"}
+print(sorted(late & set(sys.modules)))
+vectile.nn.Linear, vectile.optim.SGD
+try:
+    vectile.nothing
+except AttributeError as e:
+    print(e)
+"""
+    lines = python(show).stdout.splitlines()
+    assert lines == ["[]", "module 'vectile' has no attribute 'nothing'"]
