@@ -225,6 +225,8 @@ def test_a_missing_extra_says_how_to_get_it(package, arguments, capsys, monkeypa
 
 
 def test_second_ctrl_c_interrupts_at_once():
+    # A background job of a shell starts with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with common.interruptible() as pressed:
         assert not pressed()
         os.kill(os.getpid(), signal.SIGINT)
