@@ -19,6 +19,7 @@ import numpy as np
 
 import vectile
 from vectile import _core, machine
+from vectile.kernel_table import SETTLE
 
 try:
     import torch
@@ -253,6 +254,9 @@ def measure(family: str, case: Case, options: Options, ceiling: Ceiling) -> Row:
                 calls[name] = calls.get(name) or _calls(f, arguments[name], options)
             for _ in range(options.samples):
                 for name, f in sides.items():
+                    if options.threads > 1:
+                        time.sleep(SETTLE)
+                        f(*arguments[name])
                     seconds[name].append(_sample(f, arguments[name], calls[name], options.clock))
             gc.collect()
     finally:

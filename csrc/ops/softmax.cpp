@@ -1,7 +1,14 @@
 #include "ops/softmax.h"
 
+#include "ops/float_op.h"
+
 namespace vectile::ops {
 namespace {
+
+template <class T>
+using ForwardKernel = void (*)(const T* x, T* y, i64 rows, i64 n);
+template <class T>
+using BackwardKernel = void (*)(const T* grad, const T* y, T* dx, i64 rows, i64 n);
 
 // Runs fn(first_row, rows) over chunks of whole rows of length n.
 template <class F>
@@ -11,13 +18,15 @@ void over_rows(const Shape& shape, F&& fn) {
   parallel_ranges(elements / n, rows_grain(n), [&](i64 begin, i64 end) { fn(begin, end - begin); });
 }
 
-Array forward(const char* op, auto member, const TensorView& x, i64 axis, const TensorView* out) {
+Array forward(const FloatOp<ForwardKernel>& f, const TensorView& x, i64 axis,
+              const TensorView* out) {
+  const char* op = f.name;
   check_float(op, "x", x);
   check(x.ndim() > 0, op, "x", "ndim", "at least 1", 0);
   const int a = check_axis(op, axis, x.ndim());
   return dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    const auto kernel = kernels_of<T>().*member(t);
+    const auto kernel = f.kernel<T>();
     const auto run = [&](const TensorView& in, T* y) {
       const i64 n = in.shape.back();
       over_rows(in.shape, [&](i64 r, i64 rows) { kernel(in.as<T>() + r * n, y + r * n, rows, n); });
@@ -37,7 +46,9 @@ Array forward(const char* op, auto member, const TensorView& x, i64 axis, const 
   });
 }
 
-Array backward(const char* op, auto member, const TensorView& grad, const TensorView& y, i64 axis) {
+Array backward(const FloatOp<BackwardKernel>& f, const TensorView& grad, const TensorView& y,
+               i64 axis) {
+  const char* op = f.name;
   check_float(op, "y", y);
   check_same_dtype(op, "grad", grad, y);
   check_shape(op, "grad", grad, y.shape);
@@ -45,7 +56,7 @@ Array backward(const char* op, auto member, const TensorView& grad, const Tensor
   const int a = check_axis(op, axis, y.ndim());
   return dispatch_float(y.dtype, [&](auto t) {
     using T = decltype(t);
-    const auto kernel = kernels_of<T>().*member(t);
+    const auto kernel = f.kernel<T>();
     const Array g = contiguous(axis_last(grad, a)), v = contiguous(axis_last(y, a));
     Array dx = Array::empty(y.dtype, v.shape);
     const i64 n = v.shape.back();
@@ -59,22 +70,19 @@ Array backward(const char* op, auto member, const TensorView& grad, const Tensor
   });
 }
 
-// A member of FloatKernels<T>, chosen by the type of its argument.
-#define MEMBER(name) [](auto t) { return &FloatKernels<decltype(t)>::name; }
-
 }  // namespace
 
 Array softmax(const TensorView& x, i64 axis, const TensorView* out) {
-  return forward("softmax", MEMBER(softmax), x, axis, out);
+  return forward(VECTILE_FLOAT_OP(softmax, softmax), x, axis, out);
 }
 Array log_softmax(const TensorView& x, i64 axis, const TensorView* out) {
-  return forward("log_softmax", MEMBER(log_softmax), x, axis, out);
+  return forward(VECTILE_FLOAT_OP(log_softmax, log_softmax), x, axis, out);
 }
 Array softmax_backward(const TensorView& grad, const TensorView& y, i64 axis) {
-  return backward("softmax_backward", MEMBER(softmax_backward), grad, y, axis);
+  return backward(VECTILE_FLOAT_OP(softmax_backward, softmax_backward), grad, y, axis);
 }
 Array log_softmax_backward(const TensorView& grad, const TensorView& y, i64 axis) {
-  return backward("log_softmax_backward", MEMBER(log_softmax_backward), grad, y, axis);
+  return backward(VECTILE_FLOAT_OP(log_softmax_backward, log_softmax_backward), grad, y, axis);
 }
 
 }  // namespace vectile::ops

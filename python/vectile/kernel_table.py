@@ -1,7 +1,7 @@
 """vectile's kernels beside NumPy on this machine, as fractions of the peak measured in the same run.
 
-Both sides get the same arrays and the same number of threads, are called in turn, and are compared by
-the median of their times. NumPy's side is the expression that a NumPy user would write.
+Both sides get the same arrays and the same number of threads, take turns in short bursts, and are compared
+by the median of their times. NumPy's side is the expression that a NumPy user would write.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from vectile.runtime import config, set_num_threads
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Call = Callable[[], Any]
+
+_ROUNDS = 3  # bursts of each side
+SETTLE = 0.06  # seconds for a peer's idle threads to let go of their cores
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,23 @@ def measure(
 
 
 def _interleave(ours: Call, theirs: Call, seconds: float) -> tuple[float, float]:
-    """Median seconds of both, called in turn (A B A B) for about `seconds` together."""
-    ours(), theirs()
+    """Median seconds of both, in alternating bursts of about `seconds` together.
+
+    A pause goes before each burst: NumPy's BLAS threads keep their cores for tens of milliseconds after a
+    call, and whoever came next would be charged for them.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
-    while len(times[0]) < 5 or time.perf_counter() < end:
+    for _ in range(_ROUNDS):
         for call, found in zip((ours, theirs), times, strict=True):
-            start = time.perf_counter()
+            time.sleep(SETTLE)
             call()
-            found.append(time.perf_counter() - start)
+            end = time.perf_counter() + seconds / (2 * _ROUNDS)
+            now = 0.0
+            while now < end:
+                start = time.perf_counter()
+                call()
+                now = time.perf_counter()
+                found.append(now - start)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
