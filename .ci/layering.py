@@ -78,9 +78,9 @@ def python_errors() -> list[str]:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names: list[str] = []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                if node.level:
-                    errors.append(f"{where}: relative import; write it from vectile")
+            if isinstance(node, ast.ImportFrom) and node.level:
+                errors.append(f"{where}: relative import; write it from vectile")
+            elif isinstance(node, ast.ImportFrom) and node.module:
                 if node.module == "vectile":
                     names = [a.name for a in node.names]
                 elif node.module.startswith("vectile."):
@@ -95,7 +95,10 @@ def python_errors() -> list[str]:
 
 def object_errors(build: Path) -> list[str]:
     errors = []
-    for path in sorted(build.glob("CMakeFiles/kernel_*.dir/**/*.o")):
+    objects = sorted(build.glob("CMakeFiles/kernel_*.dir/**/*.o"))
+    if not objects:
+        errors.append(f"{build}: no kernel objects; build first")
+    for path in objects:
         tier_family = path.relative_to(build).parts[1].removeprefix("kernel_").removesuffix(".dir")
         if tier_family.startswith("scalar"):
             continue
