@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Layers of csrc/, lowest first, and what each may include besides itself. TYPES: the plain structs that
 # kernel signatures share with the layers above.
-TYPES = re.compile(r"kernels/(\w+_)?types\.h$")
+TYPES = re.compile(r"kernels/\w+_types\.h$")
 CPP = {
     "base": set(),
     "simd": {"base"},
-    "kernels": {"base", "simd", "dispatch/table.h"},
+    "kernels": {"base", "simd", "dispatch/family.h"},
     "dispatch": {"base"},
     "ops": {"base", "dispatch"},
     "bindings": {"base", "dispatch", "ops"},

@@ -11,9 +11,9 @@
 
 namespace vectile {
 
-#define VECTILE_FAMILY(name) void bind_##name(py::module_&);
-#include "families.inc"
-#undef VECTILE_FAMILY
+#define VECTILE_EACH_FAMILY(name) void bind_##name(py::module_&);
+#include "each_family.inc"
+#undef VECTILE_EACH_FAMILY
 
 namespace {
 
@@ -90,9 +90,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("set_isa", &set_tier, py::arg("name"));
-#define VECTILE_FAMILY(name) bind_##name(m);
-#include "families.inc"
-#undef VECTILE_FAMILY
+#define VECTILE_EACH_FAMILY(name) bind_##name(m);
+#include "each_family.inc"
+#undef VECTILE_EACH_FAMILY
 }
 
 }  // namespace vectile

@@ -7,9 +7,9 @@
 #include "base/error.h"
 #include "dispatch/cpu.h"
 
-#define VECTILE_REGISTRY(tier, family) \
-  namespace vectile::tier {            \
-  void register_##family(Kernels&);    \
+#define VECTILE_REGISTRY(tier, family)                                                        \
+  namespace vectile::tier {                                                                   \
+  void register_##family(family##_of<float>& f32, family##_of<double>& f64, family##_fixed&); \
   }
 #include "registry.inc"
 #undef VECTILE_REGISTRY
@@ -29,7 +29,8 @@ struct Registration {
   void (*fill)(Kernels&);
 };
 constexpr Registration kRegistry[] = {
-#define VECTILE_REGISTRY(tier, family) {#tier, tier::register_##family},
+#define VECTILE_REGISTRY(tier, family) \
+  {#tier, [](Kernels& k) { tier::register_##family(k.f32, k.f64, k); }},
 #include "registry.inc"
 #undef VECTILE_REGISTRY
 };

@@ -4,27 +4,27 @@
 #pragma once
 
 #include "base/types.h"
-#include "kernels/types.h"
+#include "families.inc"
 
 namespace vectile {
 
+struct NoKernels {};  // what the lists below begin with
+
 template <class T>
-struct FloatKernels {
-#define VECTILE_KERNEL_T(name, args) void(*name) args;
-#define VECTILE_KERNEL(name, args)
-#include "kernels.inc"
-#undef VECTILE_KERNEL_T
-#undef VECTILE_KERNEL
+struct FloatKernels : NoKernels
+#define VECTILE_EACH_FAMILY(family) , family##_of<T>
+#include "each_family.inc"
+#undef VECTILE_EACH_FAMILY
+{
 };
 
-struct Kernels {
+struct Kernels : NoKernels
+#define VECTILE_EACH_FAMILY(family) , family##_fixed
+#include "each_family.inc"
+#undef VECTILE_EACH_FAMILY
+{
   FloatKernels<float> f32;
   FloatKernels<double> f64;
-#define VECTILE_KERNEL_T(name, args)
-#define VECTILE_KERNEL(name, args) void(*name) args;
-#include "kernels.inc"
-#undef VECTILE_KERNEL_T
-#undef VECTILE_KERNEL
 
   template <class T>
   const FloatKernels<T>& of() const {

@@ -6,9 +6,9 @@
 //   B: row-major rows padded to whole vectors, or panels of kPanel columns (packed K^T, V^T).
 #pragma once
 
+#include "kernels/attention_types.h"
 #include "kernels/microkernel.h"
 #include "kernels/packing.h"
-#include "kernels/types.h"
 #include "simd/math.h"
 #include "simd/vec.h"
 

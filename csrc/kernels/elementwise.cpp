@@ -1,5 +1,5 @@
 // elementwise: y = f(x), y = f(a, b) with broadcasting, and the gradients of the unary functions.
-#include "kernels/types.h"
+#include "kernels/elementwise_types.h"
 #include "simd/activations.h"
 #include "simd/u64.h"
 

@@ -11,7 +11,6 @@
 #include "kernels/gemm_skinny.h"
 #include "kernels/microkernel.h"
 #include "kernels/packing.h"
-#include "kernels/types.h"
 
 namespace vectile::VECTILE_TIER {
 

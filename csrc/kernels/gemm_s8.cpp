@@ -4,9 +4,9 @@
 // a + 128 and unsigned B as b - 128; tiers without it store int16. Zero points and these offsets
 // are taken out of the finished tile (Jacob et al., arXiv 1712.05877, equation 7).
 #include "kernels/epilogue.h"
+#include "kernels/gemm_s8_types.h"
 #include "kernels/microkernel.h"
 #include "kernels/packing.h"
-#include "kernels/types.h"
 #include "simd/dot.h"
 
 namespace vectile::VECTILE_TIER {

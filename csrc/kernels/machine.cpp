@@ -1,6 +1,6 @@
 // machine: independent chains of this tier's multiply-add, enough to hide its latency (4 or 5
 // cycles on 2 ports) and few enough for 16 registers; and a read of memory at full width.
-#include "kernels/types.h"
+#include "base/types.h"
 #include "simd/vec.h"
 
 namespace vectile::VECTILE_TIER {

@@ -1,7 +1,7 @@
 // quantize: linear quantisation as ONNX defines it (QuantizeLinear, DequantizeLinear).
 #include <cstdint>
 
-#include "kernels/types.h"
+#include "base/types.h"
 #include "simd/vec.h"
 
 namespace vectile::VECTILE_TIER {

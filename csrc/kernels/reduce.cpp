@@ -1,7 +1,7 @@
 // reduce: sums, maxima and minima along rows (contiguous) and columns (strided).
 // Rounding: a row's sum is split in halves down to blocks of kDepth additions per lane, so its
 // error is at most (kDepth + log2 n) eps sum |x|; a column's is at most (n / 8 + 3) eps sum |x|.
-#include "kernels/types.h"
+#include "base/types.h"
 #include "simd/vec.h"
 
 namespace vectile::VECTILE_TIER {

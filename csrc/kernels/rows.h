@@ -4,7 +4,7 @@
 // and called as f(j) for the lanes from j on, and as f(j, m) for the last m elements of the row.
 #pragma once
 
-#include "kernels/types.h"
+#include "base/types.h"
 #include "simd/vec.h"
 
 namespace vectile::VECTILE_TIER {

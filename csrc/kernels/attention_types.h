@@ -1,19 +1,9 @@
-// Plain types that kernel signatures share with the layers above. No code: every tier includes it.
+// What the attention kernels and the op above them agree on.
 #pragma once
 
 #include "base/types.h"
-#include "kernels/gemm_s8_types.h"
-#include "kernels/gemm_types.h"
 
 namespace vectile {
-
-// An operand read line by line: line r starts at data + r * row, its elements are `step` (0 or 1)
-// apart.
-template <class T>
-struct Lines {
-  const T* data;
-  i64 row, step;
-};
 
 enum class MaskKind : std::uint8_t { none, boolean, additive };
 
