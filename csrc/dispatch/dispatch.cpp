@@ -7,9 +7,9 @@
 #include "base/error.h"
 #include "dispatch/cpu.h"
 
-#define VECTILE_REGISTRY(tier, family)                                                        \
-  namespace vectile::tier {                                                                   \
-  void register_##family(family##_of<float>& f32, family##_of<double>& f64, family##_fixed&); \
+#define VECTILE_REGISTRY(tier, family)               \
+  namespace vectile::tier {                          \
+  void register_##family(const family##_part& part); \
   }
 #include "registry.inc"
 #undef VECTILE_REGISTRY
@@ -30,7 +30,7 @@ struct Registration {
 };
 constexpr Registration kRegistry[] = {
 #define VECTILE_REGISTRY(tier, family) \
-  {#tier, [](Kernels& k) { tier::register_##family(k.f32, k.f64, k); }},
+  {#tier, [](Kernels& k) { tier::register_##family({k.f32, k.f64, k}); }},
 #include "registry.inc"
 #undef VECTILE_REGISTRY
 };

@@ -26,4 +26,10 @@ struct VECTILE_JOIN(VECTILE_FAMILY, _fixed) {
 #undef VECTILE_KERNEL
 };
 
+struct VECTILE_JOIN(VECTILE_FAMILY, _part) {  // of one table
+  VECTILE_JOIN(VECTILE_FAMILY, _of)<float>& f32;
+  VECTILE_JOIN(VECTILE_FAMILY, _of)<double>& f64;
+  VECTILE_JOIN(VECTILE_FAMILY, _fixed) & fixed;
+};
+
 }  // namespace vectile

@@ -5,15 +5,11 @@
 
 namespace vectile::VECTILE_TIER {
 
-void VECTILE_JOIN(register_,
-                  VECTILE_FAMILY)([[maybe_unused]] VECTILE_JOIN(VECTILE_FAMILY, _of) < float > &f32,
-                                  [[maybe_unused]] VECTILE_JOIN(VECTILE_FAMILY, _of) < double >
-                                      &f64,
-                                  [[maybe_unused]] VECTILE_JOIN(VECTILE_FAMILY, _fixed) & fixed) {
+void VECTILE_JOIN(register_, VECTILE_FAMILY)(const VECTILE_JOIN(VECTILE_FAMILY, _part) & part) {
 #define VECTILE_KERNEL_T(name, args) \
-  f32.name = &name<float>;           \
-  f64.name = &name<double>;
-#define VECTILE_KERNEL(name, args) fixed.name = &name;
+  part.f32.name = &name<float>;      \
+  part.f64.name = &name<double>;
+#define VECTILE_KERNEL(name, args) part.fixed.name = &name;
 #include VECTILE_FAMILY_INC
 #undef VECTILE_KERNEL_T
 #undef VECTILE_KERNEL
