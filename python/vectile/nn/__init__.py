@@ -18,9 +18,7 @@ from vectile.nn.layers import (
     Embedding,
     Flatten,
     Identity,
-    LayerNorm,
     Linear,
-    RMSNorm,
 )
 from vectile.nn.loss import (
     BCEWithLogitsLoss,
@@ -31,6 +29,7 @@ from vectile.nn.loss import (
     NLLLoss,
 )
 from vectile.nn.module import Module
+from vectile.nn.norm import LayerNorm, RMSNorm
 from vectile.nn.parameter import Parameter
 from vectile.nn.positional import LearnedPositionalEmbedding, SinusoidalPositionalEncoding
 from vectile.nn.transformer import (

@@ -6,13 +6,14 @@ from typing import Any
 
 from vectile.autograd import Tensor
 from vectile.nn import functional as F
+from vectile.nn.functional.losses import check_reduction
 from vectile.nn.module import Module
 
 
 class _Loss(Module):
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        F.check_reduction(type(self).__name__, reduction, batchmean=isinstance(self, KLDivLoss))
+        check_reduction(type(self).__name__, reduction, batchmean=isinstance(self, KLDivLoss))
         self.reduction = reduction
 
     def extra_repr(self) -> str:

@@ -18,8 +18,9 @@ from vectile.nn import init
 from vectile.nn.activation import resolve
 from vectile.nn.attention import MultiheadAttention
 from vectile.nn.containers import ModuleList
-from vectile.nn.layers import Dropout, LayerNorm, Linear
+from vectile.nn.layers import Dropout, Linear
 from vectile.nn.module import Module
+from vectile.nn.norm import LayerNorm
 
 Activation = str | Callable[[Any], Any]
 OptionalMask = ArrayLike | None

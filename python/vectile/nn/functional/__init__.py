@@ -1,0 +1,59 @@
+"""Functions on Tensors (or NumPy arrays) with PyTorch's names and arguments.
+
+The kernels' own ops come straight from `vectile.autograd.functional`; the modules here hold those whose
+arguments differ from the kernel's, and the losses.
+"""
+
+from vectile.autograd.functional import (
+    gelu,
+    linear,
+    log_softmax,
+    relu,
+    scaled_dot_product_attention,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
+)
+from vectile.nn.functional.layers import (
+    dropout,
+    embedding,
+    flatten,
+    layer_norm,
+    packed_self_attention,
+    rms_norm,
+)
+from vectile.nn.functional.losses import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+)
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "flatten",
+    "gelu",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "nll_loss",
+    "packed_self_attention",
+    "relu",
+    "rms_norm",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "tanh",
+]

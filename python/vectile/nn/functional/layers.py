@@ -1,0 +1,107 @@
+"""Dropout, embedding, flatten and normalisation over the last axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vectile.autograd import Tensor, as_tensor
+from vectile.autograd import functional as _F
+from vectile.autograd.functional import scaled_dot_product_attention
+
+
+def dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
+    """Zero with probability p and scale the rest by 1 / (1 - p); the input itself when not training.
+
+    The mask comes from `vectile.manual_seed`'s generator. ValueError unless 0 <= p <= 1.
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout: p: expected a probability in [0, 1], got {p}")
+    if not training or p == 0.0:
+        return x
+    return _F.dropout(x, p)
+
+
+def embedding(ids: ArrayLike, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """Rows of `weight` (rows, dim) by integer `ids` of any shape; row `padding_idx` gets no gradient."""
+    ids = np.asarray(ids)
+    out = _F.embedding(ids, weight)
+    if padding_idx is None or not out.requires_grad:
+        return out
+    return _F.where((ids == padding_idx)[..., None], out.detach(), out)
+
+
+def packed_self_attention(
+    qkv: Any,
+    num_heads: int,
+    attn_mask: Any = None,
+    *,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Attention on (batch, length, 3 * dim) as one linear layer gives it: queries, keys, values side by side.
+
+    Heads are consecutive columns. Masks as in `scaled_dot_product_attention`; returns (batch, length, dim).
+    """
+    batch, length, width = qkv.shape
+    parts = as_tensor(qkv).reshape((batch, length, 3, num_heads, width // (3 * num_heads)))
+    q, k, v = (parts[:, :, i].swapaxes(1, 2) for i in range(3))
+    out = scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal, dropout_p=dropout_p)
+    return out.swapaxes(1, 2).reshape((batch, length, width // 3))
+
+
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Join the axes start_dim … end_dim into one."""
+    t = as_tensor(x)
+    rank = max(t.ndim, 1)
+    for name, axis in (("start_dim", start_dim), ("end_dim", end_dim)):
+        if not -rank <= axis < rank:
+            raise IndexError(f"flatten: {name}: expected in [-{rank}, {rank}), got {axis}")
+    start, end = start_dim % rank, end_dim % rank
+    if start > end:
+        raise ValueError(f"flatten: start_dim: expected at most end_dim {end}, got {start}")
+    shape = t.shape
+    joined = math.prod(shape[start : end + 1])
+    return t.reshape((*shape[:start], joined, *shape[end + 1 :]))
+
+
+def layer_norm(
+    x: Any,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the trailing axes `normalized_shape`."""
+    if len(normalized_shape) == 1 and x.shape[-1:] == tuple(normalized_shape):
+        return _F.layer_norm(x, weight, bias, eps)
+    rows, shape = _trailing("layer_norm", x, normalized_shape)
+    scale, shift = (None if t is None else t.reshape((-1,)) for t in (weight, bias))
+    return _F.layer_norm(rows, scale, shift, eps).reshape(shape)
+
+
+def rms_norm(
+    x: Any, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the trailing axes; eps None is the dtype's epsilon."""
+    if eps is None:
+        eps = float(np.finfo(x.dtype).eps)
+    if len(normalized_shape) == 1 and x.shape[-1:] == tuple(normalized_shape):
+        return _F.rms_norm(x, weight, eps)
+    rows, shape = _trailing("rms_norm", x, normalized_shape)
+    return _F.rms_norm(rows, None if weight is None else weight.reshape((-1,)), eps).reshape(shape)
+
+
+def _trailing(name: str, x: Any, normalized_shape: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
+    """x with the normalised axes joined, and its own shape."""
+    wanted = tuple(normalized_shape)
+    shape = tuple(x.shape)
+    if not wanted or shape[-len(wanted) :] != wanted:
+        got = shape[-len(wanted) :] if wanted else shape
+        raise ValueError(f"{name}: x trailing shape: expected {wanted}, got {got}")
+    rows = as_tensor(x).reshape((*shape[: len(shape) - len(wanted)], math.prod(wanted)))
+    return rows, shape
