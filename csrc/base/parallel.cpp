@@ -93,7 +93,7 @@ struct Pool {
   int workers = 0;
 
   void post(Job* job, int wanted) {
-    int started;
+    bool alone;  // one worker: a single wake-up cannot go to one above a lowered thread count
     {
       std::lock_guard lock(mutex);
       jobs.push_back(job);
@@ -104,10 +104,10 @@ struct Pool {
           break;  // the caller does the work alone
         }
       }
-      started = std::min(wanted, workers);
+      alone = workers == 1;
       posted.fetch_add(1);
     }
-    if (started == 1)
+    if (alone)
       wake.notify_one();
     else
       wake.notify_all();

@@ -1,6 +1,7 @@
 #include "ops/gemm.h"
 
 #include "bindings/array.h"
+#include "bindings/initialised.h"
 #include "ops/gemm_s8.h"
 
 namespace vectile {

@@ -1,6 +1,7 @@
 #include "ops/gemm_s8.h"
 
 #include "bindings/array.h"
+#include "bindings/initialised.h"
 
 namespace vectile {
 

@@ -55,15 +55,18 @@ bool cpu_supports(const char* tier) {
 }
 
 const char* cpu_name() {
-  static char name[49] = {};
-  if (!name[0]) {
-    if (cpuid(0x80000000u).a < 0x80000004u) return "x86-64";
-    for (std::uint32_t i = 0; i < 3; ++i) {
-      const Registers r = cpuid(0x80000002u + i);
-      std::memcpy(name + 16 * i, &r, sizeof r);
+  struct Brand {
+    char text[49] = "x86-64";
+    Brand() {
+      if (cpuid(0x80000000u).a < 0x80000004u) return;
+      for (std::uint32_t i = 0; i < 3; ++i) {
+        const Registers r = cpuid(0x80000002u + i);
+        std::memcpy(text + 16 * i, &r, sizeof r);
+      }
     }
-  }
-  return name;
+  };
+  static const Brand brand;
+  return brand.text;
 }
 
 #else

@@ -82,7 +82,8 @@ static void gemm_s8_quantize_rows(const T* x, i64 row, i64 m, i64 k, int32_t* ds
       low = min(low, v), high = max(high, v);
     }
     constexpr T tiny = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
-    const T least = reduce_min(low), range = (reduce_max(high) - least) / T(255);
+    const T least = reduce_min(low);
+    const T range = reduce_max(high) / T(255) - least / T(255);  // finite for finite x
     const T scale = range < tiny ? T(0) : range, inverse = scale > T(0) ? T(1) / scale : T(0);
     const T zero = reduce_max(round(V(-least * inverse)));
     scales[i] = scale;

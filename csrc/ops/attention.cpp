@@ -91,7 +91,8 @@ void check_mask(const char* op, const TensorView& m, DType dtype, const Shape& s
     fail<TypeError>(op, "attn_mask", "dtype", text("bool or ", dtype), m.dtype);
   bool fits = m.ndim() <= scores.ndim;
   for (int i = 1; fits && i <= m.ndim(); ++i) fits = m.shape[-i] == 1 || m.shape[-i] == scores[-i];
-  check(fits, op, "attn_mask", "shape", text("one that broadcasts to ", scores), m.shape);
+  if (!fits) [[unlikely]]
+    fail(op, "attn_mask", "shape", text("one that broadcasts to ", scores), m.shape);
   p.mask_kind = m.dtype == DType::boolean ? MaskKind::boolean : MaskKind::additive;
   const Shape full = m.ndim() ? with_last(m.shape, scores[-1]) : Shape(scores[-1]);
   const TensorView wide = broadcast_to(m, full);

@@ -88,7 +88,8 @@ void each_integer(const char* op, const char* argument, const TensorView& v, F&&
 
 void check_per_line(const char* op, const char* argument, const TensorView& v, i64 count) {
   const bool ok = v.ndim() == 0 || (v.ndim() == 1 && (v.shape[0] == 1 || v.shape[0] == count));
-  check(ok, op, argument, "shape", text("() or (", count, ",)"), v.shape);
+  if (!ok) [[unlikely]]
+    fail(op, argument, "shape", text("() or (", count, ",)"), v.shape);
 }
 
 // Zero points of `count` lines of `x`, counted from the stored values; empty when all are zero.
@@ -103,7 +104,8 @@ Buffer<int32_t> zero_points(const char* op, const char* argument, const TensorVi
   const bool one = given->elements() == 1;
   bool any = false;
   each_integer(op, argument, *given, [&](i64 i, i64 z) {
-    check(low <= z && z <= low + 255, op, argument, "value", text("one of ", x.dtype), z);
+    if (z < low || z > low + 255) [[unlikely]]
+      fail(op, argument, "value", text("one of ", x.dtype), z);
     const auto stored = static_cast<int32_t>(z) + offset;
     any = any || stored != 0;
     if (one)
@@ -123,10 +125,10 @@ int32_t stored_offset(const Format& f, const TensorView& x, bool left) {
 
 // One product (m, k) (k, n), ready for a kernel that finishes its tiles.
 struct Product {
-  Product(const Kernels& kernels, const TensorView& a, const TensorView& b, const int32_t* a_zero,
-          const int32_t* b_zero)
-      : format(kernels), right(pack_right(kernels, b)) {
-    const i64 m = a.shape[0], k = a.shape[1], n = b.shape[1], row = format.row(k);
+  Product(const Kernels& kernels, const TensorView& a, const PackedRight& right, i64 n,
+          const int32_t* a_zero, const int32_t* b_zero)
+      : format(kernels) {
+    const i64 m = a.shape[0], k = a.shape[1], row = format.row(k);
     rows = Buffer<int32_t>(m * row);
     if (b_zero) row_sums = Buffer<int32_t>(m);
     parallel_ranges(m, rows_grain(k), [&](i64 begin, i64 end) {
@@ -134,11 +136,6 @@ struct Product {
                            a.strides[1], end - begin, k, rows.get() + begin * row, row,
                            b_zero ? row_sums.get() + begin : nullptr);
     });
-    if (a_zero && b_zero)
-      for (i64 j = 0; j < n; ++j)
-        right.sums[j] =
-            static_cast<int32_t>(static_cast<uint32_t>(right.sums[j]) -
-                                 static_cast<uint32_t>(k) * static_cast<uint32_t>(b_zero[j]));
     g = {m,      n,
          k,      rows.get(),
          row,    right.strips.get(),
@@ -146,7 +143,6 @@ struct Product {
          b_zero, row_sums.get()};
   }
   Format format;
-  PackedRight right;
   Buffer<int32_t> rows, row_sums;
   GemmS8 g;
 };
@@ -174,9 +170,20 @@ void each_product(const char* op, const MatmulShape& shape, const TensorView& c,
     return matrix;
   };
   if (c.elements() == 0) return;
+  const i64 depth = a.shape[-1], columns = b.shape[-1];
+  PackedRight right;
+  i64 packed = 0;
   for (i64 i = 0; i < batch.count(); ++i) {
     const auto at = batch.at(i);
-    run(k, Product(k, last_two(a, at.a), last_two(b, at.b), a_zero.get(), b_zero.get()), at.c);
+    if (!right.sums.get() || at.b != packed) {  // a broadcast B is packed once
+      packed = at.b;
+      right = pack_right(k, last_two(b, at.b));
+      for (i64 j = 0; a_zero.get() && b_zero.get() && j < columns; ++j)
+        right.sums[j] =
+            static_cast<int32_t>(static_cast<uint32_t>(right.sums[j]) -
+                                 static_cast<uint32_t>(depth) * static_cast<uint32_t>(b_zero[j]));
+    }
+    run(k, Product(k, last_two(a, at.a), right, columns, a_zero.get(), b_zero.get()), at.c);
   }
 }
 

@@ -68,7 +68,8 @@ Buffer<i64> checked_indices(const char* op, const char* argument, const TensorVi
   const i64 n = ids.elements();
   for (i64 i = 0; i < n; ++i) {
     const bool inside = static_cast<std::uint64_t>(y[i]) < static_cast<std::uint64_t>(limit);
-    if (!inside && !(ignored && y[i] == *ignored)) [[unlikely]]
+    const bool wrapped = ids.dtype == DType::u64 && y[i] < 0;
+    if (!inside && !(ignored && y[i] == *ignored && !wrapped)) [[unlikely]]
       out_of_range(op, argument, ids, i, y[i], limit);
   }
   return y;

@@ -127,8 +127,8 @@ void divide_by(const TensorView& y, i64 count) {
 template <class T>
 Array reduce_typed(const Reduction& op, const TensorView& x, const bool* reduced, i64 count) {
   int order[kMaxDims];
-  order_by_stride(x, order);
   const bool reorder = !x.contiguous();
+  if (reorder) order_by_stride(x, order);
   const Array in = contiguous(reorder ? permuted(x, order) : x);
   bool drop[kMaxDims];
   for (int i = 0; i < x.ndim(); ++i) drop[i] = reduced[reorder ? order[i] : i];
@@ -166,6 +166,7 @@ Array reduce(const Reduction& op, const TensorView& x, unsigned axes, bool keepd
   }
   check(count > 0 || op.empty != Empty::error, name, "x", "shape",
         "at least one element along the reduced axes", x.shape);
+  if (out) check_out(name, *out, x.dtype, shape);
   Array y;
   if (x.elements() > 0)
     y = dispatch_float(x.dtype,
@@ -193,7 +194,8 @@ Array sum_to(const TensorView& x, const Shape& shape) {
     else
       fits = target == x.shape[i];
   }
-  check(fits, "sum_to", "shape", "value", text("one that broadcasts to ", x.shape), shape);
+  if (!fits) [[unlikely]]
+    fail("sum_to", "shape", "value", text("one that broadcasts to ", x.shape), shape);
   Array y = reduce(kReductions[0], x, axes, false);
   y.shape = shape;
   y.set_contiguous_strides();

@@ -81,9 +81,9 @@ def test_strided_batches(data):
         return x[..., ::sr, ::sc]
 
     a, b = view(batch_a, m, k), view(batch_b, k, n)
-    za = draw(rng, (m,), a.dtype)
-    expected = (a.astype(np.int64) - za[:, None]) @ b.astype(np.int64)
-    np.testing.assert_array_equal(ops.matmul_integer(a, b, za), expected)
+    za, zb = draw(rng, (m,), a.dtype), draw(rng, (n,), b.dtype)
+    expected = (a.astype(np.int64) - za[:, None]) @ (b.astype(np.int64) - zb)
+    np.testing.assert_array_equal(ops.matmul_integer(a, b, za, zb), expected)
 
 
 def test_vectors(rng):
@@ -195,6 +195,27 @@ def test_zero_and_non_finite_rows(isa, rng):
     assert np.all(y[:2] == 0) and np.isfinite(y[4]).all()
     assert np.isnan(y[2]).all() and not np.isfinite(y[3]).any()
     assert np.all(y[4, 7] == 0)
+
+
+def test_a_row_over_the_whole_range_stays_finite(isa):
+    x = np.array([[3e38, -3e38, 1.0]], np.float32)
+    y = ops.linear(x, ops.quantize_weight(np.eye(3, dtype=np.float32)))
+    step = 6e38 / 255  # of the quantised row
+    np.testing.assert_allclose(y, x, rtol=0, atol=0.51 * step)
+
+
+@pytest.mark.parametrize("cls", [_core.PackedMatrix, _core.QuantizedMatrix])
+def test_an_object_from_new_alone_raises(cls):
+    empty = cls.__new__(cls)
+    for use in (
+        lambda: empty.shape,
+        lambda: empty.nbytes,
+        lambda: repr(empty),
+        lambda: pickle.dumps(empty),
+        lambda: ops.linear(np.ones((2, 2), F), empty),
+    ):
+        with pytest.raises(TypeError):
+            use()
 
 
 A, B = np.zeros((2, 5), np.int8), np.zeros((5, 3), np.int8)

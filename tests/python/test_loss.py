@@ -200,3 +200,8 @@ ONE = np.float32(1)
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_target_beyond_int64_is_not_taken_for_ignored():
+    with pytest.raises(IndexError, match=r"more than 2\*\*63 - 1"):
+        ops.cross_entropy(np.zeros((1, 3)), np.array([2**64 - 1], np.uint64), ignore_index=-1)
