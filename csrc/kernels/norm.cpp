@@ -158,16 +158,6 @@ static void rms_norm_backward(const T* grad, const T* x, const T* weight, const 
   body(grad, x, weight, nullptr, rstd, dx, dweight, nullptr, rows, n);
 }
 
-template <class T>
-static void sum_partials(const T* x, i64 stride, i64 rows, T* y, i64 n) {
-  using V = Vec<T>;
-  row_each<T>(n, [&](i64 j, auto... k) VECTILE_LAMBDA {
-    V a;
-    for (i64 i = 0; i < rows; ++i) a += V::load(x + i * stride + j, k...);
-    a.store(y + j, k...);
-  });
-}
-
 }  // namespace vectile::VECTILE_TIER
 
 #include "kernels/register.h"

@@ -7,18 +7,8 @@
 namespace vectile::ops {
 namespace {
 
-// `x` itself when its last axis is contiguous, else a packed copy.
-Array rows_contiguous(const TensorView& x) {
-  return x.shape.back() <= 1 || x.stride(-1) == 1 ? Array(x) : contiguous(x);
-}
-
 // Heads of an array (..., heads, rows, columns); 1 for a matrix.
 i64 heads_of(const Shape& s) { return s.ndim > 2 ? s[-3] : 1; }
-
-Shape with_last(Shape s, i64 last) {
-  s[-1] = last;
-  return s;
-}
 
 // Offset of plane b among the axes before the last `skip`, in row-major order.
 i64 plane_offset(const TensorView& x, int skip, i64 b) {
@@ -147,8 +137,8 @@ constexpr i64 kWork = 1 << 20;
 i64 piece(i64 n, i64 outer, i64 least, i64 most) {
   constexpr i64 tasks = 16;
   const i64 wanted = std::max<i64>(1, tasks / std::max<i64>(1, outer));
-  const i64 size = std::clamp((n + wanted - 1) / wanted, least, most);
-  return (size + least - 1) / least * least;
+  const i64 size = std::clamp(ceil_div(n, wanted), least, most);
+  return round_up(size, least);
 }
 
 // Runs fn(first task, one past the last) over chunks of tasks of `work` multiply-adds each.
@@ -178,7 +168,7 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
     using T = decltype(t);
     const FloatKernels<T>& kernels = kernels_of<T>();
     const i64 per_task = piece(p.rows(), outer, 128, 512);
-    const i64 pieces = (p.rows() + per_task - 1) / per_task;
+    const i64 pieces = ceil_div(p.rows(), per_task);
     i64 scratch_size, unused;
     kernels.attention_scratch(p.head<T>(0, 0), std::min(per_task, p.rows()), &scratch_size,
                               &unused);
@@ -232,7 +222,7 @@ AttentionGradients scaled_dot_product_attention_backward(
     // Where heads are few, the keys are split too; each piece gives its share of dq, added in
     // order.
     const i64 keys = piece(p.lk, outer, 512, std::max<i64>(512, p.lk));
-    const i64 pieces = std::max<i64>(1, (p.lk + keys - 1) / keys);
+    const i64 pieces = std::max<i64>(1, ceil_div(p.lk, keys));
     const i64 dq_size = p.batch * p.heads * p.lq * p.d;
     const Buffer<T> shares((pieces - 1) * dq_size);
     i64 scratch_size, unused;

@@ -93,7 +93,7 @@ void copy_typed(const TensorView& x, const TensorView& y) {
   };
   // Chunks are whole planes, or bands of rows where there are few planes.
   const i64 band = std::clamp<i64>(kGrain / std::max<i64>(1, cols), 16, std::max<i64>(16, rows));
-  const i64 bands = (rows + band - 1) / band;
+  const i64 bands = ceil_div(rows, band);
   const i64 per_chunk = std::max<i64>(1, kGrain / std::max<i64>(1, band * cols));
   parallel_ranges(planes * bands, per_chunk, [&](i64 begin, i64 end) {
     for (i64 c = begin; c < end; ++c) {
@@ -136,6 +136,10 @@ Array contiguous(const TensorView& x) {
   Array packed = Array::empty(x.dtype, x.shape);
   copy_strided(x, packed);
   return packed;
+}
+
+Array rows_contiguous(const TensorView& x) {
+  return x.shape.back() <= 1 || x.stride(-1) == 1 ? Array(x) : contiguous(x);
 }
 
 TensorView permuted(const TensorView& x, const int* order) {

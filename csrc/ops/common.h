@@ -42,6 +42,9 @@ void copy_strided(const TensorView& x, const TensorView& y);
 // `x` itself when it is row-major, else a packed copy.
 Array contiguous(const TensorView& x);
 
+// The same when its last axis is contiguous.
+Array rows_contiguous(const TensorView& x);
+
 // `x` with its axes in the given order, or with `axis` moved last; no data moves.
 TensorView permuted(const TensorView& x, const int* order);
 TensorView axis_last(const TensorView& x, int axis);
@@ -79,6 +82,19 @@ int check_axis(const char* op, i64 axis, int ndim);  // into [0, ndim)
 template <class F>
 decltype(auto) dispatch_float(DType dtype, F&& f) {
   return dtype == DType::f32 ? f(float{}) : f(double{});
+}
+
+constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }  // a >= 0, b > 0
+constexpr i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
+
+// A shape with another last axis, or without it.
+inline Shape with_last(Shape s, i64 last) {
+  s[-1] = last;
+  return s;
+}
+inline Shape without_last(Shape s) {
+  --s.ndim;
+  return s;
 }
 
 // Elements of work below which a chunk is not worth handing to another thread.

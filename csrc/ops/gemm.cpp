@@ -9,8 +9,6 @@
 namespace vectile::ops {
 namespace {
 
-constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
-
 template <class T>
 Gemm<T> moved(Gemm<T> g, const Batch::Offsets& by) {
   g.a += by.a, g.b += by.b, g.c += by.c;
@@ -164,7 +162,7 @@ void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& 
     }();
     g.b = packed->data<T>();
     g.b_packed = true;
-    g.b_row = ceil_div(g.n, nr) * nr;
+    g.b_row = round_up(g.n, nr);
     g.kc = packed->kc();
   }
   const Array dense = bias ? contiguous(*bias) : Array();
@@ -235,7 +233,7 @@ PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernel
     using T = decltype(t);
     GemmTiles tiles;
     kernels_->of<T>().gemm_tiles(&tiles, nullptr);
-    const i64 columns = ceil_div(n_, tiles.nr) * tiles.nr;
+    const i64 columns = round_up(n_, tiles.nr);
     kc_ = std::max<i64>(1, ceil_div(k_, std::max<i64>(1, ceil_div(k_, tiles.kc))));
     bytes_ = static_cast<i64>(checked_bytes(Shape(k_, columns), dtype_));
     data_ = Buffer<char>(bytes_);

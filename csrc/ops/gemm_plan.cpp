@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "ops/common.h"
+
 namespace vectile::ops {
 namespace {
-
-constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
-constexpr i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
 
 // C^T = B^T A^T
 template <class T>

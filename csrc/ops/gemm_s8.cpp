@@ -14,9 +14,6 @@ namespace {
 using std::int32_t;
 using std::uint32_t;
 
-constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
-constexpr i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
-
 struct Format : GemmS8Format {
   explicit Format(const Kernels& kernels) { kernels.gemm_s8_format(this); }
   i64 groups(i64 k) const { return ceil_div(k, group); }

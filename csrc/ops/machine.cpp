@@ -56,7 +56,7 @@ double read_rate(i64 n_bytes) {
   Buffer<float> x(n);
   std::fill_n(x.get(), n, 1.f);
   const auto kernel = kernels().read_all;
-  const i64 parts = num_threads(), part = (n + parts - 1) / parts;
+  const i64 parts = num_threads(), part = ceil_div(n, parts);
   const i64 passes = std::max<i64>(1, (i64{1} << 22) / n);  // at least 16 MB a run
   return best_rate(10, [&] {
     parallel_ranges(n, part, [&](i64 begin, i64 end) {

@@ -9,12 +9,6 @@ namespace {
 // bounds the memory for partial sums and depends on the problem only.
 constexpr i64 kMaxBlocks = 64;
 
-Shape without_last(const Shape& shape) {
-  Shape s = shape;
-  --s.ndim;
-  return s;
-}
-
 i64 row_count(const Shape& shape) { return without_last(shape).elements(); }
 
 Array per_row(const TensorView& x, bool wanted) {
@@ -56,8 +50,8 @@ NormGradient backward(const char* op, const TensorView& grad, const TensorView& 
   if (weight) result.dweight = Array::zeros(x.dtype, w.shape);
   if (weight && mean) result.dbias = Array::zeros(x.dtype, w.shape);
   if (x.elements() == 0) return result;
-  const i64 block = std::max(rows_grain(n), (rows + kMaxBlocks - 1) / kMaxBlocks);
-  const i64 blocks = (rows + block - 1) / block;
+  const i64 block = std::max(rows_grain(n), ceil_div(rows, kMaxBlocks));
+  const i64 blocks = ceil_div(rows, block);
   dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const auto& k = kernels_of<T>();
@@ -78,8 +72,8 @@ NormGradient backward(const char* op, const TensorView& grad, const TensorView& 
     if (direct) return;
     parallel_ranges(n, std::max<i64>(64, kGrain / blocks), [&](i64 begin, i64 end) {
       const T* from = partial.get() + begin;
-      k.sum_partials(from, 2 * n, blocks, result.dweight.as<T>() + begin, end - begin);
-      if (mean) k.sum_partials(from + n, 2 * n, blocks, result.dbias.as<T>() + begin, end - begin);
+      k.column_sum(from, 2 * n, result.dweight.as<T>() + begin, blocks, end - begin);
+      if (mean) k.column_sum(from + n, 2 * n, result.dbias.as<T>() + begin, blocks, end - begin);
     });
   });
   return result;

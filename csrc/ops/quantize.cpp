@@ -57,7 +57,7 @@ void over_lines(const Parameters<T>& p, i64 elements, F&& run) {
     });
     return;
   }
-  const i64 pieces = (p.inner + kGrain - 1) / kGrain;  // of one line
+  const i64 pieces = ceil_div(p.inner, kGrain);  // of one line
   const i64 lines = elements / p.inner;
   parallel_ranges(lines * pieces, rows_grain(p.inner), [&](i64 begin, i64 end) {
     for (i64 i = begin; i < end; ++i) {
@@ -133,7 +133,7 @@ DynamicQuantized dynamic_quantize_linear(const TensorView& x) {
   const Array in = contiguous(x);
   return dispatch_float(x.dtype, [&](auto t) -> DynamicQuantized {
     using T = decltype(t);
-    const i64 n = x.elements(), chunks = (n + kGrain - 1) / kGrain;
+    const i64 n = x.elements(), chunks = ceil_div(n, kGrain);
     const Buffer<T> low(chunks), high(chunks);
     const auto& kernel = kernels_of<T>();
     parallel_ranges(n, kGrain, [&](i64 begin, i64 end) {

@@ -29,7 +29,7 @@ void reduce_middle(const Variants<T>& op, const T* x, T* y, i64 outer, i64 n, i6
       });
       return;
     }
-    const i64 chunks = (n + kGrain - 1) / kGrain;
+    const i64 chunks = ceil_div(n, kGrain);
     const Buffer<T> partial(outer * chunks);
     parallel_for(outer * chunks, [&](i64 c) {
       const i64 row = c / chunks, begin = c % chunks * kGrain;
@@ -39,7 +39,7 @@ void reduce_middle(const Variants<T>& op, const T* x, T* y, i64 outer, i64 n, i6
   }
 
   // Narrow lines: `fold` of them side by side make one line of a shorter, wider array.
-  const i64 fold = inner < kNarrow ? (kFoldedColumns + inner - 1) / inner : 1;
+  const i64 fold = inner < kNarrow ? ceil_div(kFoldedColumns, inner) : 1;
   if (fold > 1 && n >= 4 * fold) {
     const i64 long_n = n / fold, rest = n - long_n * fold, lines = fold + rest;
     const Buffer<T> partial(outer * lines * inner);
@@ -54,7 +54,7 @@ void reduce_middle(const Variants<T>& op, const T* x, T* y, i64 outer, i64 n, i6
     return reduce_middle(op, partial.get(), y, outer, lines, inner);
   }
 
-  const i64 chunks = (n + kDeep - 1) / kDeep, tiles = (inner + kColumnTile - 1) / kColumnTile;
+  const i64 chunks = ceil_div(n, kDeep), tiles = ceil_div(inner, kColumnTile);
   const Buffer<T> partial(chunks > 1 ? outer * chunks * inner : 0);
   T* to = chunks > 1 ? partial.get() : y;
   const i64 work = std::min(n, kDeep) * std::min(inner, kColumnTile);
@@ -209,7 +209,7 @@ double global_norm(const TensorView* arrays, i64 count) {
   i64 pieces = 0;
   for (i64 a = 0; a < count; ++a) {
     check_float("global_norm", "arrays", arrays[a]);
-    pieces += (arrays[a].elements() + kGrain - 1) / kGrain;
+    pieces += ceil_div(arrays[a].elements(), kGrain);
   }
   std::vector<Array> packed;
   std::vector<Piece> piece;
