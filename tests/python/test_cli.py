@@ -185,6 +185,7 @@ def test_wrong_use_is_one_line(tmp_path, text, trained, capsys, monkeypatch):
         ("train", "--data", str(text), "--heads", "3"): "d_model: expected a multiple of n_heads",
         ("train", "--data", str(text), "--out", "no/folder/x"): "No such folder",
         ("train", "--data", str(text), "--out", "."): "Is a directory",
+        ("train", "--data", str(text), "--out", "m.png"): "--out: expected a name without .png",
         ("train", "--data", str(short)): "expected more than the context",
         ("train", "--data", str(text), "--dropout", "2"): "dropout: expected in [0, 1), got 2.0",
         ("train", "--resume", "missing"): "missing: No such file",

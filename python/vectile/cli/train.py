@@ -79,6 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
     screen = common.console()
     out: Path = arguments.out or arguments.resume or Path("model.safetensors")
     common.require_parent(out)
+    picture = out.with_suffix(".png")
+    if picture == out:
+        raise ValueError(f"--out: expected a name without .png, which the picture takes, got {out}")
     trainer, source = _resume(arguments) if arguments.resume else _start(arguments)
     parameters = sum(p.size for p in trainer.parameters)
     screen.print(
@@ -87,7 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
     )
     stopped = _loop(trainer, out, source, screen)
     trainer.save(out, source)
-    picture = out.with_suffix(".png")
     draw(picture, trainer)
     if stopped:
         screen.print(
