@@ -201,7 +201,8 @@ def getitem_backward(grad: Array, index: Any, shape: tuple[int, ...]) -> Array |
         return Slices(grad, index, shape)
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and 0 not in shape:
         rows = grad.reshape(*index.shape, math.prod(shape[1:]))  # as an embedding's
-        index = np.where(index < 0, index + shape[0], index)
+        index = index.astype(np.int64)  # a narrow type cannot hold index + length
+        index[index < 0] += shape[0]
         return embedding_backward(rows, index, shape[0]).reshape(shape)
     out = _zeros(shape, grad.dtype)
     if isinstance(index, np.ndarray) and index.dtype == bool:

@@ -304,7 +304,10 @@ def log_softmax(k, needs, g, out, axis):
 
 
 def layer_norm(k, needs, g, x, weight, *stats):  # stats: mean, rstd, eps
-    return k.layer_norm_backward(g, x, weight, *stats)
+    dx, dw, db = k.layer_norm_backward(g, x, weight, *stats)
+    if db is None and needs[2] is not None:  # the kernel gives it only beside a weight
+        db = k.sum_to(g, x.shape[-1:])
+    return dx, dw, db
 
 
 def rms_norm(k, needs, g, x, weight, *stats):  # stats: rstd, eps
