@@ -61,6 +61,15 @@ def test_reassigning_and_deleting_keeps_the_registry():
     assert "scale" in net.state_dict()
     net.rest = nn.Identity()
     assert "rest.0.weight" not in net.state_dict()
+    for name, value, kind in (
+        ("scale", np.zeros(3, np.float32), "a Parameter"),
+        ("scale", Tensor(np.zeros(3, np.float32)), "a Parameter"),
+        ("body", np.tanh, "a Module"),
+    ):
+        kept = getattr(net, name)
+        with pytest.raises(TypeError, match=rf"Net\.{name}: expected {kind} or None, got"):
+            setattr(net, name, value)
+        assert getattr(net, name) is kept and any(key.startswith(name) for key in net.state_dict())
     del net.named
     assert not hasattr(net, "named") and "named.b.bias" not in net.state_dict()
     net.count = np.ones(2, np.float32)
@@ -96,6 +105,10 @@ def test_loading_errors_name_the_key_and_change_nothing():
     missing = {k: v for k, v in state.items() if k != "rest.0.bias"} | {"extra": np.ones(1)}
     with pytest.raises(KeyError, match=r"missing keys: rest\.0\.bias; unexpected keys: extra"):
         net.load_state_dict(missing)
+    for wrong in (np.zeros((2, 3), complex), np.full((2, 3), "a")):
+        dtype = r"Net\.load_state_dict: named\.b\.weight dtype: expected float32, got "
+        with pytest.raises(TypeError, match=dtype + str(wrong.dtype)):
+            net.load_state_dict({**state, "named.b.weight": wrong})
     state["named.b.weight"] = np.zeros((3, 2))
     message = r"Net\.load_state_dict: named\.b\.weight shape: expected \(2, 3\), got \(3, 2\)"
     with pytest.raises(ValueError, match=message):

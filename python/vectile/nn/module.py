@@ -13,6 +13,8 @@ from vectile.nn.parameter import Parameter
 
 M = TypeVar("M", bound="Module")
 
+_REGISTRIES = {"_parameters": "a Parameter", "_modules": "a Module", "_buffers": "an array"}
+
 
 class IncompatibleKeys(NamedTuple):
     """What `load_state_dict(strict=False)` left alone."""
@@ -65,10 +67,15 @@ class Module:
             if isinstance(value, Module)
             else None
         )
-        for registry in ("_parameters", "_modules", "_buffers"):
+        for registry, expected in _REGISTRIES.items():
             if registry != kind and name in fields[registry]:
                 if value is None or (registry == "_buffers" and kind is None):
                     kind = registry  # stays registered under its new value
+                elif kind is None:
+                    raise TypeError(
+                        f"{type(self).__name__}.{name}: expected {expected} or None, "
+                        f"got {type(value).__name__}"
+                    )
                 else:
                     del fields[registry][name]
         if kind is not None:
@@ -250,7 +257,8 @@ class Module:
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Arrays by PyTorch's keys, in its order, shared ones repeated.
 
-        They share memory with the module: copy to keep a snapshot.
+        They are the arrays that the module holds now, not copies: an optimiser's step writes to them,
+        while `load_state_dict` and `to` put others in their place. Copy to keep a snapshot.
         """
         return {
             f"{path}.{name}" if path else name: value.data if isinstance(value, Tensor) else value
@@ -261,8 +269,9 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy arrays (or anything `np.asarray` takes, such as torch tensors) into this module.
 
-        Raises KeyError for missing or unexpected keys when `strict`, and ValueError naming the key and
-        both shapes when a shape differs; nothing is changed when an error is raised.
+        Raises KeyError for missing or unexpected keys when `strict`, ValueError naming the key and both
+        shapes when a shape differs, and TypeError for a dtype of another kind (floats for integers,
+        complex for floats); nothing is changed when an error is raised.
         """
         own = self.state_dict()
         report = IncompatibleKeys(
@@ -276,6 +285,11 @@ class Module:
             )
         incoming = {key: np.asarray(state[key]) for key in own if key in state}
         for key, array in incoming.items():
+            if not np.can_cast(array.dtype, own[key].dtype, "same_kind"):
+                raise TypeError(
+                    f"{name}.load_state_dict: {key} dtype: "
+                    f"expected {own[key].dtype}, got {array.dtype}"
+                )
             if array.shape != own[key].shape:
                 raise ValueError(
                     f"{name}.load_state_dict: {key} shape: "
