@@ -7,6 +7,7 @@ import pytest
 from graphs import leaf
 
 import vectile as vt
+from vectile import nn
 from vectile.autograd import functional as F
 
 
@@ -73,6 +74,60 @@ def test_a_change_of_a_saved_result_is_noticed(change):
         CHANGES[change](y)
     with pytest.raises(RuntimeError, match=rf"exp needs its result .* {change} changed it"):
         z.backward()
+
+
+ROWS = np.array([[0, 2], [1, 1]])
+HIDDEN = np.array([[True, False], [True, True]])
+BIAS = np.array([[0.0, -np.inf], [1.0, 0.5]], np.float32)
+
+# what an op keeps of an operand that has no gradient: (op, operand, what it becomes)
+KEPT = {
+    "where": (lambda x, c: F.where(c, x[:2, :2], 0.0), HIDDEN),
+    "getitem": (lambda x, i: x[i], ROWS),
+    "getitem_mask": (lambda x, m: x[:2, :2][m], HIDDEN),
+    "getitem_pair": (lambda x, i: x[i, i], ROWS[0]),
+    "take": (lambda x, i: x.take(i, 1), ROWS[0]),
+    "gather": (lambda x, i: F.gather(x[:2], i, 1), ROWS),
+    "embedding": (lambda x, i: F.embedding(i, x), ROWS),
+    "padded_embedding": (lambda x, i: nn.functional.embedding(i, x, 2), ROWS),
+    "setitem": (lambda x, i: F.setitem(x, i, x[:1]), ROWS[0]),
+    "assignment": (lambda x, i: _assigned(x * 1, i), ROWS[0]),
+    "cross_entropy": (lambda x, t: F.cross_entropy(x[:2], t), ROWS[0]),
+    "nll_loss": (lambda x, t: nn.functional.nll_loss(x[:2], t), ROWS[0]),
+    "attention_bool": (lambda x, m: _attention(x, m), HIDDEN),
+    "attention_float": (lambda x, m: _attention(x, m), BIAS),
+    "attention_repeated": (lambda x, m: _attention(x, F.broadcast_to(m, (2, 2))), BIAS[1:]),
+}
+
+
+def _assigned(y, index):
+    y[index] = y[:1] * 3
+    return y
+
+
+def _attention(x, mask):
+    return F.scaled_dot_product_attention(x[:2], x[1:], x[1:], mask)
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("form", [np.array, vt.tensor])
+@pytest.mark.parametrize("order", [1, 2])
+def test_what_an_op_keeps_may_change_before_backward(name, form, order):
+    f, values = KEPT[name]
+
+    def gradient(change):
+        x, operand = leaf(3, 3), form(values)
+        y = f(x, operand)
+        y = (y * y).sum()
+        if order == 2:
+            (g,) = vt.grad(y, x, create_graph=True)
+            y = (g * g).sum()
+        if change:
+            operand[...] = 1 - np.asarray(operand)[::-1]
+        (g,) = vt.grad(y, x)
+        return g.numpy()
+
+    np.testing.assert_array_equal(gradient(True), gradient(False))
 
 
 def test_a_change_that_no_rule_minds_is_fine():

@@ -156,7 +156,7 @@ CASES = {
     "getitem_elements": (lambda a: a[IDS], normal(4)),
     "getitem_blocks": (lambda a: a[np.array([3, -1])], normal(4, 2, 2)),
     "getitem_negative_rows": (lambda a: a[np.array([-1, 0, -1])], normal(4, 2)),
-    "getitem_uint8_rows": (lambda a: a[np.array([0, 2, 2], np.uint8)], normal(4, 2)),
+    "getitem_uint8_rows": (lambda a: a[np.array([0, 255, 2], np.uint8)], normal(260, 1)),
     "getitem_int8_rows": (lambda a: a[np.array([-1, 127, 5], np.int8)], normal(150, 1)),
     "getitem_pairs": (lambda a: a[[0, 0, 2], [1, 1, -1]], normal(3, 4)),
     "getitem_mask": (lambda a: a[MASK], normal(3, 3)),

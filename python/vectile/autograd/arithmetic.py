@@ -18,6 +18,7 @@ from vectile.autograd.tensor import (
     array_of,
     as_tensor,
     check_view,
+    constant,
     edge,
     is_float,
     join_dtypes,
@@ -256,7 +257,7 @@ def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
     if (to_a is None and to_b is None) or not mode.enabled:
         return wrap(data)
     shapes = np.shape(x), np.shape(y)
-    return track(data, rules.where, (to_a, to_b), (), (chosen, shapes))
+    return track(data, rules.where, (to_a, to_b), (), (constant(chosen), shapes))
 
 
 # ---- reductions ----------------------------------------------------------------------------------------

@@ -11,7 +11,16 @@ from vectile.autograd import rules
 from vectile.autograd.arithmetic import add, gelu, matmul, silu, where
 from vectile.autograd.shaping import expand_dims, reshape, swapaxes
 from vectile.autograd.tape import mode
-from vectile.autograd.tensor import Tensor, TensorLike, array_of, as_tensor, edge, track, wrap
+from vectile.autograd.tensor import (
+    Tensor,
+    TensorLike,
+    array_of,
+    as_tensor,
+    constant,
+    edge,
+    track,
+    wrap,
+)
 
 __all__ = [
     "cross_entropy",
@@ -124,7 +133,7 @@ def embedding(ids: TensorLike, weight: TensorLike) -> Tensor:
     data = ops.embedding(index, w._data)
     if not w.requires_grad or not mode.enabled:
         return wrap(data)
-    return track(data, rules.embedding, (edge(w),), (), (index, w._data.shape[0]))
+    return track(data, rules.embedding, (edge(w),), (), (constant(index), w._data.shape[0]))
 
 
 def embedding_backward(grad: TensorLike, ids: Any, rows: int) -> Tensor:
@@ -169,7 +178,7 @@ def cross_entropy(
     if not t.requires_grad or not mode.enabled:
         return wrap(ops.cross_entropy(t._data, index, *settings))
     data, lse = ops.cross_entropy(t._data, index, *settings, return_lse=True)
-    return track(data, rules.cross_entropy, (edge(t),), (t,), (index, lse, *settings))
+    return track(data, rules.cross_entropy, (edge(t),), (t,), (constant(index), lse, *settings))
 
 
 def mean_squared_error(x: TensorLike, target: TensorLike) -> Tensor:
@@ -219,7 +228,7 @@ def scaled_dot_product_attention(
         rules.scaled_dot_product_attention,
         (edge(q), edge(k), edge(v)),
         (q, k, v),
-        (lse, mask, is_causal, scale),
+        (lse, None if mask is None else constant(mask), is_causal, scale),
         data,
     )
 

@@ -14,6 +14,7 @@ from vectile.autograd.tensor import (
     TensorLike,
     array_of,
     as_tensor,
+    constant,
     edge,
     join_dtypes,
     track,
@@ -86,11 +87,12 @@ def flip(x: TensorLike, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 
 def plain_index(index: Any) -> Any:
-    """An index with arrays in place of Tensors and lists."""
+    """An index with arrays of its own in place of arrays, Tensors and lists."""
     if isinstance(index, tuple):
         return tuple(map(plain_index, index))
-    index = array_of(index)
-    return np.asarray(index) if isinstance(index, list) and index else index
+    if isinstance(index, list):
+        return np.asarray(index) if index else index
+    return constant(index) if isinstance(index, (Tensor, np.ndarray)) else index
 
 
 def getitem(x: TensorLike, index: Any) -> Tensor:
@@ -138,7 +140,7 @@ def gather(x: TensorLike, index: Any, axis: int) -> Tensor:
     data = arrays.gather(t._data, index, axis)
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
-    return track(data, rules.gather, (edge(t),), (), (index, axis, t._data.shape))
+    return track(data, rules.gather, (edge(t),), (), (constant(index), axis, t._data.shape))
 
 
 def gather_backward(grad: TensorLike, index: Any, axis: int, shape: tuple[int, ...]) -> Tensor:

@@ -27,7 +27,8 @@ class Tensor(Operators):
     float64.
 
     Changes made through a Tensor (``+=``, ``t[i] = v``, ``t.data = a``) are noticed by `backward` where they
-    would make it wrong. Whoever writes to ``t.numpy()`` directly says so with `bump_version`.
+    would make it wrong. Whoever writes to ``t.numpy()`` directly says so with `bump_version`. Indices, masks
+    and integer targets may change at any time: an op that needs them later keeps a copy.
     """
 
     __slots__ = ("__weakref__", "_base", "_data", "_node", "_version", "grad", "requires_grad")
@@ -327,6 +328,18 @@ def _as_array(data: TensorLike, dtype: DTypeLike | None = None) -> Array:
 def array_of(value: Any) -> Any:
     """The array inside a Tensor; anything else unchanged."""
     return value._data if isinstance(value, Tensor) else value
+
+
+def constant(value: Any) -> Array:
+    """The array of `value` in memory that nobody else can change, for an op to keep until its backward.
+
+    An axis that only repeats is not spelled out.
+    """
+    array = np.asarray(array_of(value))
+    if 0 not in array.strides or 0 in array.shape:
+        return array.copy()
+    once = tuple([slice(None if step else 1) for step in array.strides])
+    return np.broadcast_to(array[once].copy(), array.shape)
 
 
 def is_float(x: Any) -> bool:
