@@ -137,6 +137,68 @@ def test_non_finite_values_show():
             assert np.isnan(f(x).numpy()).any()
 
 
+HIDING = {
+    "padding": np.array([[True, True, False, True]]),
+    "added": np.array([[0.0, 0.5, -np.inf, 0.0]], np.float32),
+    "causal": None,
+}
+
+
+@pytest.mark.parametrize("hiding", HIDING)
+@pytest.mark.parametrize("heads", [(2, 2), (4, 2)])
+@pytest.mark.parametrize("how", ["fused", "weights", "by parts", "dropout"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_a_mask_hides_reaches_neither_values_nor_gradients(bad, how, heads, hiding):
+    hidden = 3 if hiding == "causal" else 2  # from all queries but the last
+    seen = slice(0, 3) if hiding == "causal" else slice(None)
+    mask = HIDING[hiding]
+
+    def run(value):
+        rng = np.random.default_rng(0)
+        q = vt.tensor(rng.normal(size=(heads[0], 4, 3)), "float32", requires_grad=True)
+        k, v = (
+            vt.tensor(rng.normal(size=(heads[1], 4, 3)), "float32", requires_grad=True)
+            for _ in range(2)
+        )
+        with vt.no_grad():
+            k[:, hidden] = value
+            v[:, hidden] = value
+        options = {"is_causal": hiding == "causal"}
+        if how == "weights":
+            out, weights = F.attention_and_weights(q, k, v, mask, **options)
+            out = F.concatenate([out, weights], -1)
+        elif how == "by parts":
+            learned = np.zeros((1, 4), np.float32) if mask is None else mask
+            if learned.dtype == bool:
+                learned = np.where(learned, np.float32(0), np.float32(-np.inf))
+            out = F.scaled_dot_product_attention(
+                q, k, v, vt.tensor(learned, requires_grad=True), **options
+            )
+        else:
+            random.manual_seed(0)
+            p = 0.3 if how == "dropout" else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, **options)
+        out = out[:, seen]
+        grads = vt.grad((out * out).sum(), [q, k, v])
+        return [out, grads[0][:, seen]] if hiding == "causal" else [out, *grads]
+
+    for got, expected in zip(run(bad), run(0.0), strict=True):
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_visible_value_that_is_not_finite_shows_as_it_does_in_the_fused_kernel():
+    rng = np.random.default_rng(0)
+    q, k, v = (vt.tensor(rng.normal(size=(5, 3)), "float32") for _ in range(3))
+    v[1, 0], v[2, 1], v[1, 2], v[2, 2] = np.nan, -np.inf, np.inf, -np.inf
+    with vt.no_grad():
+        fused = F.scaled_dot_product_attention(q, k, v)
+    parts = F.scaled_dot_product_attention(
+        q, k, v, vt.tensor(np.zeros((1, 5), np.float32), requires_grad=True)
+    )
+    np.testing.assert_array_equal(parts.numpy(), fused.numpy())
+    assert np.isnan(parts.numpy()[:, ::2]).all() and np.isneginf(parts.numpy()[:, 1]).all()
+
+
 def test_ties_share_the_gradient():
     x = vt.tensor([2.0, 2.0, 1.0], requires_grad=True)
     x.max().backward()

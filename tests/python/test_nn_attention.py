@@ -86,6 +86,34 @@ def test_keys_and_values_of_other_widths(dims, bias):
     )
 
 
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.filterwarnings("ignore:Support for mismatched:UserWarning")
+def test_a_float_mask_learns(padded, need_weights):
+    padding = masks("padding", L, S) if padded else {}
+    shapes = [(N, L, E), (N, S, E), (N, S, E), (L, S)]
+    compare(
+        nn.MultiheadAttention(E, H, batch_first=True),
+        torch.nn.MultiheadAttention(E, H, batch_first=True),
+        *(array(*shape, seed=i) for i, shape in enumerate(shapes)),
+        ours_call=lambda m, q, k, v, mask: m(
+            q, k, v, attn_mask=mask, need_weights=need_weights, **padding
+        )[0],
+        theirs_call=lambda m, q, k, v, mask: m(
+            q, k, v, attn_mask=mask, need_weights=need_weights, **as_torch(padding)
+        )[0],
+    )
+
+
+def test_asking_for_the_weights_changes_no_bit_of_the_output():
+    layer = nn.MultiheadAttention(E, H, batch_first=True)
+    for requires_grad in (False, True):
+        x = Tensor(array(N, 40, E).astype(np.float32), requires_grad=requires_grad)
+        layer.requires_grad_(requires_grad)
+        with_weights, without = (layer(x, x, x, need_weights=w)[0] for w in (True, False))
+        assert np.array_equal(with_weights.numpy(), without.numpy())
+
+
 @pytest.mark.parametrize("average", [True, False])
 @pytest.mark.parametrize("batched", [True, False])
 def test_returned_weights_equal_torchs_and_are_differentiable(average, batched):

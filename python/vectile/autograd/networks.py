@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
+from vectile.ops.gemm import Activation
 
 __all__ = [
+    "attention_and_weights",
     "cross_entropy",
     "dropout",
     "embedding",
@@ -35,7 +37,6 @@ __all__ = [
     "softmax",
 ]
 
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
 _SLOPE_FROM_RESULT = ("relu", "tanh", "sigmoid")
 
 
@@ -233,6 +234,32 @@ def scaled_dot_product_attention(
     )
 
 
+def attention_and_weights(
+    query: TensorLike,
+    key: TensorLike,
+    value: TensorLike,
+    attn_mask: TensorLike | None = None,
+    *,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`scaled_dot_product_attention` and its weights (..., heads, lq, lk) before dropout."""
+    q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
+    learned = isinstance(attn_mask, Tensor) and attn_mask.requires_grad
+    tracked = (q.requires_grad or k.requires_grad or v.requires_grad or learned) and mode.enabled
+    options: Any = {"is_causal": is_causal, "scale": scale}
+    if not (tracked or dropout_p):
+        out, found = ops.scaled_dot_product_attention(
+            q._data, k._data, v._data, array_of(attn_mask), return_weights=True, **options
+        )
+        return wrap(out), wrap(found)
+    weights = attention_weights(q, k, attn_mask, is_causal, scale)
+    if dropout_p or learned:
+        return mix(dropout(weights, dropout_p), v), weights
+    return scaled_dot_product_attention(q, k, v, attn_mask, **options), weights
+
+
 def attention_by_parts(
     q: Tensor,
     k: Tensor,
@@ -243,24 +270,67 @@ def attention_by_parts(
     dropout_p: float = 0.0,
 ) -> Tensor:
     """`scaled_dot_product_attention` in differentiable steps, with the whole weight matrix in memory."""
-    groups = q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
-    if groups > 1:  # (..., kv heads, group, length, dim) against (..., kv heads, 1, length, dim)
-        split_heads = (*q.shape[:-3], k.shape[-3], groups)
-        q = reshape(q, (*split_heads, *q.shape[-2:]))
-        k, v = expand_dims(k, -3), expand_dims(v, -3)
-    scores = matmul(q * (q.shape[-1] ** -0.5 if scale is None else scale), swapaxes(k, -1, -2))
+    return mix(dropout(attention_weights(q, k, mask, is_causal, scale), dropout_p), v)
+
+
+def attention_weights(
+    q: Tensor, k: Tensor, mask: TensorLike | None, is_causal: bool, scale: float | None
+) -> Tensor:
+    """``softmax(q @ k.T * scale + mask)``, (..., heads, lq, lk); masked pairs count for nothing, even NaN."""
+    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    groups = _groups(q, k)
     if groups > 1:
-        scores = reshape(scores, (*scores.shape[:-4], -1, *scores.shape[-2:]))
+        q, k = _split_heads(q, groups), expand_dims(k, -3)
+    broken: Any = ~np.isfinite(k._data).all(-1)
+    if broken.any():  # such keys have the scores that they have, but no gradient: 0 * NaN is NaN
+        actual = ops.matmul(q._data, k._data.swapaxes(-1, -2))
+        k = where(broken[..., None], 0.0, k)
+        scores = where(broken[..., None, :], actual, matmul(q, swapaxes(k, -1, -2)))
+    else:
+        scores = matmul(q, swapaxes(k, -1, -2))
+    if groups > 1:
+        scores = _join_heads(scores)
     if mask is not None:
-        if array_of(mask).dtype == bool:
+        values = array_of(mask)
+        if values.dtype == bool:
             scores = where(mask, scores, -np.inf)
         else:
-            scores = add(scores, mask)
+            scores = where(np.isneginf(values), -np.inf, add(scores, mask))
     if is_causal:
         rows, columns = scores.shape[-2:]
         scores = where(np.tri(rows, columns, columns - rows, dtype=bool), scores, -np.inf)
-    weights = dropout(softmax(scores), dropout_p)
+    return softmax(scores)
+
+
+def mix(weights: Tensor, v: Tensor) -> Tensor:
+    """``weights @ v``, where a weight of zero hides a value even if that is infinite or NaN."""
+    groups = _groups(weights, v)
     if groups > 1:
-        weights = reshape(weights, (*split_heads, *weights.shape[-2:]))
-    out = matmul(weights, v)
-    return reshape(out, (*out.shape[:-4], -1, *out.shape[-2:])) if groups > 1 else out
+        weights, v = _split_heads(weights, groups), expand_dims(v, -3)
+    values = v._data
+    broken = ~np.isfinite(values)
+    if broken.any():
+        out = matmul(weights, where(broken, 0.0, v))
+        visible = (weights._data != 0).astype(values.dtype)
+        kinds = {np.inf: values == np.inf, -np.inf: values == -np.inf, np.nan: np.isnan(values)}
+        for value, found in kinds.items():
+            seen = ops.matmul(visible, found.astype(values.dtype)) > 0
+            out = add(out, np.where(seen, values.dtype.type(value), 0))
+    else:
+        out = matmul(weights, v)
+    return _join_heads(out) if groups > 1 else out
+
+
+def _groups(q: Tensor, k: Tensor) -> int:
+    """How many heads of `q` (..., heads, length, dim) share one of `k`."""
+    return q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
+
+
+def _split_heads(x: Tensor, groups: int) -> Tensor:
+    """(..., heads, n, d) as (..., heads / groups, groups, n, d)."""
+    return reshape(x, (*x.shape[:-3], x.shape[-3] // groups, groups, *x.shape[-2:]))
+
+
+def _join_heads(x: Tensor) -> Tensor:
+    """The reverse of `_split_heads`."""
+    return reshape(x, (*x.shape[:-4], x.shape[-4] * x.shape[-3], *x.shape[-2:]))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from vectile.autograd import Tensor, as_tensor
+from vectile.autograd.functional import attention_and_weights
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.layers import Linear
 from vectile.nn.module import Module
 from vectile.nn.parameter import Parameter
 
-Mask = NDArray[Any]
+Mask = Any
+"""An ndarray, or a Tensor whose gradient is wanted."""
 
 
 class MultiheadAttention(Module):
@@ -96,10 +97,11 @@ class MultiheadAttention(Module):
 
         Args:
             key_padding_mask: (N, S), or (S,) without a batch; bool True leaves a key out, floats are added.
-            attn_mask: (L, S) or (N * num_heads, L, S); bool True leaves a pair out, floats are added.
+            attn_mask: (L, S) or (N * num_heads, L, S); bool True leaves a pair out, floats are added;
+                a Tensor may require grad.
             is_causal: leave out keys after the query (lengths aligned at the end); needs no `attn_mask`.
             need_weights: also return the weights, (N, L, S) averaged over heads or (N, heads, L, S) with
-                `average_attn_weights=False`; False takes the fused kernel.
+                `average_attn_weights=False`; False never forms them.
 
         A query that may see no key gets a zero attention output (PyTorch: NaN). ValueError for shapes that
         do not fit.
@@ -118,22 +120,14 @@ class MultiheadAttention(Module):
 
         dropout = self.dropout if self.training else 0.0
 
+        q, k, v = self._project(query, key, value, same)
         weights = None
-        if same and self.in_proj_weight is not None and not need_weights:
-            packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-            joined = F.packed_self_attention(
-                packed, self.num_heads, mask, is_causal=is_causal, dropout_p=dropout
-            )
+        options: Any = {"dropout_p": dropout, "is_causal": is_causal}
+        if need_weights:
+            joined, weights = attention_and_weights(q, k, v, mask, **options)
         else:
-            q, k, v = self._project(query, key, value)
-            if need_weights:
-                weights = self._weights(q, k, mask, is_causal)
-                heads = F.dropout(weights, dropout) @ v
-            else:
-                heads = F.scaled_dot_product_attention(
-                    q, k, v, mask, is_causal=is_causal, dropout_p=dropout
-                )
-            joined = heads.swapaxes(1, 2).reshape((n, length, self.embed_dim))
+            joined = F.scaled_dot_product_attention(q, k, v, mask, **options)
+        joined = joined.swapaxes(1, 2).reshape((n, length, self.embed_dim))
         out = self.out_proj(joined)
 
         if not batched:
@@ -174,9 +168,14 @@ class MultiheadAttention(Module):
                 f"expected {key.shape[length]}, got {value.shape[length]}"
             )
 
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+    def _project(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> list[Tensor]:
         """Queries, keys, values as (N, heads, length, head_dim)."""
         e, packed, bias = self.embed_dim, self.in_proj_weight, self.in_proj_bias
+        if same and packed is not None:
+            n, length = query.shape[:2]
+            parts = F.linear(query, packed, bias)
+            parts = parts.reshape((n, length, 3, self.num_heads, self.head_dim))
+            return [parts[:, :, i].swapaxes(1, 2) for i in range(3)]
         rows = [slice(i * e, (i + 1) * e) for i in range(3)]
         weights = (
             [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
@@ -191,16 +190,6 @@ class MultiheadAttention(Module):
             t.reshape((*t.shape[:2], self.num_heads, self.head_dim)).swapaxes(1, 2)
             for t in projected
         ]
-
-    def _weights(self, q: Tensor, k: Tensor, mask: Mask | None, is_causal: bool) -> Tensor:
-        """softmax(q k^T / sqrt(head_dim) + mask), (N, heads, L, S), differentiable."""
-        scores = (q * (1.0 / math.sqrt(self.head_dim))) @ k.swapaxes(-1, -2)
-        if is_causal:
-            length, keys = scores.shape[-2:]
-            scores = scores + _additive(np.tri(length, keys, keys - length, dtype=bool), q.dtype)
-        if mask is not None:
-            scores = scores + (_additive(mask, q.dtype) if mask.dtype == bool else mask)
-        return F.softmax(scores, -1)
 
     def _mask(
         self,
@@ -234,17 +223,16 @@ class MultiheadAttention(Module):
         if not parts:
             return None
         if all(part.dtype == bool for part in parts):
-            left_out = parts[0] if len(parts) == 1 else parts[0] | parts[1]
-            return np.broadcast_to(~left_out, (*left_out.shape[:2], length, keys))
-        added = sum(_additive(~part, dtype) if part.dtype == bool else part for part in parts)
-        return np.broadcast_to(added, (*added.shape[:2], length, keys))  # type: ignore[union-attr]
+            return ~(parts[0] if len(parts) == 1 else parts[0] | parts[1])
+        added = [_additive(part, dtype) if part.dtype == bool else part for part in parts]
+        return added[0] if len(added) == 1 else added[0] + added[1]
 
     def extra_repr(self) -> str:
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, dropout={self.dropout}"
 
 
-def _as_mask(name: str, mask: ArrayLike, dtype: np.dtype[Any]) -> Mask:
-    array = np.asarray(mask)
+def _as_mask(name: str, mask: ArrayLike | Tensor, dtype: np.dtype[Any]) -> Mask:
+    array = mask if isinstance(mask, Tensor) and mask.requires_grad else np.asarray(mask)
     if array.dtype == bool:
         return array
     if array.dtype.kind != "f":
@@ -254,7 +242,6 @@ def _as_mask(name: str, mask: ArrayLike, dtype: np.dtype[Any]) -> Mask:
     return array.astype(dtype)
 
 
-def _additive(attend: Mask, dtype: np.dtype[Any]) -> Mask:
-    """0 where `attend`, else -inf."""
-    added: Mask = np.where(attend, dtype.type(0.0), dtype.type(-np.inf))
-    return added
+def _additive(left_out: Mask, dtype: np.dtype[Any]) -> Mask:
+    """-inf where `left_out`, else 0."""
+    return np.where(left_out, dtype.type(-np.inf), dtype.type(0.0))
