@@ -32,6 +32,11 @@ def torch_tensors(*arrays: Array):
     return tuple(torch.from_numpy(a).requires_grad_() for a in arrays)
 
 
+def add_and_backward(a, b):
+    (a + b).sum().backward()
+    return a, b
+
+
 def cases(quick: bool) -> Iterator[Case]:
     yield Case(
         "ops.softmax 4x4",
@@ -70,11 +75,12 @@ def cases(quick: bool) -> Iterator[Case]:
     yield Case(
         "add and backward 4x4",
         normal((4, 4), (4, 4)),
-        lambda a, b: (a + b).sum().backward(),
-        lambda a, b: [],
-        {"torch": lambda a, b: (a + b).sum().backward()},
+        add_and_backward,
+        lambda a, b: [np.ones_like(a), np.ones_like(b)],
+        {"torch": add_and_backward},
         tolerance=0,
         prepare={"vectile": tensors, "torch": torch_tensors},
+        summary=lambda leaves: [leaf.grad for leaf in leaves],
     )
 
 

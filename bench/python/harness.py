@@ -196,11 +196,12 @@ def _error(case: Case, side: str, got: Any, exact: Any) -> float:
         if a.shape != b.shape:
             raise AssertionError(f"{case.name}: {side} has shape {a.shape}, expected {b.shape}")
         difference = np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0)
-        worst = max(worst, float(difference / (np.abs(b).max(initial=0) or 1)))
-    if not worst <= case.tolerance:
-        raise AssertionError(
-            f"{case.name}: {side} is off by {worst:.2e}, over {case.tolerance:.2e}"
-        )
+        error = float(difference / (np.abs(b).max(initial=0) or 1))
+        if not error <= case.tolerance:  # nan, too
+            raise AssertionError(
+                f"{case.name}: {side} is off by {error:.2e}, over {case.tolerance:.2e}"
+            )
+        worst = max(worst, error)
     return worst
 
 
