@@ -1,5 +1,15 @@
 """Whole networks."""
 
+from vectile.models.bert import BERT, BERTClassifier, BERTConfig, BERTMaskedLM
 from vectile.models.gpt import GPT, GPTConfig
+from vectile.models.skipgram import SkipGram
 
-__all__ = ["GPT", "GPTConfig"]
+__all__ = [
+    "BERT",
+    "GPT",
+    "BERTClassifier",
+    "BERTConfig",
+    "BERTMaskedLM",
+    "GPTConfig",
+    "SkipGram",
+]
