@@ -36,21 +36,6 @@ constexpr const char* dtype_name(DType t) {
   return names[static_cast<int>(t)];
 }
 
-template <class T>
-inline constexpr DType dtype_of = DType::other;
-template <>
-inline constexpr DType dtype_of<float> = DType::f32;
-template <>
-inline constexpr DType dtype_of<double> = DType::f64;
-template <>
-inline constexpr DType dtype_of<std::int8_t> = DType::i8;
-template <>
-inline constexpr DType dtype_of<std::uint8_t> = DType::u8;
-template <>
-inline constexpr DType dtype_of<std::int32_t> = DType::i32;
-template <>
-inline constexpr DType dtype_of<std::int64_t> = DType::i64;
-
 // A dimension list of fixed capacity; cheap to copy, no heap.
 struct Shape {
   int ndim = 0;

@@ -150,7 +150,7 @@ static void gemm_finish(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation
 }
 
 template <class T>
-static void gemm_tiles(GemmTiles* tiles, const T*) {
+static void gemm_tiles(GemmTiles* tiles) {
   using V = Vec<T>;
   *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, 256, 448 / Tile<V>::mr * Tile<V>::mr};
 }

@@ -50,20 +50,17 @@ Buffer<T> contiguous_rows(Gemm<T>& g) {
   return rows;
 }
 
-// One product, or its blocks [begin, end).
+// A block of the product `g`, oriented as the plan says.
 template <class T>
-void run_blocks(const Kernels& kernels, const GemmPlan<T>& plan, Gemm<T> g, i64 begin, i64 end,
-                T* workspace) {
+void run_block(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& g,
+               const GemmBlock& block, T* workspace) {
   const FloatKernels<T>& k = kernels.of<T>();
-  for (i64 i = begin; i < end; ++i) {
-    const GemmBlock block = plan.block(i);
-    if (plan.kernel == plan.dot)
-      k.gemm_dot(g, block);
-    else if (plan.kernel == plan.axpy)
-      k.gemm_axpy(g, block);
-    else
-      k.gemm(g, block, workspace);
-  }
+  if (plan.kernel == plan.dot)
+    k.gemm_dot(g, block);
+  else if (plan.kernel == plan.axpy)
+    k.gemm_axpy(g, block);
+  else
+    k.gemm(g, block, workspace);
 }
 
 // Partial products over parts of K into scratch memory, then their sum in order.
@@ -86,7 +83,7 @@ void split_k(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& ori
     i64 scratch = 0;
     if (whole.kernel == whole.tile)
       kernels.of<T>().gemm_workspace(whole.g, whole.block(0), &scratch);
-    run_blocks(kernels, whole, whole.g, 0, 1, Buffer<T>(scratch).get());
+    run_block(kernels, whole, whole.g, whole.block(0), Buffer<T>(scratch).get());
   });
   for (i64 i = 0; i < original.m; ++i) {
     T* c = original.c + i * original.c_row;
@@ -126,8 +123,9 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
       oriented.b = plan.swapped ? item.a : item.b;
       oriented.c = item.c;
       const Buffer<T> rows = plan.kernel == plan.dot ? contiguous_rows(oriented) : Buffer<T>();
-      run_blocks(kernels, plan, oriented, i % blocks, i % blocks + 1, workspace.get());
-      if (plan.finish) finish(kernels, item, plan.block(i % blocks), plan.swapped);
+      const GemmBlock block = plan.block(i % blocks);
+      run_block(kernels, plan, oriented, block, workspace.get());
+      if (plan.finish) finish(kernels, item, block, plan.swapped);
     }
   });
 }
@@ -157,7 +155,7 @@ void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& 
   if (packed) {
     const i64 nr = [&] {
       GemmTiles t;
-      kernels.of<T>().gemm_tiles(&t, nullptr);
+      kernels.of<T>().gemm_tiles(&t);
       return t.nr;
     }();
     g.b = packed->data<T>();
@@ -232,7 +230,7 @@ PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernel
   dispatch_float(dtype_, [&](auto t) {
     using T = decltype(t);
     GemmTiles tiles;
-    kernels_->of<T>().gemm_tiles(&tiles, nullptr);
+    kernels_->of<T>().gemm_tiles(&tiles);
     const i64 columns = round_up(n_, tiles.nr);
     kc_ = std::max<i64>(1, ceil_div(k_, std::max<i64>(1, ceil_div(k_, tiles.kc))));
     bytes_ = static_cast<i64>(checked_bytes(Shape(k_, columns), dtype_));

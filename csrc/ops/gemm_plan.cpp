@@ -51,9 +51,9 @@ double axpy_cost(const Gemm<T>& g, const GemmTiles& t) {
   return k * double(ceil_div(g.n, t.lanes)) * per_vector;
 }
 
-constexpr i64 kDotRows = 16, kAxpyRows = 8;  // gemm_dot reads B once per 8 rows of A
-constexpr double kChunkWork = 1 << 22;       // multiply-adds worth a task of their own
-constexpr double kSmallWork = 1 << 17;       // a task has at least this, of several products
+constexpr i64 kMaxDotRows = 16, kMaxAxpyRows = 8;  // gemm_dot reads B once per 8 rows of A
+constexpr double kChunkWork = 1 << 22;             // multiply-adds worth a task of their own
+constexpr double kSmallWork = 1 << 17;             // a task has at least this, of several products
 constexpr double kMaxTasks = 12;
 
 }  // namespace
@@ -61,7 +61,7 @@ constexpr double kMaxTasks = 12;
 template <class T>
 GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
   GemmTiles t;
-  kernels.of<T>().gemm_tiles(&t, nullptr);
+  kernels.of<T>().gemm_tiles(&t);
   GemmPlan<T> plan;
   plan.g = g;
 
@@ -73,8 +73,8 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
         best = cost, plan.g = candidate, plan.kernel = kernel, plan.swapped = swapped;
     };
     if (swapped) offer(tile_cost(candidate, t), plan.tile);
-    if (candidate.m <= kDotRows && candidate.b_row == 1) offer(dot_cost(candidate, t), plan.dot);
-    if (candidate.m <= kAxpyRows && candidate.b_col == 1 && candidate.c_col == 1)
+    if (candidate.m <= kMaxDotRows && candidate.b_row == 1) offer(dot_cost(candidate, t), plan.dot);
+    if (candidate.m <= kMaxAxpyRows && candidate.b_col == 1 && candidate.c_col == 1)
       offer(axpy_cost(candidate, t), plan.axpy);
   };
   if (!g.b_packed) {
