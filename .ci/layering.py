@@ -34,8 +34,9 @@ PYTHON = [
     {"_core", "py.typed"},
     {"ops", "runtime", "info", "random", "machine"},
     {"autograd"},
-    {"nn", "optim", "quant", "checkpoint", "extras"},
-    {"data", "models", "train", "kernel_table", "plots"},
+    {"nn", "optim", "quant", "checkpoint", "extras", "terminal"},
+    {"data", "models", "train", "kernel_table", "viz"},
+    {"recipes"},
     {"cli"},
 ]
 

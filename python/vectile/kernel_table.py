@@ -320,9 +320,9 @@ def main(argv: list[str] | None = None) -> int:
         figures = [asdict(row) | {"speedup": row.speedup, "fraction": row.fraction} for row in rows]
         arguments.json.write_text(json.dumps({"config": config(), "kernels": figures}, indent=1))
     if arguments.plot:
-        from vectile import plots
+        from vectile import viz
 
-        plots.kernel_chart(arguments.plot, rows, machine_line)
+        viz.save(viz.kernel_chart(rows, machine_line), arguments.plot)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
@@ -18,6 +18,8 @@ from vectile.nn.utils import clip_grad_norm_
 from vectile.optim import AdamW
 from vectile.optim.lr_scheduler import cosine_factor, warmup_factor
 from vectile.quant import restore
+
+Curve = tuple[Sequence[int], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class History:
 
     train: list[float] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+
+    def curves(self) -> tuple[dict[str, Curve], dict[str, Curve]]:
+        """The lines and the points that `viz.loss_curves` draws, as (steps, losses) by name."""
+        steps, losses = [step for step, _ in self.validation], [loss for _, loss in self.validation]
+        training = (range(1, len(self.train) + 1), self.train)
+        return {"training": training}, {"validation": (steps, losses)}
 
 
 class Trainer:

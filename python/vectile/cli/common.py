@@ -1,18 +1,17 @@
-"""What several commands share: options, text sources, consoles."""
+"""What several commands share: options, text sources; consoles come from `vectile.terminal`."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from vectile import data
-from vectile.extras import require
+from vectile.terminal import console, interruptible, progress_bar, table
+
+__all__ = ["console", "interruptible", "progress_bar", "table"]
 
 
 def command(
@@ -73,44 +72,6 @@ def require_parent(path: Path) -> None:
         raise IsADirectoryError(21, "Is a directory, expected a file name", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(2, "No such folder", str(path.parent))
-
-
-def console(**options: Any) -> Any:
-    """A rich console on stdout."""
-    return require("rich.console", "this command").Console(highlight=False, **options)
-
-
-def progress_bar(target: Any, *fields: str) -> Any:
-    """A rich progress bar with the time left; each field is a format of the task, such as "{loss}"."""
-    progress = require("rich.progress", "the progress bar")
-    return progress.Progress(
-        progress.TextColumn("[bold]{task.description}"),
-        progress.BarColumn(bar_width=None),
-        progress.TaskProgressColumn(),
-        *(progress.TextColumn(field) for field in fields),
-        progress.TimeRemainingColumn(compact=True),
-        console=target,
-        expand=True,
-        refresh_per_second=5,
-    )
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether Ctrl-C was pressed; a second Ctrl-C interrupts at once."""
-    pressed = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def show_bytes(values: bytes) -> str:

@@ -142,14 +142,6 @@ class Demo:
     def heading(self, text: str) -> None:
         self.screen.print(f"\n[bold]{text}")
 
-    def table(self, headings: tuple[str, ...]) -> Any:
-        table = require("rich.table", "vectile demo").Table(
-            box=None, pad_edge=False, collapse_padding=True, header_style="dim"
-        )
-        for i, heading in enumerate(headings):
-            table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
-        return table
-
     # -- stages ---------------------------------------------------------------------------------
 
     def kernels(self) -> list[kernel_table.KernelRow]:
@@ -171,7 +163,7 @@ class Demo:
 
             kernel_table.kernel_table(quick, 0.7 * self.plan.kernels / total, progress)
         self.heading("Kernels beside NumPy")
-        table = self.table(kernel_table.HEADINGS)
+        table = common.table(*kernel_table.HEADINGS)
         for row in rows:
             table.add_row(*kernel_table.columns(row))
         self.screen.print(table)
@@ -267,7 +259,7 @@ class Demo:
             self.out / "model-int8.safetensors", small, {"kind": "gpt", "model": asdict(MODEL)}
         )
         self.heading("float32 and INT8")
-        table = self.table(("", "size", "validation loss", "scoring", "generating"))
+        table = common.table("", "size", "validation loss", "scoring", "generating")
         for name, f in figures.items():
             table.add_row(
                 name,
@@ -281,24 +273,30 @@ class Demo:
 
     def pictures(self, rows: list[kernel_table.KernelRow], trainer: Trainer) -> None:
         """Loss curve, attention maps and kernel chart as PNG."""
-        from vectile import plots
+        from vectile import viz
 
-        training = self.report["training"]
+        training, model = self.report["training"], trainer.model
+        ids = np.frombuffer(LINE.encode(), np.uint8)[None]
         with self.stage("pictures", self.plan.pictures) as advance:
-            plots.kernel_chart(self.out / "kernels.png", rows, kernel_table.describe())
+            viz.save(viz.kernel_chart(rows, kernel_table.describe()), self.out / "kernels.png")
             advance(0.3, "kernels.png")
-            plots.loss_curve(
-                self.out / "loss.png",
-                trainer.history,
-                f"GPT with {training['parameters']:,} parameters on Python's library, "
+            figure = viz.loss_curves(
+                *trainer.history.curves(),
+                target=TARGET,
+                subtitle=f"GPT with {training['parameters']:,} parameters on Python's library, "
                 f"{training['tokens_per_second']:,} tokens/s",
-                TARGET,
+                ylabel="cross-entropy, nats per byte",
             )
+            viz.save(figure, self.out / "loss.png")
             advance(0.6, "loss.png")
-            ids = np.frombuffer(LINE.encode(), np.uint8)[None]
-            plots.attention_maps(
-                self.out / "attention.png", trainer.model.attention_weights(ids)[:, 0], LINE
+            figure = viz.attention_heads(
+                model.attention_weights(ids)[:, 0],
+                list(LINE),
+                causal=True,
+                title="Where each byte looks",
+                subtitle=f"rows attend to columns; line of text: {LINE!r}",
             )
+            viz.save(figure, self.out / "attention.png")
 
     def verdict(self, seconds: float) -> int:
         """What was promised and what was reached; the exit status."""

@@ -1,4 +1,4 @@
-"""`vectile train`: a byte-level GPT on files or on Python's own library."""
+"""`vectile train`: a byte-level GPT on files or on Python's own library; `--recipe`: see `cli.recipes`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,13 @@ def add_to(commands: Any) -> None:
             "vectile train",
             "vectile train --data book.txt notes.md --steps 5000 --out book.safetensors",
             "vectile train --resume book.safetensors",
+            "vectile train --recipe vit            (vectile recipes lists them)",
         ],
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="run this recipe instead of training a GPT; it has options of its own",
     )
     common.add_text_options(parser)
     parser.add_argument(
@@ -168,12 +174,13 @@ def _loop(trainer: Trainer, out: Path, source: dict[str, Any], screen: Any) -> b
 
 def draw(path: Path, trainer: Trainer) -> None:
     """The run's loss curve."""
-    from vectile import plots
+    from vectile import viz
 
     config = trainer.model.config
-    plots.loss_curve(
-        path,
-        trainer.history,
-        f"GPT, {sum(p.size for p in trainer.parameters):,} parameters, "
+    figure = viz.loss_curves(
+        *trainer.history.curves(),
+        subtitle=f"GPT, {sum(p.size for p in trainer.parameters):,} parameters, "
         f"d_model {config.d_model}, {config.n_layers} layers, context {config.context}",
+        ylabel="cross-entropy, nats per byte",
     )
+    viz.save(figure, path)
