@@ -10,12 +10,16 @@ class MissingExtra(ImportError):
     """A package that only some commands need is not installed."""
 
 
-def require(module: str, purpose: str) -> ModuleType:
-    """Import an optional module; MissingExtra says what needs it and how to install it."""
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where it is not the module's name
+
+
+def require(module: str, purpose: str, extra: str = "demo") -> ModuleType:
+    """Import an optional module; MissingExtra says what needs it and which extra installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
+        name = module.partition(".")[0]
         raise MissingExtra(
-            f"{purpose} needs the package {package}: pip install 'vectile[demo]'"
+            f"{purpose} needs the package {_DISTRIBUTIONS.get(name, name)}: "
+            f"pip install 'vectile[{extra}]'"
         ) from error
