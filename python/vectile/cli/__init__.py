@@ -1,4 +1,4 @@
-"""The `vectile` command: train, generate, quantize, bench, info, demo."""
+"""The `vectile` command: demo, train, recipes, generate, quantize, bench, info."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from types import ModuleType
 from typing import NoReturn
 
 import vectile
-from vectile.cli import bench, demo, generate, info, quantize, train
+from vectile.cli import bench, demo, generate, info, quantize, recipes, train
 from vectile.extras import MissingExtra
 
-_COMMANDS: tuple[ModuleType, ...] = (demo, train, generate, quantize, bench, info)
+_COMMANDS: tuple[ModuleType, ...] = (demo, train, recipes, generate, quantize, bench, info)
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,8 +42,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. A foreseeable failure is one line on stderr."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
     try:
+        of_recipe = recipes.wanted(words)
+        arguments = recipes.parse(words, Parser) if of_recipe else parser().parse_args(words)
         return int(arguments.run(arguments) or 0)
     except (OSError, ValueError, MissingExtra) as error:
         print(f"vectile: error: {_one_line(error)}", file=sys.stderr)

@@ -2,11 +2,13 @@
 
 from vectile.models.bert import BERT, BERTClassifier, BERTConfig, BERTMaskedLM
 from vectile.models.gpt import GPT, GPTConfig
+from vectile.models.mlp import MLP
 from vectile.models.skipgram import SkipGram
 
 __all__ = [
     "BERT",
     "GPT",
+    "MLP",
     "BERTClassifier",
     "BERTConfig",
     "BERTMaskedLM",

@@ -1,0 +1,43 @@
+"""MLP: fully connected layers with an activation in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from vectile import nn
+from vectile.autograd import Tensor
+
+
+class MLP(nn.Module):
+    """x (batch, …) is flattened to (batch, in_features) and leaves as (batch, out_features).
+
+    `hidden` are the widths in between: an int for one layer, () for a linear model. Dropout follows each
+    activation. Parameters are `layers.0.weight`, `layers.0.bias`, `layers.1.weight`, …
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: int | Sequence[int],
+        out_features: int,
+        dropout: float = 0.0,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        widths = (in_features, *([hidden] if isinstance(hidden, int) else hidden), out_features)
+        if min(widths) < 1:
+            raise ValueError(f"MLP: widths: expected >= 1, got {widths}")
+        self.flatten = nn.Flatten()
+        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.activation = activation()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Any) -> Tensor:
+        x = self.flatten(x)
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = self.dropout(self.activation(layer(x)))
+        out: Tensor = last(x)
+        return out

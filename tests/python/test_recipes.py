@@ -1,0 +1,188 @@
+"""Every recipe runs, learns and hands in what it promises; the frame around them keeps its word."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+
+from vectile import checkpoint, cli, extras, nn, random, recipes
+from vectile.recipes.registry import Recipe
+
+for package in ("rich", "matplotlib", "safetensors", "sklearn"):
+    pytest.importorskip(package, reason="recipes need vectile[recipes]")
+
+VERSIONS = {"vectile", "numpy", "python", "isa", "threads"}
+
+
+def run_cli(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def of(train, **about) -> Recipe:
+    """A recipe around a function, outside the registry."""
+    return Recipe("probe", "a probe", train, about.get("needs", ()), ("loss",))
+
+
+@pytest.mark.parametrize("name", recipes.recipes())
+def test_a_smoke_run_learns_and_leaves_everything_behind(name, tmp_path):
+    recipe = recipes.find(name)
+    report = recipes.run_recipe(recipe, tmp_path, quick=True)
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert report["recipe"] == name and report["quick"] and not report["stopped"]
+    assert set(report["versions"]) == VERSIONS and report["seconds"] >= 0
+    assert report["scores"] and all(np.isfinite(s["value"]) for s in report["scores"])
+    for series in recipe.falls:
+        ends = report["losses"][series]
+        assert ends["last"] < ends["first"], (series, ends)
+    pictures = [file for file in report["files"] if file.endswith(".png")]
+    assert "loss.png" in pictures and len(pictures) >= 2
+    for file in pictures:
+        assert (tmp_path / file).read_bytes().startswith(b"\x89PNG"), file
+    weights = [file for file in report["files"] if file.endswith(".safetensors")]
+    assert weights
+    for file in weights:
+        tensors, settings = checkpoint.load(tmp_path / file)
+        assert settings["recipe"] == name
+        assert all(np.isfinite(value).all() for value in tensors.values())
+
+
+@pytest.mark.parametrize("name", recipes.recipes())
+def test_a_recipe_says_what_it_is_and_what_its_options_do(name, capsys):
+    recipe = recipes.find(name)
+    assert recipe.summary and "\n" not in recipe.summary
+    for option in recipe.options():
+        assert option.help, option.name
+    with pytest.raises(SystemExit) as leave:
+        run_cli("train", "--recipe", name, "--help")
+    assert leave.value.code == 0
+    words = capsys.readouterr().out
+    for option in recipe.options():
+        assert f"--{option.name.replace('_', '-')}" in words
+
+
+def test_a_seed_repeats_a_run(tmp_path):
+    recipe = recipes.find("mlp")
+    reports = [
+        recipes.run_recipe(recipe, tmp_path / str(i), seed=seed, quick=True)
+        for i, seed in enumerate((5, 5, 6))
+    ]
+    states = [checkpoint.load(tmp_path / str(i) / "model.safetensors")[0] for i in range(3)]
+    assert reports[0]["losses"] == reports[1]["losses"] != reports[2]["losses"]
+    assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_data_does_not_depend_on_how_much_the_model_draws(tmp_path):
+    seen = []
+
+    def train(run, draws):
+        random.generator().random(draws)
+        seen.append(run.generator.random(4))
+
+    for draws in (0, 9):
+        recipes.run_recipe(of(train), tmp_path, draws=draws)
+    assert np.array_equal(*seen)
+
+
+def test_options_come_from_the_signature(tmp_path):
+    def train(
+        run,
+        *,
+        rate: Annotated[float, "a rate"] = 0.5,
+        kind: Annotated[Literal["a", "b"], "a kind"] = "a",
+        pairs: Annotated[Path | None, "a file"] = None,
+    ):
+        pass
+
+    found = {o.name: (o.kind, o.default, o.help, o.choices) for o in of(train).options()}
+    assert found == {
+        "rate": (float, 0.5, "a rate", None),
+        "kind": (str, "a", "a kind", ("a", "b")),
+        "pairs": (Path, None, "a file", None),
+    }
+
+
+def test_steps_end_with_their_count_their_time_and_ctrl_c(tmp_path):
+    counts = {}
+
+    def train(run):
+        counts["all"] = len(list(run.steps(7)))
+        counts["none"] = len(list(run.steps(0)))
+        counts["timed"] = sum(1 for _ in run.steps(10**6, seconds=0.05) if not time.sleep(0.001))
+        for step in run.steps(1000):
+            run.log(loss=1000 - step)
+            if step == 3:
+                signal.raise_signal(signal.SIGINT)
+        counts["after"] = len(list(run.steps(5)))
+        run.score("kept", 1.0)
+        run.checkpoint(nn.Linear(2, 2), {"rank": np.int64(3)})
+
+    before = signal.getsignal(signal.SIGINT)
+    report = recipes.run_recipe(of(train), tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert counts["all"] == 7 and counts["none"] == 0 and 1 <= counts["timed"] <= 60
+    assert counts["after"] == 0 and report["stopped"]
+    assert report["losses"]["loss"]["logged"] == 4
+    assert [score["name"] for score in report["scores"]] == ["kept"]
+    assert set(report["files"]) == {"model.safetensors", "loss.png"}
+    assert checkpoint.load(tmp_path / "model.safetensors")[1]["model"] == {"rank": 3}
+
+
+def test_quick_takes_fewer_steps_and_picks_the_small_size(tmp_path):
+    def train(run):
+        run.score("steps", len(list(run.steps(1000))))
+        run.score("size", run.pick(100, 3))
+
+    for quick, expected in ((True, [40.0, 3.0]), (False, [1000.0, 100.0])):
+        report = recipes.run_recipe(of(train), tmp_path, quick=quick)
+        assert [score["value"] for score in report["scores"]] == expected
+
+
+def test_outside_the_main_thread_a_recipe_runs_without_ctrl_c(tmp_path):
+    reports = []
+    thread = threading.Thread(
+        target=lambda: reports.append(recipes.run_recipe(of(lambda run: None), tmp_path))
+    )
+    thread.start()
+    thread.join()
+    assert reports[0]["recipe"] == "probe"
+
+
+def test_bad_use_says_what_is_wrong(tmp_path, capsys, monkeypatch):
+    with pytest.raises(ValueError, match=r"expected one of .*mlp.*; got 'nope'"):
+        recipes.find("nope")
+    assert run_cli("train", "--recipe", "nope") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(ValueError, match="again"):
+        recipes.recipe("mlp", "twice")(lambda run: None)
+    with pytest.raises(ValueError, match="better"):
+        recipes.run_recipe(of(lambda run: run.score("x", 1.0, "up")), tmp_path)
+    with pytest.raises(extras.MissingExtra, match=r"not_there: pip install 'vectile\[recipes\]'"):
+        recipes.run_recipe(of(lambda run: None, needs=("not_there",)), tmp_path)
+    for words in (["--recipe"], ["--recipe", "mlp", "--widht", "3"], ["--recipe=mlp", "--seed=-1"]):
+        with pytest.raises(SystemExit) as leave:
+            run_cli("train", *words)
+        assert leave.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_command_line_lists_and_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run_cli("recipes") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in recipes.recipes())
+    out = tmp_path / "run"
+    assert run_cli("train", "--recipe=mlp", "--quick", "--width", 16, "--out", out) == 0
+    shown = capsys.readouterr().out
+    assert "held-out accuracy" in shown and "model.safetensors" in shown
+    report = json.loads((out / "report.json").read_text())
+    assert report["options"]["width"] == 16
+    monkeypatch.chdir(tmp_path)
+    assert run_cli("train", "--recipe", "mlp", "--quick") == 0
+    assert os.path.exists("vectile-mlp/report.json")
