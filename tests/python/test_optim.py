@@ -272,5 +272,21 @@ def test_warm_up_then_cosine():
     assert warm.get_last_lr() == [0.5]
     with pytest.raises(ValueError, match="warmup: expected in"):
         lr_scheduler.WarmupCosineLR(optimiser, warmup=5, total=5)
+
+
+def test_warm_up_then_inverse_square_root():
+    d, warmup = 128, 5  # arXiv 1706.03762, eq. 3
+    optimiser = optim.SGD([nn.Parameter(np.ones(1))], lr=(d * warmup) ** -0.5)
+    schedule = lr_scheduler.InverseSqrtLR(optimiser, warmup)
+    for step in range(1, 40):
+        expected = d**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        np.testing.assert_allclose(schedule.get_last_lr(), expected, rtol=1e-12)
+        schedule.step()
+    with pytest.raises(ValueError, match="warmup: expected a number > 0, got 0"):
+        lr_scheduler.InverseSqrtLR(optimiser, 0)
+
+
+def test_step_size_must_be_positive():
+    optimiser = optim.SGD([nn.Parameter(np.ones(1))], lr=1.0)
     with pytest.raises(ValueError, match="step_size: expected a number > 0, got 0"):
         lr_scheduler.StepLR(optimiser, 0)

@@ -4,6 +4,7 @@ from vectile.models.bert import BERT, BERTClassifier, BERTConfig, BERTMaskedLM
 from vectile.models.gpt import GPT, GPTConfig
 from vectile.models.mlp import MLP
 from vectile.models.skipgram import SkipGram
+from vectile.models.transformer import TransformerConfig, TranslationTransformer
 
 __all__ = [
     "BERT",
@@ -14,4 +15,6 @@ __all__ = [
     "BERTMaskedLM",
     "GPTConfig",
     "SkipGram",
+    "TransformerConfig",
+    "TranslationTransformer",
 ]

@@ -120,15 +120,16 @@ class MultiheadAttention(Module):
 
         dropout = self.dropout if self.training else 0.0
 
-        q, k, v = self._project(query, key, value, same)
+        if same:
+            key = value = query
+        q, k, v = self.project(query, key, value)
         weights = None
         options: Any = {"dropout_p": dropout, "is_causal": is_causal}
         if need_weights:
-            joined, weights = attention_and_weights(q, k, v, mask, **options)
+            heads, weights = attention_and_weights(q, k, v, mask, **options)
         else:
-            joined = F.scaled_dot_product_attention(q, k, v, mask, **options)
-        joined = joined.swapaxes(1, 2).reshape((n, length, self.embed_dim))
-        out = self.out_proj(joined)
+            heads = F.scaled_dot_product_attention(q, k, v, mask, **options)
+        out = self.join(heads)
 
         if not batched:
             out = out.reshape(out.shape[1:])
@@ -168,10 +169,10 @@ class MultiheadAttention(Module):
                 f"expected {key.shape[length]}, got {value.shape[length]}"
             )
 
-    def _project(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> list[Tensor]:
-        """Queries, keys, values as (N, heads, length, head_dim)."""
+    def project(self, query: Any = None, key: Any = None, value: Any = None) -> list[Tensor]:
+        """Those given of query, key and value (N, length, features) as (N, heads, length, head_dim)."""
         e, packed, bias = self.embed_dim, self.in_proj_weight, self.in_proj_bias
-        if same and packed is not None:
+        if packed is not None and query is not None and query is key and key is value:
             n, length = query.shape[:2]
             parts = F.linear(query, packed, bias)
             parts = parts.reshape((n, length, 3, self.num_heads, self.head_dim))
@@ -184,12 +185,20 @@ class MultiheadAttention(Module):
         )
         biases = [None if bias is None else bias[part] for part in rows]
         projected = [
-            F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)
+            F.linear(x, w, b)
+            for x, w, b in zip((query, key, value), weights, biases, strict=True)
+            if x is not None
         ]
         return [
             t.reshape((*t.shape[:2], self.num_heads, self.head_dim)).swapaxes(1, 2)
             for t in projected
         ]
+
+    def join(self, heads: Any) -> Tensor:
+        """The output (N, length, embed_dim) for what the heads found, (N, heads, length, head_dim)."""
+        n, _, length, _ = heads.shape
+        out: Tensor = self.out_proj(heads.swapaxes(1, 2).reshape((n, length, self.embed_dim)))
+        return out
 
     def _mask(
         self,

@@ -62,7 +62,7 @@ class _Layer(Module):
     _attentions = 1
     self_attn: MultiheadAttention
 
-    def _residual(self, x: Any, index: int, block: Callable[[Any], Any]) -> Tensor:
+    def residual(self, x: Any, index: int, block: Callable[[Any], Any]) -> Tensor:
         """x + block(norm(x)), or norm(x + block(x)), with norm and dropout number `index`."""
         norm, dropout = self._modules[f"norm{index}"], self._modules[f"dropout{index}"]
         assert norm is not None and dropout is not None
@@ -71,7 +71,8 @@ class _Layer(Module):
         )
         return out
 
-    def _feed_forward(self, x: Any) -> Any:
+    def feed_forward(self, x: Any) -> Any:
+        """linear2(activation(linear1(x))), with dropout in between."""
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
@@ -90,8 +91,8 @@ class TransformerEncoderLayer(_Layer):
                 x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal
             )[0]
 
-        x = self._residual(src, 1, attend)
-        return self._residual(x, 2, self._feed_forward)
+        x = self.residual(src, 1, attend)
+        return self.residual(x, 2, self.feed_forward)
 
 
 class TransformerDecoderLayer(_Layer):
@@ -127,9 +128,9 @@ class TransformerDecoderLayer(_Layer):
                 is_causal=memory_is_causal,
             )[0]
 
-        x = self._residual(tgt, 1, attend)
-        x = self._residual(x, 2, look)
-        return self._residual(x, 3, self._feed_forward)
+        x = self.residual(tgt, 1, attend)
+        x = self.residual(x, 2, look)
+        return self.residual(x, 3, self.feed_forward)
 
 
 class _Stack(Module):

@@ -124,6 +124,21 @@ class WarmupCosineLR(LRScheduler):
         return base * warmup_factor(epoch, self.warmup) * cosine
 
 
+class InverseSqrtLR(LRScheduler):
+    """Linear warm-up to base over `warmup` epochs, then base * sqrt(warmup / epoch).
+
+    With base (d_model * warmup)^-0.5 this is arXiv 1706.03762, eq. 3, whose step is epoch + 1.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup: int) -> None:
+        self.warmup = _positive("InverseSqrtLR", "warmup", warmup)
+        super().__init__(optimizer)
+
+    def lr(self, base: float, epoch: int) -> float:
+        step = epoch + 1
+        return base * min(step / self.warmup, math.sqrt(self.warmup / step))
+
+
 class ReduceLROnPlateau:
     """Multiply the lr by `factor` once a metric has not improved for more than `patience` epochs.
 

@@ -1,0 +1,176 @@
+"""Greedy and beam search for encoder-decoder models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vectile import ops
+from vectile.autograd import no_grad
+
+Ids = NDArray[np.int64]
+S = TypeVar("S", bound="State")
+
+
+class State(Protocol):
+    """What a decoder remembers, for a number of hypotheses (rows) at once."""
+
+    def take(self: S, rows: Ids) -> S:
+        """The state of the hypotheses `rows`, each of them any number of times."""
+        ...
+
+
+class Decodes(Protocol):
+    """A model that writes a sequence token by token; `config` names its `bos` and `eos`."""
+
+    config: Any
+    training: bool
+
+    def start(self, source: ArrayLike) -> Any:
+        """The State before the first token, one row for each source (batch, length)."""
+        ...
+
+    def advance(self, ids: Ids, state: Any) -> tuple[NDArray[Any], Any]:
+        """Logits (rows, vocabulary) after each row's newest token `ids` (rows,), and the next State."""
+        ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+
+class Hypothesis(NamedTuple):
+    """A written sequence, without `bos` and `eos`; `score` is the log-probability over the length penalty."""
+
+    ids: tuple[int, ...]
+    log_probability: float
+    score: float
+
+
+def length_penalty(length: int, alpha: float) -> float:
+    """((5 + length) / 6)^alpha (Wu et al., arXiv 1609.08144, eq. 14); 1 at alpha 0."""
+    penalty: float = ((5.0 + length) / 6.0) ** alpha
+    return penalty
+
+
+def greedy_search(model: Decodes, source: ArrayLike, max_length: int = 100) -> list[list[int]]:
+    """The likeliest token at every step, until `eos` or `max_length`: ids for each source (batch, length)."""
+    _check(max_length=max_length)
+    with _evaluating(model):
+        state = model.start(source)
+        batch = len(np.asarray(source))
+        written: list[list[int]] = [[] for _ in range(batch)]
+        active = np.arange(batch)
+        ids = np.full(batch, model.config.bos, np.int64)
+        for _ in range(max_length):
+            if not len(active):
+                break
+            logits, state = model.advance(ids, state)
+            ids = logits.argmax(-1)
+            going = np.flatnonzero(ids != model.config.eos)
+            for row in going:
+                written[active[row]].append(int(ids[row]))
+            if len(going) < len(active):
+                active, ids, state = active[going], ids[going], state.take(going)
+    return written
+
+
+def beam_search(
+    model: Decodes,
+    source: ArrayLike,
+    width: int = 4,
+    alpha: float = 1.0,
+    max_length: int = 100,
+) -> list[list[Hypothesis]]:
+    """Up to `width` hypotheses for each source (batch, length), the best score first.
+
+    Each step continues the `width` likeliest unfinished hypotheses. Those among the `width` likeliest
+    continuations that end with `eos` are finished; a source is done with `width` of them, or at
+    `max_length`, where the unfinished ones count as they are. `alpha` is the strength of `length_penalty`.
+    Width 1 is `greedy_search`; a width that holds every sequence gives the best one there is.
+    ValueError for a width or length below 1, or a negative alpha.
+    """
+    _check(width=width, max_length=max_length)
+    if not alpha >= 0:
+        raise ValueError(f"beam_search: alpha: expected >= 0, got {alpha}")
+    with _evaluating(model):
+        return _beam_search(model, source, width, alpha, max_length)
+
+
+def _beam_search(
+    model: Decodes, source: ArrayLike, width: int, alpha: float, max_length: int
+) -> list[list[Hypothesis]]:
+    batch, eos = len(np.asarray(source)), model.config.eos
+    finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
+
+    def finish(sentence: int, ids: Ids, value: float, length: int) -> None:
+        score = float(value) / length_penalty(length, alpha)
+        finished[sentence].append(Hypothesis(tuple(ids.tolist()), float(value), score))
+
+    active = np.arange(batch)  # the sources that are not done: axis 0 of all that follows
+    state = model.start(source).take(np.repeat(active, width))
+    values = np.full((batch, width), -np.inf)  # log-probabilities; -inf: no hypothesis
+    values[:, 0] = 0.0
+    written = np.zeros((batch, width, 0), np.int64)
+    ids = np.full((batch, width), model.config.bos, np.int64)
+    for length in range(1, max_length + 1):
+        if not len(active):
+            break
+        logits, state = model.advance(ids.reshape(-1), state)
+        vocabulary = logits.shape[-1]
+        continued = ops.log_softmax(logits).reshape(len(active), width, vocabulary)
+        continued = (continued + values[..., None]).reshape(len(active), -1)
+        best = _largest(continued, min(2 * width, width * vocabulary))
+        values = np.take_along_axis(continued, best, 1)
+        parents, ids = np.divmod(best, vocabulary)
+        ends = ids == eos
+        for row, rank in np.argwhere(ends[:, :width] & (values[:, :width] > -np.inf)):
+            finish(active[row], written[row, parents[row, rank]], values[row, rank], length)
+
+        values[ends] = -np.inf
+        going = np.argsort(ends, axis=1, kind="stable")[:, :width]  # still in order of value
+        values, parents, ids = (np.take_along_axis(a, going, 1) for a in (values, parents, ids))
+        written = np.concatenate(
+            [np.take_along_axis(written, parents[..., None], 1), ids[..., None]], 2
+        )
+        left = np.flatnonzero(
+            [
+                len(finished[sentence]) < width and row.max() > -np.inf
+                for sentence, row in zip(active, values, strict=True)
+            ]
+        )
+        rows = (left[:, None] * width + parents[left]).reshape(-1)
+        state = state.take(rows)
+        active, values, written, ids = active[left], values[left], written[left], ids[left]
+    for row, sentence in enumerate(active):
+        for rank in np.flatnonzero(values[row] > -np.inf):
+            finish(int(sentence), written[row, rank], values[row, rank], max_length)
+    return [sorted(found, key=lambda h: -h.score)[:width] for found in finished]
+
+
+def _largest(values: NDArray[Any], count: int) -> Ids:
+    """The places of each row's `count` largest values, largest first."""
+    places = np.sort(np.argpartition(-values, count - 1, axis=1)[:, :count], axis=1)
+    order = np.argsort(-np.take_along_axis(values, places, 1), axis=1, kind="stable")
+    out: Ids = np.take_along_axis(places, order, 1)
+    return out
+
+
+def _check(**settings: int) -> None:
+    for name, value in settings.items():
+        if value < 1:
+            raise ValueError(f"search: {name}: expected >= 1, got {value}")
+
+
+@contextmanager
+def _evaluating(model: Decodes) -> Iterator[None]:
+    """Without dropout and without gradients."""
+    was_training = model.training
+    model.train(False)
+    try:
+        with no_grad():
+            yield
+    finally:
+        model.train(was_training)

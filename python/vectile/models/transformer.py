@@ -1,0 +1,241 @@
+"""The encoder-decoder Transformer of "Attention Is All You Need" (arXiv 1706.03762), from ids to logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vectile import nn, ops
+from vectile.autograd import Tensor, no_grad
+
+Array = NDArray[Any]
+Heads = tuple[Array, Array]  # keys and values, (rows, heads, length, head_dim)
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a TranslationTransformer; ValueError for sizes that do not fit together."""
+
+    vocab_size: int
+    d_model: int = 128
+    n_heads: int = 4
+    n_encoder_layers: int = 2
+    n_decoder_layers: int = 2
+    d_feedforward: int = 512
+    dropout: float = 0.1
+    norm_first: bool = False
+    context: int = 256
+    pad: int = 0
+    bos: int = 1
+    eos: int = 2
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name not in ("dropout", "norm_first", "pad", "bos", "eos") and value <= 0:
+                raise ValueError(f"TransformerConfig: {name}: expected > 0, got {value}")
+        for name in ("pad", "bos", "eos"):
+            if not 0 <= getattr(self, name) < self.vocab_size:
+                raise ValueError(
+                    f"TransformerConfig: {name}: expected in [0, {self.vocab_size}), "
+                    f"got {getattr(self, name)}"
+                )
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"TransformerConfig: d_model: expected a multiple of n_heads {self.n_heads}, "
+                f"got {self.d_model}"
+            )
+
+
+class AttentionWeights(NamedTuple):
+    """Every head's weights; rows attend to columns."""
+
+    encoder: Array  # (layers, batch, heads, source, source)
+    decoder: Array  # (layers, batch, heads, target, target)
+    cross: Array  # (layers, batch, heads, target, source)
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """Keys and values of every decoder layer, for a number of hypotheses (rows)."""
+
+    past: tuple[Heads, ...]  # of the tokens written so far
+    memory: tuple[Heads, ...]  # of the source
+    mask: Array  # (rows, 1, 1, source): where there is a source token
+    sentence: NDArray[np.int64]  # (rows,): the source that a row translates
+    length: int = 0
+
+    def take(self, rows: NDArray[np.int64]) -> DecoderState:
+        """The state of hypotheses `rows`."""
+        sentence = self.sentence[rows]
+        changed = replace(self, past=_take(self.past, rows), sentence=sentence)
+        if np.array_equal(sentence, self.sentence):  # as in most steps of a beam search
+            return changed
+        return replace(changed, memory=_take(self.memory, rows), mask=self.mask[rows])
+
+
+def _take(layers: tuple[Heads, ...], rows: NDArray[np.int64]) -> tuple[Heads, ...]:
+    return tuple((keys[rows], values[rows]) for keys, values in layers)
+
+
+class TranslationTransformer(nn.Module):
+    """Next-token logits (batch, target length, vocab_size) from source and target ids.
+
+    Source, target and output share one embedding matrix, scaled by sqrt(d_model) at the input (section 3.4);
+    positions are sinusoids. `transformer` has the names and shapes of PyTorch's nn.Transformer. Sources are
+    (batch, length), filled up with `pad` behind.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.d_model
+        self.tokens = nn.Embedding(config.vocab_size, d)
+        self.positions = nn.SinusoidalPositionalEncoding(d, config.context, config.dropout)
+        self.transformer: Any = nn.Transformer(
+            d,
+            config.n_heads,
+            config.n_encoder_layers,
+            config.n_decoder_layers,
+            config.d_feedforward,
+            config.dropout,
+            batch_first=True,
+            norm_first=config.norm_first,
+        )
+        self.head = nn.Linear(d, config.vocab_size, bias=False)
+        nn.init.normal_(self.tokens.weight, std=1.0 / math.sqrt(d))
+        self.head.weight = self.tokens.weight
+
+    def forward(self, source: ArrayLike, target: ArrayLike) -> Tensor:
+        """Logits after each token of `target` (batch, length), which begins with `bos`.
+
+        ValueError for shapes that do not fit or sequences longer than `context`, IndexError for unknown ids.
+        """
+        ids, words = self._ids("source", source), self._ids("target", target)
+        if len(ids) != len(words):
+            raise ValueError(
+                f"TranslationTransformer: target batch: expected {len(ids)}, got {len(words)}"
+            )
+        padding = ids == self.config.pad
+        out = self.transformer(
+            self._embed(ids),
+            self._embed(words),
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
+            tgt_is_causal=True,
+        )
+        logits: Tensor = self.head(out)
+        return logits
+
+    # ---- decoding ----------------------------------------------------------------------------------------
+
+    def start(self, source: ArrayLike) -> DecoderState:
+        """The encoded `source`, and nothing written yet."""
+        ids = self._ids("source", source)
+        padding = ids == self.config.pad
+        heads, layers = self.config.n_heads, self.transformer.decoder.layers
+        with no_grad():
+            encoded = self.transformer.encoder(
+                self._embed(ids), src_key_padding_mask=padding
+            ).numpy()
+            memory = tuple(
+                _arrays(layer.multihead_attn.project(key=encoded, value=encoded))
+                for layer in layers
+            )
+        nothing = np.zeros((len(ids), heads, 0, self.config.d_model // heads), encoded.dtype)
+        past = tuple((nothing, nothing) for _ in layers)
+        return DecoderState(past, memory, ~padding[:, None, None, :], np.arange(len(ids)))
+
+    def advance(self, ids: NDArray[np.int64], state: DecoderState) -> tuple[Array, DecoderState]:
+        """Logits (rows, vocab_size) after the tokens `ids` (rows,) that follow what `state` holds."""
+        past = []
+        with no_grad():
+            x: Any = self._embed(np.asarray(ids)[:, None], state.length)
+            for layer, before, memory in zip(
+                self.transformer.decoder.layers, state.past, state.memory, strict=True
+            ):
+                own = layer.self_attn
+
+                def remember(y: Any, own: Any = own, before: Heads = before) -> Tensor:
+                    query, key, value = own.project(y, y, y)
+                    keys, values = (
+                        np.concatenate([old, new.numpy()], 2)
+                        for old, new in zip(before, (key, value), strict=True)
+                    )
+                    past.append((keys, values))
+                    out: Tensor = own.join(
+                        ops.scaled_dot_product_attention(query.numpy(), keys, values)
+                    )
+                    return out
+
+                def look(
+                    y: Any, cross: Any = layer.multihead_attn, memory: Heads = memory
+                ) -> Tensor:
+                    (query,) = cross.project(y)
+                    out: Tensor = cross.join(
+                        ops.scaled_dot_product_attention(query.numpy(), *memory, state.mask)
+                    )
+                    return out
+
+                x = layer.residual(x, 1, remember)
+                x = layer.residual(x, 2, look)
+                x = layer.residual(x, 3, layer.feed_forward)
+            logits: Array = self.head(self.transformer.decoder.norm(x[:, 0])).numpy()
+        return logits, replace(state, past=tuple(past), length=state.length + 1)
+
+    # ---- looking inside ----------------------------------------------------------------------------------
+
+    def attention_weights(self, source: ArrayLike, target: ArrayLike) -> AttentionWeights:
+        """The weights with which `forward` reads `source` (batch, length) and writes `target`."""
+        ids, words = self._ids("source", source), self._ids("target", target)
+        padding = ids == self.config.pad
+        encoder, decoder = self.transformer.encoder, self.transformer.decoder
+        found: dict[str, list[Array]] = {"encoder": [], "decoder": [], "cross": []}
+
+        def attend(kind: str, attention: Any, memory: Any = None) -> Callable[[Any], Tensor]:
+            def run(x: Any) -> Tensor:
+                keys = x if memory is None else memory
+                hidden = None if kind == "decoder" else padding
+                out, weights = attention(
+                    x, keys, keys, hidden, average_attn_weights=False, is_causal=hidden is None
+                )
+                found[kind].append(weights.numpy())
+                return out  # type: ignore[no-any-return]
+
+            return run
+
+        was_training = self.training
+        self.eval()
+        with no_grad():
+            x: Any = self._embed(ids)
+            for layer in encoder.layers:
+                x = layer.residual(x, 1, attend("encoder", layer.self_attn))
+                x = layer.residual(x, 2, layer.feed_forward)
+            memory, x = encoder.norm(x), self._embed(words)
+            for layer in decoder.layers:
+                x = layer.residual(x, 1, attend("decoder", layer.self_attn))
+                x = layer.residual(x, 2, attend("cross", layer.multihead_attn, memory))
+                x = layer.residual(x, 3, layer.feed_forward)
+        self.train(was_training)
+        return AttentionWeights(**{kind: np.stack(maps) for kind, maps in found.items()})
+
+    def _embed(self, ids: Array, past: int = 0) -> Tensor:
+        x: Tensor = self.positions(self.tokens(ids) * math.sqrt(self.config.d_model), past)
+        return x
+
+    def _ids(self, name: str, ids: ArrayLike) -> Array:
+        array = np.asarray(ids)
+        if array.ndim != 2:
+            raise ValueError(
+                f"TranslationTransformer: {name} rank: expected 2 (batch, length), got {array.ndim}"
+            )
+        return array
+
+
+def _arrays(heads: list[Tensor]) -> Heads:
+    keys, values = heads
+    return keys.numpy(), values.numpy()
