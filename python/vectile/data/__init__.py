@@ -1,7 +1,8 @@
-"""Data that trains: text as bytes, handwritten digits, and the order in which a run sees them."""
+"""Data that trains: text as bytes, digits, sentence pairs, and the order in which a run sees them."""
 
 from vectile.data.digits import Digits, digits, shifted
 from vectile.data.order import shuffled
+from vectile.data.subwords import Subwords, padded, token_batches
 from vectile.data.text import (
     VOCABULARY,
     Bytes,
@@ -13,19 +14,26 @@ from vectile.data.text import (
     validation_batches,
     windows,
 )
+from vectile.data.translation import Pair, load_pairs, split_pairs
 
 __all__ = [
     "VOCABULARY",
     "Bytes",
     "Digits",
+    "Pair",
+    "Subwords",
     "batch",
     "digits",
+    "load_pairs",
+    "padded",
     "read_bytes",
     "shifted",
     "shuffled",
     "split",
+    "split_pairs",
     "stdlib_corpus",
     "stdlib_files",
+    "token_batches",
     "validation_batches",
     "windows",
 ]
