@@ -101,6 +101,22 @@ void bind_elementwise(py::module_& m) {
   for (const auto& op : ops::kGradientFromX) bind_gradient(op.name, op, "x");
   bind_gradient("gelu_backward", ops::kGeluGradient[0], "x");
   bind_gradient("gelu_tanh_backward", ops::kGeluGradient[1], "x");
+  m.def(
+      "leaky_relu",
+      [](py::handle x, double negative_slope, py::handle out) {
+        const Input in(x, "leaky_relu", "x");
+        const OutInput y(out, "leaky_relu");
+        return y.result(unlocked([&] { return ops::leaky_relu(*in, negative_slope, y.get()); }));
+      },
+      py::arg("x"), py::arg("negative_slope") = 0.01, py::arg("out") = py::none());
+  m.def(
+      "leaky_relu_backward",
+      [](py::handle grad, py::handle x, double negative_slope) {
+        const Input g(grad, "leaky_relu_backward", "grad"), in(x, "leaky_relu_backward", "x");
+        return to_numpy(
+            unlocked([&] { return ops::leaky_relu_backward(*g, *in, negative_slope); }));
+      },
+      py::arg("grad"), py::arg("x"), py::arg("negative_slope") = 0.01);
   for (const auto& op : ops::kBinary)
     m.def(
         op.name,

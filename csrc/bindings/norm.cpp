@@ -7,9 +7,96 @@ namespace {
 
 py::object optional(Array&& a) { return a.data ? to_numpy(std::move(a)) : py::none(); }
 
+// Running statistics: None, an array that training changes in place, or one that is only read.
+class Running {
+ public:
+  Running(py::handle value, bool training, const char* op, const char* name) {
+    if (value.is_none()) return;
+    if (training)
+      view_ = in_place(value, op, name);
+    else
+      read_.emplace(value, op, name);
+  }
+  const TensorView* get() const { return read_ ? &**read_ : view_ ? &*view_ : nullptr; }
+
+ private:
+  std::optional<TensorView> view_;
+  std::optional<Input> read_;
+};
+
+py::object normalised(ops::Normalised&& r, bool return_stats) {
+  py::object y = to_numpy(std::move(r.y));
+  if (!return_stats) return y;
+  return py::make_tuple(y, to_numpy(std::move(r.mean)), to_numpy(std::move(r.rstd)));
+}
+
+py::tuple gradients(ops::NormGradient&& r) {
+  return py::make_tuple(to_numpy(std::move(r.dx)), optional(std::move(r.dweight)),
+                        optional(std::move(r.dbias)));
+}
+
+void bind_groups(py::module_& m) {
+  m.def(
+      "batch_norm",
+      [](py::handle x, py::handle running_mean, py::handle running_var, py::handle weight,
+         py::handle bias, bool training, double momentum, double eps, bool return_stats) {
+        constexpr const char* op = "batch_norm";
+        const Input in(x, op, "x");
+        const OptionalInput w(weight, op, "weight"), b(bias, op, "bias");
+        const Running mean(running_mean, training, op, "running_mean");
+        const Running var(running_var, training, op, "running_var");
+        return normalised(unlocked([&] {
+                            return ops::batch_norm(*in, mean.get(), var.get(), w.get(), b.get(),
+                                                   training, momentum, eps);
+                          }),
+                          return_stats);
+      },
+      py::arg("x"), py::arg("running_mean") = py::none(), py::arg("running_var") = py::none(),
+      py::arg("weight") = py::none(), py::arg("bias") = py::none(), py::arg("training") = false,
+      py::arg("momentum") = 0.1, py::arg("eps") = 1e-5, py::arg("return_stats") = false);
+  m.def(
+      "batch_norm_backward",
+      [](py::handle grad, py::handle x, py::handle weight, py::handle mean, py::handle rstd,
+         bool training) {
+        constexpr const char* op = "batch_norm_backward";
+        const Input g(grad, op, "grad"), in(x, op, "x"), mu(mean, op, "mean"), s(rstd, op, "rstd");
+        const OptionalInput w(weight, op, "weight");
+        return gradients(unlocked(
+            [&] { return ops::batch_norm_backward(*g, *in, w.get(), *mu, *s, training); }));
+      },
+      py::arg("grad"), py::arg("x"), py::arg("weight"), py::arg("mean"), py::arg("rstd"),
+      py::arg("training"));
+  m.def(
+      "group_norm",
+      [](py::handle x, i64 num_groups, py::handle weight, py::handle bias, double eps,
+         bool return_stats) {
+        constexpr const char* op = "group_norm";
+        const Input in(x, op, "x");
+        const OptionalInput w(weight, op, "weight"), b(bias, op, "bias");
+        return normalised(
+            unlocked([&] { return ops::group_norm(*in, num_groups, w.get(), b.get(), eps); }),
+            return_stats);
+      },
+      py::arg("x"), py::arg("num_groups"), py::arg("weight") = py::none(),
+      py::arg("bias") = py::none(), py::arg("eps") = 1e-5, py::arg("return_stats") = false);
+  m.def(
+      "group_norm_backward",
+      [](py::handle grad, py::handle x, i64 num_groups, py::handle weight, py::handle mean,
+         py::handle rstd) {
+        constexpr const char* op = "group_norm_backward";
+        const Input g(grad, op, "grad"), in(x, op, "x"), mu(mean, op, "mean"), s(rstd, op, "rstd");
+        const OptionalInput w(weight, op, "weight");
+        return gradients(unlocked(
+            [&] { return ops::group_norm_backward(*g, *in, num_groups, w.get(), *mu, *s); }));
+      },
+      py::arg("grad"), py::arg("x"), py::arg("num_groups"), py::arg("weight"), py::arg("mean"),
+      py::arg("rstd"));
+}
+
 }  // namespace
 
 void bind_norm(py::module_& m) {
+  bind_groups(m);
   m.def(
       "layer_norm",
       [](py::handle x, py::handle weight, py::handle bias, double eps,

@@ -114,6 +114,17 @@ static void gelu_tanh_backward(const T* grad, const T* x, T* dx, i64 n) {
   map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * gelu_tanh_derivative(v); });
 }
 
+template <class T>
+static void leaky_relu(const T* x, T slope, T* y, i64 n) {
+  const Vec<T> s(slope);
+  map(x, y, n, [=](Vec<T> v) { return select(v > Vec<T>(), v, v * s); });
+}
+template <class T>
+static void leaky_relu_backward(const T* grad, const T* x, T slope, T* dx, i64 n) {
+  const Vec<T> s(slope);
+  map(grad, x, dx, n, [=](Vec<T> g, Vec<T> v) { return select(v > Vec<T>(), g, g * s); });
+}
+
 // One line of an operand: loaded when its step is 1, or one value in every lane when it is 0.
 template <class T, int step>
 struct Line {

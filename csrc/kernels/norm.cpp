@@ -3,6 +3,7 @@
 // is what rounding took from the mean, so x - mean = d - sum d / n holds even where |mean| is far
 // above the spread, and variance = sum d² / n - (sum d / n)² loses nothing: its second term is
 // tiny.
+#include "kernels/norm_groups.h"
 #include "kernels/rows.h"
 #include "simd/math.h"
 

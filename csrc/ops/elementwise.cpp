@@ -87,40 +87,70 @@ void run_broadcast(BinaryKernel<T> kernel, const Broadcast& p, const T* a, const
   });
 }
 
-}  // namespace
-
-Array unary(const FloatOp<UnaryKernel>& op, const TensorView& x, const TensorView* out) {
-  check_float(op.name, "x", x);
+// y = f(x) by chunks; kernel(T{}) is what does one: f(x, y, n).
+template <class Kernel>
+Array map(const char* op, const TensorView& x, const TensorView* out, Kernel kernel) {
+  check_float(op, "x", x);
   const Array in = contiguous(x);
-  Output y(op.name, x.dtype, x.shape, out, {&x});
+  Output y(op, x.dtype, x.shape, out, {&x});
   dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    const UnaryKernel<T> kernel = op.kernel<T>();
+    const auto f = kernel(t);
     const T* from = in.as<T>();
     T* to = y.data<T>();
     parallel_ranges(in.elements(), kGrain,
-                    [&](i64 begin, i64 end) { kernel(from + begin, to + begin, end - begin); });
+                    [&](i64 begin, i64 end) { f(from + begin, to + begin, end - begin); });
   });
   return y.finish();
 }
 
-Array gradient(const FloatOp<GradientKernel>& op, const TensorView& grad, const TensorView& v,
-               const char* v_name) {
-  check_float(op.name, v_name, v);
-  check_same_dtype(op.name, "grad", grad, v);
-  check_shape(op.name, "grad", grad, v.shape);
+// dx = f(grad, v) by chunks, likewise.
+template <class Kernel>
+Array map_gradient(const char* op, const TensorView& grad, const TensorView& v, const char* v_name,
+                   Kernel kernel) {
+  check_float(op, v_name, v);
+  check_same_dtype(op, "grad", grad, v);
+  check_shape(op, "grad", grad, v.shape);
   const Array g = contiguous(grad), in = contiguous(v);
   Array dx = Array::empty(v.dtype, v.shape);
   dispatch_float(v.dtype, [&](auto t) {
     using T = decltype(t);
-    const GradientKernel<T> kernel = op.kernel<T>();
+    const auto f = kernel(t);
     const T *pg = g.as<T>(), *pv = in.as<T>();
     T* to = dx.as<T>();
     parallel_ranges(in.elements(), kGrain, [&](i64 begin, i64 end) {
-      kernel(pg + begin, pv + begin, to + begin, end - begin);
+      f(pg + begin, pv + begin, to + begin, end - begin);
     });
   });
   return dx;
+}
+
+}  // namespace
+
+Array unary(const FloatOp<UnaryKernel>& op, const TensorView& x, const TensorView* out) {
+  return map(op.name, x, out, [&](auto t) { return op.kernel<decltype(t)>(); });
+}
+
+Array gradient(const FloatOp<GradientKernel>& op, const TensorView& grad, const TensorView& v,
+               const char* v_name) {
+  return map_gradient(op.name, grad, v, v_name, [&](auto t) { return op.kernel<decltype(t)>(); });
+}
+
+Array leaky_relu(const TensorView& x, double slope, const TensorView* out) {
+  return map("leaky_relu", x, out, [&](auto t) {
+    using T = decltype(t);
+    const auto kernel = kernels_of<T>().leaky_relu;
+    return [=](const T* from, T* to, i64 n) { kernel(from, static_cast<T>(slope), to, n); };
+  });
+}
+
+Array leaky_relu_backward(const TensorView& grad, const TensorView& x, double slope) {
+  return map_gradient("leaky_relu_backward", grad, x, "x", [&](auto t) {
+    using T = decltype(t);
+    const auto kernel = kernels_of<T>().leaky_relu_backward;
+    return
+        [=](const T* g, const T* v, T* to, i64 n) { kernel(g, v, static_cast<T>(slope), to, n); };
+  });
 }
 
 Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorView& b,

@@ -49,6 +49,9 @@ Array unary(const FloatOp<UnaryKernel>& op, const TensorView& x, const TensorVie
 // grad and v have one shape and dtype; `v_name` is what messages call v.
 Array gradient(const FloatOp<GradientKernel>& op, const TensorView& grad, const TensorView& v,
                const char* v_name);
+// x where it is positive, else slope * x.
+Array leaky_relu(const TensorView& x, double slope, const TensorView* out = nullptr);
+Array leaky_relu_backward(const TensorView& grad, const TensorView& x, double slope);
 // NumPy broadcasting.
 Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorView& b,
              const TensorView* out = nullptr);

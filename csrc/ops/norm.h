@@ -1,4 +1,5 @@
-// norm family: normalisation over the last axis, float32 or float64.
+// norm family: layer_norm and rms_norm over the last axis (norm.cpp), batch_norm and group_norm
+// over channels (norm_groups.cpp); float32 or float64.
 #pragma once
 
 #include "ops/common.h"
@@ -23,5 +24,24 @@ NormGradient layer_norm_backward(const TensorView& grad, const TensorView& x,
                                  const TensorView& rstd);
 NormGradient rms_norm_backward(const TensorView& grad, const TensorView& x,
                                const TensorView* weight, const TensorView& rstd);
+
+// x: (batch, channels, ...); weight, bias, running_mean, running_var: (channels,) or null.
+// `training` normalises with the batch's own statistics and moves the running ones, in place, by
+// `momentum` towards them (towards the unbiased variance); else the running ones are used and
+// required. The result's mean and rstd: (channels,).
+Normalised batch_norm(const TensorView& x, const TensorView* running_mean,
+                      const TensorView* running_var, const TensorView* weight,
+                      const TensorView* bias, bool training, double momentum, double eps);
+NormGradient batch_norm_backward(const TensorView& grad, const TensorView& x,
+                                 const TensorView* weight, const TensorView& mean,
+                                 const TensorView& rstd, bool training);
+
+// Statistics of each sample over `groups` groups of adjacent channels: mean and rstd (batch,
+// groups).
+Normalised group_norm(const TensorView& x, i64 groups, const TensorView* weight,
+                      const TensorView* bias, double eps);
+NormGradient group_norm_backward(const TensorView& grad, const TensorView& x, i64 groups,
+                                 const TensorView* weight, const TensorView& mean,
+                                 const TensorView& rstd);
 
 }  // namespace vectile::ops

@@ -42,6 +42,7 @@ __all__ = [
     "erf",
     "exp",
     "gelu",
+    "leaky_relu",
     "log",
     "logsumexp",
     "matmul",
@@ -205,6 +206,15 @@ def negative(x: TensorLike) -> Tensor:
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
     return track(data, rules.negative, (edge(t),))
+
+
+def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
+    """x where it is positive, else ``negative_slope * x``; that is also its slope at 0."""
+    t = as_tensor(x)
+    data = ops.leaky_relu(t._data, negative_slope)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.leaky_relu, (edge(t),), (t,), (negative_slope,))
 
 
 def gelu(x: TensorLike, approximate: Literal["none", "tanh"] = "none") -> Tensor:

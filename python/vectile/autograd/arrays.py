@@ -30,6 +30,7 @@ from vectile.ops import (
     erf_backward,
     exp,
     gelu_backward,
+    leaky_relu_backward,
     log,
     log_softmax_backward,
     matmul,
@@ -88,6 +89,20 @@ def layer_norm_backward(
 def rms_norm_backward(grad: Array, x: Array, weight: Any, rstd: Array, eps: float) -> Any:
     """`ops.rms_norm_backward`, which has no use for `eps`."""
     return ops.rms_norm_backward(grad, x, weight, rstd)
+
+
+def batch_norm_backward(
+    grad: Array, x: Array, weight: Any, mean: Array, rstd: Array, training: bool, eps: float
+) -> Any:
+    """`ops.batch_norm_backward`, which has no use for `eps`."""
+    return ops.batch_norm_backward(grad, x, weight, mean, rstd, training)
+
+
+def group_norm_backward(
+    grad: Array, x: Array, weight: Any, num_groups: int, mean: Array, rstd: Array, eps: float
+) -> Any:
+    """`ops.group_norm_backward`, which has no use for `eps`."""
+    return ops.group_norm_backward(grad, x, num_groups, weight, mean, rstd)
 
 
 def scaled_dot_product_attention_backward(

@@ -80,6 +80,10 @@ def erf_backward(g: Tensor, x: Tensor) -> Tensor:
     return g * (exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 
 
+def leaky_relu_backward(g: Tensor, x: Tensor, negative_slope: float) -> Tensor:
+    return where(x > 0, g, g * negative_slope)
+
+
 def silu_backward(g: Tensor, x: Tensor) -> Tensor:
     s = sigmoid(x)
     return g * (s * (1.0 + x * (1.0 - s)))
@@ -134,6 +138,43 @@ def rms_norm_backward(g: Tensor, x: Tensor, weight: Any, *stats: Any) -> tuple[A
         return y if weight is None else y * weight
 
     return _derivative(forward, g, x, weight)
+
+
+def _by_channel(x: Any, like: Tensor) -> Any:
+    """(channels,) as it broadcasts with (batch, channels, ...)."""
+    return x.reshape((-1,) + (1,) * (like.ndim - 2))
+
+
+def _sum_by_channel(x: Tensor) -> Tensor:
+    return sum(x, (0, *range(2, x.ndim)))
+
+
+def batch_norm_backward(
+    g: Tensor, x: Tensor, weight: Any, average: Any, rstd: Any, training: bool, eps: float
+) -> tuple[Any, ...]:
+    axes = (0, *range(2, x.ndim))
+
+    def forward(x: Tensor, weight: Any) -> Tensor:
+        if training:
+            centred = x - mean(x, axes, True)
+            y = centred / sqrt(mean(centred * centred, axes, True) + eps)
+        else:
+            y = (x - _by_channel(average, x)) * _by_channel(rstd, x)
+        return y if weight is None else y * _by_channel(weight, x)
+
+    return *_derivative(forward, g, x, weight), _sum_by_channel(g)
+
+
+def group_norm_backward(
+    g: Tensor, x: Tensor, weight: Any, num_groups: int, *settings: Any
+) -> tuple[Any, ...]:
+    def forward(x: Tensor, weight: Any) -> Tensor:
+        rows = reshape(x, (x.shape[0], num_groups, math.prod(x.shape[1:]) // num_groups))
+        centred = rows - mean(rows, -1, True)
+        y = reshape(centred / sqrt(mean(centred * centred, -1, True) + settings[-1]), x.shape)
+        return y if weight is None else y * _by_channel(weight, x)
+
+    return *_derivative(forward, g, x, weight), _sum_by_channel(g)
 
 
 def cross_entropy_backward(

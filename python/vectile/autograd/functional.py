@@ -7,4 +7,5 @@ name in `vectile.ops`.
 
 from vectile.autograd.arithmetic import *  # noqa: F403
 from vectile.autograd.networks import *  # noqa: F403
+from vectile.autograd.norm import *  # noqa: F403
 from vectile.autograd.shaping import *  # noqa: F403

@@ -145,6 +145,10 @@ def gelu(k, needs, g, x, approximate):
     return (k.gelu_backward(g, x, approximate),)
 
 
+def leaky_relu(k, needs, g, x, negative_slope):
+    return (k.leaky_relu_backward(g, x, negative_slope),)
+
+
 def silu(k, needs, g, x):
     return (k.silu_backward(g, x),)
 
@@ -312,6 +316,14 @@ def layer_norm(k, needs, g, x, weight, *stats):  # stats: mean, rstd, eps
 
 def rms_norm(k, needs, g, x, weight, *stats):  # stats: rstd, eps
     return k.rms_norm_backward(g, x, weight, *stats)
+
+
+def batch_norm(k, needs, g, x, weight, *settings):  # mean, rstd, training, eps
+    return k.batch_norm_backward(g, x, weight, *settings)
+
+
+def group_norm(k, needs, g, x, weight, *settings):  # num_groups, mean, rstd, eps
+    return k.group_norm_backward(g, x, weight, *settings)
 
 
 def mean_squared_error(k, needs, g, x, target):

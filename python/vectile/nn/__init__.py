@@ -3,6 +3,7 @@
 from vectile.nn import functional, init, utils
 from vectile.nn.activation import (
     GELU,
+    LeakyReLU,
     LogSoftmax,
     ReLU,
     Sigmoid,
@@ -29,7 +30,15 @@ from vectile.nn.loss import (
     NLLLoss,
 )
 from vectile.nn.module import Module
-from vectile.nn.norm import LayerNorm, RMSNorm
+from vectile.nn.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    LayerNorm,
+    RMSNorm,
+)
 from vectile.nn.parameter import Parameter
 from vectile.nn.positional import LearnedPositionalEmbedding, SinusoidalPositionalEncoding
 from vectile.nn.transformer import (
@@ -43,14 +52,20 @@ from vectile.nn.transformer import (
 __all__ = [
     "GELU",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
     "Flatten",
+    "GroupNorm",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
     "KLDivLoss",
     "L1Loss",
     "LayerNorm",
+    "LeakyReLU",
     "LearnedPositionalEmbedding",
     "Linear",
     "LogSoftmax",

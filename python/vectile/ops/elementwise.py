@@ -25,6 +25,8 @@ __all__ = [
     "exp",
     "gelu",
     "gelu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
     "log",
     "maximum",
     "minimum",
@@ -114,6 +116,13 @@ def gelu(
     return _GELU[_variant("gelu", approximate)](x, out)
 
 
+def leaky_relu(
+    x: ArrayLike, negative_slope: float = 0.01, *, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Return x where it is positive, else ``negative_slope * x`` (Maas et al., 2013)."""
+    return _core.leaky_relu(x, negative_slope, out)
+
+
 def tanh_backward(grad: ArrayLike, y: ArrayLike) -> NDArray[Any]:
     """Return ``grad * (1 - y**2)`` with ``y = tanh(x)``."""
     return _core.tanh_backward(grad, y)
@@ -149,6 +158,13 @@ def gelu_backward(
 ) -> NDArray[Any]:
     """Return ``grad`` times the derivative of :func:`gelu` at ``x``."""
     return _GELU_BACKWARD[_variant("gelu_backward", approximate)](grad, x)
+
+
+def leaky_relu_backward(
+    grad: ArrayLike, x: ArrayLike, negative_slope: float = 0.01
+) -> NDArray[Any]:
+    """Return ``grad`` where ``x`` is positive, else ``negative_slope * grad``."""
+    return _core.leaky_relu_backward(grad, x, negative_slope)
 
 
 def add(a: ArrayLike, b: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:

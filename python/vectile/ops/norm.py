@@ -1,4 +1,4 @@
-"""layer_norm and rms_norm over the last axis, with their backward passes."""
+"""layer_norm and rms_norm over the last axis, batch_norm and group_norm over channels; their backwards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
 
-__all__ = ["layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward"]
+__all__ = [
+    "batch_norm",
+    "batch_norm_backward",
+    "group_norm",
+    "group_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "rms_norm",
+    "rms_norm_backward",
+]
 
 
 def layer_norm(
@@ -75,3 +84,97 @@ def rms_norm_backward(
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return the gradients ``(dx, dweight)`` of :func:`rms_norm`; ``dweight`` is None without weight."""
     return _core.rms_norm_backward(grad, x, weight, rstd)
+
+
+def batch_norm(
+    x: ArrayLike,
+    running_mean: ArrayLike | None = None,
+    running_var: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    return_stats: bool = False,
+) -> Any:
+    """Return ``(x - mean) / sqrt(var + eps) * weight + bias`` channel by channel.
+
+    Ioffe and Szegedy, "Batch Normalization", 2015. In training, mean and (biased) variance are those of
+    each channel of ``x``, centred two-pass, and the running statistics, where given, are changed in place:
+    ``running += momentum * (found - running)``, with the unbiased variance. Otherwise the running
+    statistics are what is used.
+
+    Args:
+        x: float32 or float64, shape (batch, channels, ...).
+        running_mean: shape (channels,), the dtype of ``x``; writable in training, required otherwise.
+        running_var: likewise.
+        weight: shape (channels,); None means ones.
+        bias: shape (channels,); None means zeros.
+        training: whether to use the batch's own statistics.
+        momentum: the share of the batch in the new running statistics.
+        eps: added to the variance; not negative.
+        return_stats: also return ``mean`` and ``rstd = 1/sqrt(var + eps)``, of shape (channels,).
+
+    Returns:
+        ``y`` of the shape of ``x``, or ``(y, mean, rstd)``.
+
+    Raises:
+        TypeError: ``x`` is not float32 or float64, or the dtypes differ.
+        ValueError: ``x`` has fewer than two axes, an argument has another shape than (channels,), ``eps``
+            is negative, or a channel has a single value in training.
+    """
+    return _core.batch_norm(
+        x, running_mean, running_var, weight, bias, training, momentum, eps, return_stats
+    )
+
+
+def batch_norm_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    weight: ArrayLike | None,
+    mean: ArrayLike,
+    rstd: ArrayLike,
+    training: bool,
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
+    """Return the gradients ``(dx, dweight, dbias)`` of :func:`batch_norm`.
+
+    ``mean`` and ``rstd`` are the forward's; unless ``training`` they count as constants. Without a weight
+    the last two results are None.
+    """
+    return _core.batch_norm_backward(grad, x, weight, mean, rstd, training)
+
+
+def group_norm(
+    x: ArrayLike,
+    num_groups: int,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    return_stats: bool = False,
+) -> Any:
+    """Normalise each sample over ``num_groups`` groups of adjacent channels.
+
+    Wu and He, "Group Normalization", 2018; as many groups as channels is instance normalisation (Ulyanov et
+    al., arXiv 1607.08022). ``x``: (batch, channels, ...), ``weight`` and ``bias``: (channels,) or None.
+
+    Returns:
+        ``y`` of the shape of ``x``, or ``(y, mean, rstd)`` with statistics of shape (batch, num_groups).
+
+    Raises:
+        TypeError, ValueError: as :func:`batch_norm`, and where ``num_groups`` does not divide the channels.
+    """
+    return _core.group_norm(x, num_groups, weight, bias, eps, return_stats)
+
+
+def group_norm_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    num_groups: int,
+    weight: ArrayLike | None,
+    mean: ArrayLike,
+    rstd: ArrayLike,
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
+    """Return the gradients ``(dx, dweight, dbias)`` of :func:`group_norm`; None as for batch_norm."""
+    return _core.group_norm_backward(grad, x, num_groups, weight, mean, rstd)

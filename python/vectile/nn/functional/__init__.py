@@ -6,6 +6,7 @@ arguments differ from the kernel's, and the losses.
 
 from vectile.autograd.functional import (
     gelu,
+    leaky_relu,
     linear,
     log_softmax,
     relu,
@@ -32,17 +33,22 @@ from vectile.nn.functional.losses import (
     mse_loss,
     nll_loss,
 )
+from vectile.nn.functional.norm import batch_norm, group_norm, instance_norm
 
 __all__ = [
+    "batch_norm",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dropout",
     "embedding",
     "flatten",
     "gelu",
+    "group_norm",
+    "instance_norm",
     "kl_div",
     "l1_loss",
     "layer_norm",
+    "leaky_relu",
     "linear",
     "log_softmax",
     "mse_loss",
