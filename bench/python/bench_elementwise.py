@@ -47,6 +47,11 @@ UNARY: dict[str, tuple[Any, Any, Any]] = {
     "sigmoid": (sigmoid, lambda x: torch.sigmoid(x), sigmoid),
     "erf": (erf, lambda x: torch.erf(x), None),
     "relu": (lambda x: np.maximum(x, 0), functional("relu"), lambda x: np.maximum(x, 0)),
+    "leaky_relu": (
+        lambda x: np.where(x > 0, x, 0.01 * x),
+        functional("leaky_relu"),
+        lambda x: np.where(x > 0, x, x * np.float32(0.01)),
+    ),
     "gelu": (lambda x: x * phi(x), functional("gelu"), None),
     "silu": (lambda x: x * sigmoid(x), functional("silu"), lambda x: x * sigmoid(x)),
     "softplus": (
@@ -73,6 +78,10 @@ BACKWARD: dict[str, tuple[Any, Any]] = {
     "relu_backward": (
         lambda g, y: g * (y > 0),
         lambda g, y: torch.ops.aten.threshold_backward(g, y, 0),
+    ),
+    "leaky_relu_backward": (
+        lambda g, x: g * np.where(x > 0, 1, 0.01),
+        lambda g, x: torch.ops.aten.leaky_relu_backward(g, x, 0.01, False),
     ),
     "gelu_backward": (
         lambda g, x: g * (phi(x) + x * density(x)),

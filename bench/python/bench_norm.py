@@ -1,4 +1,4 @@
-"""layer_norm and rms_norm, forward and backward."""
+"""Normalisation over the last axis and over channels, forward and backward."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ def rms_graph(grad: Array, x: Array, w: Array, rstd: Array) -> tuple[Any, ...]:
 
 
 def cases(quick: bool) -> Iterator[Case]:
+    yield from row_cases(quick)
+    yield from channel_cases(quick)
+
+
+def row_cases(quick: bool) -> Iterator[Case]:
     shapes = [(128, 128)] if quick else [(128, 128), (768, 128), (1024, 1024), (4096, 4096)]
     for rows, n in shapes:
         size, n_bytes = f"{rows}x{n}", 4 * rows * n
@@ -118,4 +123,102 @@ def cases(quick: bool) -> Iterator[Case]:
             tolerance=2e-5,
             work=byte(3 * n_bytes),
             prepare={"torch": rms_graph},
+        )
+
+
+def grouped(x: Array, groups: int | None) -> tuple[Array, tuple[int, ...]]:
+    """x as (batch, groups, rest), or as it is for batch_norm, with the axes that share statistics."""
+    if groups is None:
+        return x, (0, *range(2, x.ndim))
+    return x.reshape(len(x), groups, -1), (2,)
+
+
+def channel_norm(x: Array, w: Array, b: Array, groups: int | None = None) -> Array:
+    rows, axes = grouped(x, groups)
+    d = rows - rows.mean(axes, keepdims=True)
+    u = (d / np.sqrt((d * d).mean(axes, keepdims=True) + x.dtype.type(1e-5))).reshape(x.shape)
+    shape = (-1,) + (1,) * (x.ndim - 2)
+    return u * w.reshape(shape) + b.reshape(shape)
+
+
+def channel_norm_backward(
+    g: Array, x: Array, w: Array, mean: Array, rstd: Array, groups: int | None = None
+) -> tuple[Array, ...]:
+    shape, over = (-1,) + (1,) * (x.ndim - 2), (0, *range(2, x.ndim))
+    rows, axes = grouped(x, groups)
+    place = (1, -1, *shape[1:]) if groups is None else (len(x), groups, 1)
+    rstd = rstd.reshape(place)
+    u = (rows - mean.reshape(place)) * rstd
+    h = (g * w.reshape(shape)).reshape(rows.shape)
+    inner = h - h.mean(axes, keepdims=True) - u * (h * u).mean(axes, keepdims=True)
+    u = u.reshape(x.shape)
+    return (rstd * inner).reshape(x.shape), (g * u).sum(over), g.sum(over)
+
+
+def channel_cases(quick: bool) -> Iterator[Case]:
+    shapes = [(8, 8, 7, 7)] if quick else [(64, 32, 28, 28), (128, 64, 7, 7), (256, 256)]
+    for shape in shapes:
+        n_bytes = 4 * int(np.prod(shape))
+
+        def inputs(rng: np.random.Generator, shape=shape) -> tuple[Array, ...]:
+            x = rng.standard_normal(shape, np.float32) + np.float32(0.5)
+            return x, rng.random(shape[1], np.float32), rng.random(shape[1], np.float32)
+
+        def backward(rng: np.random.Generator, groups=None, shape=shape) -> tuple[Array, ...]:
+            x, w, _ = inputs(rng, shape)
+            rows, axes = grouped(x.astype(np.float64), groups)
+            mean, rstd = rows.mean(axes), 1 / np.sqrt(rows.var(axes) + 1e-5)
+            g = rng.standard_normal(shape, np.float32)
+            return g, x, w, mean.astype(np.float32), rstd.astype(np.float32)
+
+        size = "x".join(map(str, shape))
+        yield Case(
+            f"batch_norm {size}",
+            inputs,
+            lambda x, w, b: ops.batch_norm(x, None, None, w, b, training=True),
+            channel_norm,
+            {
+                "torch": lambda x, w, b: torch.nn.functional.batch_norm(x, None, None, w, b, True),
+                "numpy": channel_norm,
+            },
+            tolerance=1e-5,
+            work=byte(2 * n_bytes),
+        )
+        yield Case(
+            f"batch_norm_backward {size}",
+            backward,
+            lambda *a: ops.batch_norm_backward(*a, True),
+            channel_norm_backward,
+            {
+                "torch": lambda g, x, w, m, s: torch.ops.aten.native_batch_norm_backward(
+                    g, x, w, None, None, m, s, True, 1e-5, [True] * 3
+                ),
+                "numpy": channel_norm_backward,
+            },
+            tolerance=5e-5,
+            work=byte(3 * n_bytes),
+        )
+        if len(shape) < 4:
+            continue
+        yield Case(
+            f"group_norm {size}",
+            inputs,
+            lambda x, w, b: ops.group_norm(x, 8, w, b),
+            lambda x, w, b: channel_norm(x, w, b, 8),
+            {"torch": lambda x, w, b: torch.nn.functional.group_norm(x, 8, w, b)},
+            tolerance=1e-5,
+            work=byte(2 * n_bytes),
+        )
+        yield Case(
+            f"group_norm_backward {size}",
+            lambda rng, backward=backward: backward(rng, 8),
+            lambda g, x, w, m, s: ops.group_norm_backward(g, x, 8, w, m, s),
+            lambda g, x, w, m, s: channel_norm_backward(g, x, w, m, s, 8),
+            {
+                "torch": lambda g, x, w, m, s: torch.ops.aten.native_group_norm_backward(
+                    g, x, m, s, w, len(x), len(w), x[0, 0].numel(), 8, [True] * 3
+                )
+            },
+            tolerance=5e-5,
+            work=byte(3 * n_bytes),
         )
