@@ -75,6 +75,42 @@ def batch_norm_backward(
     grad: Any, x: Any, weight: Any, mean: Any, rstd: Any, training: bool
 ) -> tuple[Any, ...]: ...
 def config() -> dict[str, Any]: ...
+def conv(
+    op: str,
+    axes: int,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str | None = None,
+) -> NDArray[Any]: ...
+def conv_input_grad(
+    op: str,
+    axes: int,
+    grad: Any,
+    weight: Any,
+    bias: Any,
+    input_shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str | None = None,
+) -> NDArray[Any]: ...
+def conv_weight_grad(
+    op: str,
+    axes: int,
+    grad: Any,
+    x: Any,
+    weight_shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> NDArray[Any]: ...
 def cross_entropy(
     logits: Any,
     targets: Any,

@@ -179,6 +179,40 @@ CASES = {
     ),
     "linear_sigmoid": (lambda x, w: F.linear(x, w, None, "sigmoid"), normal(2, 4), normal(3, 4)),
     "linear_relu": (lambda x, w: F.linear(x, w, None, "relu"), normal(2, 4), normal(3, 4)),
+    "conv2d": (
+        lambda x, w, b: F.conv2d(x, w, b, (2, 1), (1, 0), (1, 2)),
+        normal(2, 2, 5, 4),
+        normal(3, 2, 2, 2),
+        normal(3),
+    ),
+    "conv2d_groups": (
+        lambda x, w: F.conv2d(x, w, None, 1, "same", 1, 2),
+        normal(4, 3, 3),
+        normal(2, 2, 2, 2),
+    ),
+    "conv1d_tanh": (
+        lambda x, w, b: F.conv1d(x, w, b, 1, 1, activation="tanh"),
+        normal(2, 2, 4),
+        normal(2, 2, 3),
+        normal(2),
+    ),
+    "conv1d_silu": (
+        lambda x, w: F.conv1d(x, w, activation="silu"),
+        normal(1, 2, 4),
+        normal(2, 2, 3),
+    ),
+    "conv_transpose2d": (
+        lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1, 2, (1, 2)),
+        normal(2, 2, 3, 2),
+        normal(2, 2, 2, 3),
+        normal(4),
+    ),
+    "conv_transpose1d_sigmoid": (
+        lambda x, w, b: F.conv_transpose1d(x, w, b, 3, activation="sigmoid"),
+        normal(2, 3),
+        normal(2, 2, 2),
+        normal(2),
+    ),
     "linear_gelu": (lambda x, w: F.linear(x, w, None, "gelu"), normal(2, 4), normal(3, 4)),
     "linear_gelu_tanh": (
         lambda x, w: F.linear(x, w, None, "gelu_tanh"),

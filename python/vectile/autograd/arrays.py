@@ -19,7 +19,7 @@ import numpy as np
 from numpy import cos, expand_dims, flip, sin, where
 from numpy.typing import NDArray
 
-from vectile import ops
+from vectile import _core, ops
 from vectile.ops import (
     add,
     cross_entropy_backward,
@@ -120,6 +120,22 @@ def scaled_dot_product_attention_backward(
     return ops.scaled_dot_product_attention_backward(
         grad, q, k, v, out, lse, mask, is_causal=causal, scale=scale
     )
+
+
+def conv(x: Array, weight: Array, settings: Any) -> Array:
+    """The convolution over the axes of `weight` after the first two."""
+    return _core.conv("conv", weight.ndim - 2, x, weight, None, *settings)
+
+
+def conv_input_grad(grad: Array, weight: Array, shape: Sequence[int], settings: Any) -> Array:
+    """The gradient of its input."""
+    axes = weight.ndim - 2
+    return _core.conv_input_grad("conv_input_grad", axes, grad, weight, None, shape, *settings)
+
+
+def conv_weight_grad(grad: Array, x: Array, shape: Sequence[int], settings: Any) -> Array:
+    """The gradient of its weight."""
+    return _core.conv_weight_grad("conv_weight_grad", len(shape) - 2, grad, x, shape, *settings)
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -37,6 +37,7 @@ from vectile.autograd.arithmetic import (
     tanh,
     where,
 )
+from vectile.autograd.conv import conv, conv_input_grad, conv_weight_grad
 from vectile.autograd.engine import grad as _grad
 from vectile.autograd.networks import attention_by_parts, embedding, embedding_backward, log_softmax
 from vectile.autograd.networks import dropout as _dropout

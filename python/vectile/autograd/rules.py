@@ -299,6 +299,40 @@ def linear_activation(k, needs, g, out, x, weight, activation):  # slope known f
     return linear(k, needs, getattr(k, activation + "_backward")(g, out), x, weight)
 
 
+# A convolution, its input's and its weight's gradient: each rule is written in the other two.
+
+
+def conv(k, needs, g, x, weight, settings):
+    dx = None if needs[0] is None else k.conv_input_grad(g, weight, x.shape, settings)
+    dw = None if needs[1] is None else k.conv_weight_grad(g, x, weight.shape, settings)
+    return dx, dw, None if needs[2] is None else _channel_sum(k, g, settings)
+
+
+def conv_input_grad(k, needs, g, grad, weight, settings):  # also the transposed convolution
+    dg = None if needs[0] is None else k.conv(g, weight, settings)
+    dw = None if needs[1] is None else k.conv_weight_grad(grad, g, weight.shape, settings)
+    return dg, dw, None if needs[2] is None else _channel_sum(k, g, settings)
+
+
+def conv_weight_grad(k, needs, g, grad, x, settings):
+    dg = None if needs[0] is None else k.conv(x, g, settings)
+    return dg, None if needs[1] is None else k.conv_input_grad(grad, g, x.shape, settings)
+
+
+def _channel_sum(k, g, settings):
+    channel = g.ndim - len(settings.stride) - 1
+    return k.sum(g, tuple(axis for axis in range(g.ndim) if axis != channel))
+
+
+def conv_activation(k, needs, g, out, x, weight, settings, activation):
+    return conv(k, needs, getattr(k, activation + "_backward")(g, out), x, weight, settings)
+
+
+def conv_transpose_activation(k, needs, g, out, x, weight, settings, activation):
+    g = getattr(k, activation + "_backward")(g, out)
+    return conv_input_grad(k, needs, g, x, weight, settings)
+
+
 def softmax(k, needs, g, out, axis):
     return (k.softmax_backward(g, out, axis),)
 

@@ -14,6 +14,7 @@ from vectile.nn.activation import (
 )
 from vectile.nn.attention import MultiheadAttention
 from vectile.nn.containers import ModuleDict, ModuleList, Sequential
+from vectile.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from vectile.nn.layers import (
     Dropout,
     Embedding,
@@ -54,6 +55,10 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",

@@ -5,6 +5,10 @@ arguments differ from the kernel's, and the losses.
 """
 
 from vectile.autograd.functional import (
+    conv1d,
+    conv2d,
+    conv_transpose1d,
+    conv_transpose2d,
     gelu,
     leaky_relu,
     linear,
@@ -38,6 +42,10 @@ from vectile.nn.functional.norm import batch_norm, group_norm, instance_norm
 __all__ = [
     "batch_norm",
     "binary_cross_entropy_with_logits",
+    "conv1d",
+    "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
     "cross_entropy",
     "dropout",
     "embedding",
