@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,24 @@ def load(path: str | PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, 
     try:
         with safetensors.safe_open(os.fspath(path), framework="np") as file:
             settings = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            if not isinstance(settings, dict):  # said before a foreign file's gigabytes are read
+                raise ValueError(
+                    f"{path}: expected a checkpoint written by vectile, got other safetensors"
+                )
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected a safetensors checkpoint ({error})") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: expected a checkpoint written by vectile, got other safetensors")
     return tensors, settings
+
+
+@contextmanager
+def understanding(path: object) -> Iterator[None]:
+    """Around code that rebuilds what a checkpoint holds: any misfit is a ValueError that names the file."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as e:
+        found = f"{type(e).__name__}: {e.args[0] if e.args else ''}"
+        raise ValueError(f"{path}: expected a checkpoint that fits together ({found})") from e
 
 
 def write_atomically(path: str | PathLike[str], content: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -79,6 +79,12 @@ class Trainer:
         validation_text: data.Bytes,
     ) -> None:
         self.model, self.config = model, config
+        for text in (train_text, validation_text):
+            if text.max(initial=0) >= model.config.vocab_size:
+                raise ValueError(
+                    f"Trainer: text: expected bytes below vocab_size {model.config.vocab_size}, "
+                    f"got {text.max()}"
+                )
         self.text = train_text
         context = model.config.context
         self.validation = data.validation_batches(
@@ -174,31 +180,39 @@ class Trainer:
         tensors, settings = checkpoint.load(path)
         if "train" not in settings:
             raise ValueError(f"{path}: expected a training checkpoint, got a model without one")
-        if settings["text"] != fingerprint(train_text):
+        with checkpoint.understanding(path):
+            known = dict(settings["text"])
+            config = TrainConfig(
+                **{**settings["train"], "betas": tuple(settings["train"]["betas"])}
+            )
+        if known != fingerprint(train_text):
             raise ValueError(
-                f"{path}: expected the text it was trained on ({settings['text']['bytes']} bytes), "
+                f"{path}: expected the text it was trained on ({known.get('bytes')} bytes), "
                 f"got another of {len(train_text)} bytes"
             )
-        train = {**settings["train"], "betas": tuple(settings["train"]["betas"])}
         if steps is not None:
-            train["steps"] = steps
-        trainer = cls(
-            model_from(tensors, settings, path), TrainConfig(**train), train_text, validation_text
-        )
-        trainer.step_count = settings["step"]
+            config = replace(config, steps=steps)
+        model = model_from(tensors, settings, path)
+        with checkpoint.understanding(path):
+            trainer = cls(model, config, train_text, validation_text)
+            trainer._restore(tensors, settings)
+        return trainer
+
+    def _restore(self, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> None:
+        """Take over the progress in a checkpoint's contents."""
+        self.step_count = int(settings["step"])
         names = ("exp_avg", "exp_avg_sq")
         state = {
             int(index): {"step": step, **{n: tensors[f"optimizer.{index}.{n}"] for n in names}}
             for index, step in settings["optimizer_steps"].items()
         }
-        groups = trainer.optimizer.state_dict()["param_groups"]
-        trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        trainer.history.train = tensors["history.train"].tolist()
-        trainer.history.validation = [
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.history.train = tensors["history.train"].tolist()
+        self.history.validation = [
             (int(step), float(loss)) for step, loss in tensors["history.validation"]
         ]
         random.set_state(_random_state(settings["random"]))
-        return trainer
 
 
 def evaluate(model: GPT, batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> float:
@@ -217,8 +231,9 @@ def model_from(
     """The GPT in a checkpoint's contents, float32 or quantised."""
     if settings.get("kind") != "gpt":
         raise ValueError(f"{path}: expected a GPT checkpoint, got {settings.get('kind')!r}")
-    model = restore(GPT(GPTConfig(**settings["model"])), settings.get("quantized", ()))
-    model.load_state_dict(checkpoint.part(tensors, "model."))
+    with checkpoint.understanding(path):
+        model = restore(GPT(GPTConfig(**settings["model"])), settings.get("quantized", ()))
+        model.load_state_dict(checkpoint.part(tensors, "model."))
     return model
 
 

@@ -207,6 +207,71 @@ def test_wrong_use_is_one_line(tmp_path, text, trained, capsys, monkeypatch):
         assert message in fails(capsys, *arguments), arguments
 
 
+JUNK = (None, -1, "x", [1, 2], {"a": 1})
+
+
+def runs_or_says_why(capsys, *arguments):
+    """Run a command that may fail, though with one line only."""
+    status = run(*arguments)
+    error = capsys.readouterr().err
+    assert status == 0 or (error.count("\n") == 1 and str(arguments[-1]) in error), error
+    return status
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """What follows the loading is quick."""
+    monkeypatch.setattr(cli.train, "_loop", lambda *_: False)
+    monkeypatch.setattr(cli.train, "draw", lambda *_: None)
+    monkeypatch.setattr(common.data, "stdlib_corpus", lambda _: np.zeros(100, np.uint8))
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def test_a_checkpoint_with_other_settings_is_one_line(tmp_path, trained, capsys, no_training):
+    tensors, settings = checkpoint.load(trained)
+    path, out = tmp_path / "other.safetensors", tmp_path / "out.safetensors"
+    failures = 0
+    changes = [(settings, key) for key in settings]
+    changes += [(settings[part], key) for part in ("model", "train") for key in settings[part]]
+    for owner, key in changes:
+        known = owner.pop(key)
+        for value in (..., *JUNK):
+            if value is not ...:
+                owner[key] = value
+            checkpoint.save(path, tensors, settings)
+            failures += runs_or_says_why(capsys, "generate", "--tokens", 1, path)
+            failures += runs_or_says_why(capsys, "train", "--out", out, "--resume", path)
+        owner[key] = known
+    assert failures > 150
+
+
+def test_a_checkpoint_with_other_tensors_is_one_line(tmp_path, trained, capsys, no_training):
+    tensors, settings = checkpoint.load(trained)
+    path, out = tmp_path / "other.safetensors", tmp_path / "out.safetensors"
+    for key in tensors:
+        for value in (None, np.zeros((2, 1), np.float32)):
+            changed = {k: v for k, v in tensors.items() if k != key}
+            checkpoint.save(path, changed if value is None else {**changed, key: value}, settings)
+            assert runs_or_says_why(capsys, "train", "--out", out, "--resume", path) or (
+                key.startswith("history") and value is not None
+            )
+            if key.startswith("model."):
+                assert runs_or_says_why(capsys, "quantize", "--out", out, path) == 1
+    small = {**settings, "model": {**settings["model"], "vocab_size": 8}}
+    rows = {k: v[:8] if len(v) == 256 else v for k, v in tensors.items()}
+    checkpoint.save(path, rows, small)
+    assert "expected a model of bytes, got 8 tokens" in fails(capsys, "generate", path)
+    assert "expected bytes below vocab_size 8" in fails(capsys, "train", "--resume", path)
+
+
+@pytest.mark.parametrize("command", [["-m", "vectile", "info"], ["-m", "vectile.info"]])
+def test_an_unknown_tier_is_one_line(command):
+    environment = {**os.environ, "VECTILE_ISA": "mmx"}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True)
+    assert done.returncode != 0 and done.stderr.count(b"\n") == 1, done.stderr
+    assert b"VECTILE_ISA: value: expected one of scalar" in done.stderr
+
+
 @pytest.mark.parametrize(
     "package, arguments",
     [("rich", ("demo",)), ("matplotlib", ("demo",)), ("safetensors", ("train",))],

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         of_recipe = recipes.wanted(words)
         arguments = recipes.parse(words, Parser) if of_recipe else parser().parse_args(words)
         return int(arguments.run(arguments) or 0)
-    except (OSError, ValueError, MissingExtra) as error:
+    except (OSError, ValueError, MemoryError, OverflowError, MissingExtra) as error:
         print(f"vectile: error: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -58,4 +58,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) or type(error).__name__

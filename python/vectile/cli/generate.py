@@ -42,6 +42,10 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.model)
+    if model.config.vocab_size != 256:
+        raise ValueError(
+            f"{arguments.model}: expected a model of bytes, got {model.config.vocab_size} tokens"
+        )
     prompt = np.frombuffer(arguments.prompt.encode() or b"\n", np.uint8)
     start = time.perf_counter()
     out = model.generate(

@@ -129,7 +129,13 @@ def _resume(arguments: argparse.Namespace) -> tuple[Trainer, dict[str, Any]]:
     if arguments.data or arguments.limit or arguments.corpus:
         source = common.text_source(arguments)
     else:
-        source = checkpoint.load(arguments.resume)[1].get("source", {})
+        settings = checkpoint.load(arguments.resume)[1]
+        with checkpoint.understanding(arguments.resume):
+            files, limit = (settings.get("source", {}).get(key) for key in ("data", "limit"))
+            source = {
+                "data": files and [str(file) for file in files],
+                "limit": limit and int(limit),
+            }
     text, validation = data.split(common.read_text(source))
     return Trainer.resume(arguments.resume, text, validation, given.get("steps")), source
 
