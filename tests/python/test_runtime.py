@@ -180,6 +180,7 @@ import sys, vectile
 late = {"rich", "matplotlib", "safetensors", "torch", "scipy", "vectile.nn", "vectile.cli"}
 print(sorted(late & set(sys.modules)))
 vectile.nn.Linear, vectile.optim.SGD
+vectile.models.GPT, vectile.quant.quantize_dynamic, vectile.train.Trainer
 try:
     vectile.nothing
 except AttributeError as e:
