@@ -33,8 +33,7 @@ void widen(const TensorView& ids, i64* y) {
 
 }  // namespace
 
-Buffer<i64> checked_indices(const char* op, const char* argument, const TensorView& ids, i64 limit,
-                            const i64* ignored) {
+Buffer<i64> integers(const char* op, const char* argument, const TensorView& ids) {
   Buffer<i64> y(checked_elements(ids.shape));
   const Array x = contiguous(ids);
   switch (ids.dtype) {
@@ -65,6 +64,12 @@ Buffer<i64> checked_indices(const char* op, const char* argument, const TensorVi
     default:
       fail<TypeError>(op, argument, "dtype", "an integer type", ids.dtype);
   }
+  return y;
+}
+
+Buffer<i64> checked_indices(const char* op, const char* argument, const TensorView& ids, i64 limit,
+                            const i64* ignored) {
+  Buffer<i64> y = integers(op, argument, ids);
   const i64 n = ids.elements();
   for (i64 i = 0; i < n; ++i) {
     const bool inside = static_cast<std::uint64_t>(y[i]) < static_cast<std::uint64_t>(limit);

@@ -202,6 +202,35 @@ def quantize_linear(
 ) -> NDArray[Any]: ...
 def quantize_weight(weight: Any) -> QuantizedMatrix: ...
 def read_rate(n_bytes: int) -> float: ...
+def recurrent(
+    cell: str,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any,
+    b_hh: Any,
+    reverse: bool,
+    lengths: Any,
+    return_kept: bool,
+) -> Any: ...
+def recurrent_backward(
+    cell: str,
+    grad: Any,
+    states: Any,
+    gates: Any,
+    c: Any,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    reverse: bool,
+    lengths: Any,
+    want_x: bool,
+    want_parameters: bool,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any]: ...
 def relu(x: Any, out: Any = None) -> NDArray[Any]: ...
 def relu_backward(grad: Any, y: Any) -> NDArray[Any]: ...
 def rms_norm(x: Any, weight: Any = None, eps: float = 1e-06, return_stats: bool = False) -> Any: ...

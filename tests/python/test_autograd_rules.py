@@ -80,6 +80,7 @@ def apart(*shape):
 
 IDS = np.array([[0, 2, 2], [3, 0, 1]])
 TARGETS = np.array([1, -100, 4, 0])
+LENGTHS = np.array([2, 0, 3])
 MASK = np.array([[True, False, True], [True, True, False], [False, False, False]])
 BIAS = np.array([[0.0, -1.0, 0.5], [-np.inf, 0.2, 0.0], [0.3, 0.1, -0.2]])
 
@@ -298,6 +299,31 @@ CASES = {
         normal(2, 3, 2),
         normal(2, 3, 2),
         normal(2, 3, 2),
+    ),
+    "rnn_tanh": (
+        lambda x, h, w, u, b, c: F.rnn(x, h, w, u, b, c),
+        *(normal(3, 2, 2), normal(2, 3), normal(3, 2), normal(3, 3), normal(3), normal(3)),
+    ),
+    "rnn_relu": (
+        lambda x, w, u, b: F.rnn(x, None, w, u, b, nonlinearity="relu", reverse=True),
+        *(normal(2, 2, 2), normal(3, 2), normal(3, 3), positive(3)),
+    ),
+    "lstm": (
+        F.lstm,
+        *(normal(2, 2, 2), normal(2, 2), normal(2, 2)),
+        *(normal(8, 2), normal(8, 2), normal(8), normal(8)),
+    ),
+    "lstm_lengths": (
+        lambda x, c, w, u: F.lstm(x, None, c, w, u, reverse=True, lengths=LENGTHS),
+        *(normal(3, 3, 1), normal(3, 2), normal(8, 1), normal(8, 2)),
+    ),
+    "gru": (
+        F.gru,
+        *(normal(2, 2, 2), normal(2, 2), normal(6, 2), normal(6, 2), normal(6), normal(6)),
+    ),
+    "gru_lengths": (
+        lambda x, h, w, u: F.gru(x, h, w, u, lengths=LENGTHS),
+        *(normal(3, 3, 1), normal(3, 2), normal(6, 1), normal(6, 2)),
     ),
     "attention_learned_mask": (
         lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, m, dropout_p=0.0),

@@ -138,6 +138,13 @@ def conv_weight_grad(grad: Array, x: Array, shape: Sequence[int], settings: Any)
     return _core.conv_weight_grad("conv_weight_grad", len(shape) - 2, grad, x, shape, *settings)
 
 
+def recurrent_backward(
+    cell: Any, grad: Array, states: Array, kept: Any, operands: Any, *settings: Any
+) -> Any:
+    """`ops.recurrent_backward`, which has no use for the biases, the last two operands."""
+    return ops.recurrent_backward(cell, grad, states, *kept, *operands[:-2], *settings)
+
+
 def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     out = empty(shape, dtype)
     out.fill(0)

@@ -41,6 +41,7 @@ from vectile.autograd.conv import conv, conv_input_grad, conv_weight_grad
 from vectile.autograd.engine import grad as _grad
 from vectile.autograd.networks import attention_by_parts, embedding, embedding_backward, log_softmax
 from vectile.autograd.networks import dropout as _dropout
+from vectile.autograd.recurrent import recurrent_by_steps
 from vectile.autograd.shaping import (
     broadcast_to,
     concatenate,
@@ -120,7 +121,8 @@ def _derivative(f: Callable[..., Tensor], g: Tensor, *operands: Any) -> tuple[An
     # Each operand is given a node of its own, so that one that appears twice is two variables.
     own = [None if x is None else reshape(x, as_tensor(x).shape) for x in operands]
     wanted = [x for x in own if x is not None and x.requires_grad]
-    grads = iter(_grad(f(*own), wanted, g, create_graph=True))
+    found = _grad(f(*own), wanted, g, create_graph=True, allow_unused=True)
+    grads = iter([x * 0.0 if d is None else d for x, d in zip(wanted, found, strict=True)])
     return tuple([next(grads) if x is not None and x.requires_grad else None for x in own])
 
 
@@ -215,3 +217,20 @@ def scaled_dot_product_attention_backward(
         return attention_by_parts(q, k, v, mask, is_causal, scale)
 
     return _derivative(forward, g, q, k, v)
+
+
+def recurrent_backward(
+    cell: str,
+    g: Tensor,
+    states: Any,
+    kept: Any,
+    operands: Any,
+    reverse: bool,
+    lengths: Any,
+    want_x: bool,
+    want_parameters: bool,
+) -> tuple[Any, ...]:
+    def forward(*operands: Any) -> Tensor:
+        return recurrent_by_steps(cell, operands, reverse, lengths)
+
+    return _derivative(forward, g, *operands)

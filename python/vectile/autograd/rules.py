@@ -371,3 +371,9 @@ def cross_entropy(k, needs, g, logits, *settings):
 
 def scaled_dot_product_attention(k, needs, g, out, q, key, value, *settings):
     return k.scaled_dot_product_attention_backward(g, q, key, value, out, *settings)
+
+
+def recurrent(k, needs, g, out, x, h0, c0, w_ih, w_hh, b_ih, b_hh, cell, reverse, lengths, *kept):
+    wanted = needs[0] is not None, any(need is not None for need in needs[3:])
+    operands = x, h0, c0, w_ih, w_hh, b_ih, b_hh
+    return k.recurrent_backward(cell, g, out, kept, operands, reverse, lengths, *wanted)

@@ -42,6 +42,7 @@ from vectile.nn.norm import (
 )
 from vectile.nn.parameter import Parameter
 from vectile.nn.positional import LearnedPositionalEmbedding, SinusoidalPositionalEncoding
+from vectile.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from vectile.nn.transformer import (
     Transformer,
     TransformerDecoder,
@@ -52,6 +53,9 @@ from vectile.nn.transformer import (
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -63,12 +67,14 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GroupNorm",
     "Identity",
     "InstanceNorm1d",
     "InstanceNorm2d",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "LearnedPositionalEmbedding",
@@ -82,6 +88,7 @@ __all__ = [
     "NLLLoss",
     "Parameter",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "Sequential",
     "SiLU",

@@ -16,5 +16,6 @@ from vectile.ops.loss import *  # noqa: F403
 from vectile.ops.norm import *  # noqa: F403
 from vectile.ops.optimizer import *  # noqa: F403
 from vectile.ops.quantize import *  # noqa: F403
+from vectile.ops.recurrent import *  # noqa: F403
 from vectile.ops.reduce import *  # noqa: F403
 from vectile.ops.softmax import *  # noqa: F403
