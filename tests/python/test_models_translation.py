@@ -82,7 +82,7 @@ def test_the_transformer_equals_torch(norm_first):
     labels = np.random.default_rng(1).integers(2, VOCABULARY, target.shape)
     labels[1, 3:] = PAD
     loss = F.cross_entropy(
-        mine.reshape((-1, VOCABULARY)), labels.reshape(-1), PAD, label_smoothing=0.1
+        mine.reshape((-1, VOCABULARY)), labels.reshape(-1), ignore_index=PAD, label_smoothing=0.1
     )
     loss.backward()
     theirs = torch.nn.functional.cross_entropy(
@@ -224,7 +224,7 @@ def learns_to_reverse(model, steps, lr):
         source, target = draw(48)
         logits = model(source, target[:, :-1])
         loss = F.cross_entropy(
-            logits.reshape((-1, logits.shape[-1])), target[:, 1:].reshape(-1), PAD
+            logits.reshape((-1, logits.shape[-1])), target[:, 1:].reshape(-1), ignore_index=PAD
         )
         for parameter in model.parameters():
             parameter.grad = None

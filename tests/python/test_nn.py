@@ -110,8 +110,14 @@ def test_embedding_padding_row_starts_at_zero_and_gets_no_gradient():
     layer(np.array([0, 5, 5])).sum().backward()
     assert layer.weight.grad.numpy()[0].tolist() == [1.0] * 4
     assert not layer.weight.grad.numpy()[5].any()
+    table = Tensor(array(6, 4), requires_grad=True)
+    nn.functional.embedding(np.array([0, 5, 5]), table, -1).sum().backward()
+    assert table.grad.numpy().any(1).tolist() == [True] + [False] * 5
+    with pytest.raises(ValueError, match=r"padding_idx: expected in \[-6, 6\), got 6"):
+        nn.functional.embedding(np.array([0]), table, 6)
 
 
+CLASS_WEIGHT = np.array([0.5, 2.0, 0.0])
 LOSSES = {
     "mse": ("mse_loss", {}, "same"),
     "l1": ("l1_loss", {}, "same"),
@@ -125,7 +131,14 @@ LOSSES = {
     "kl_log": ("kl_div", {"log_target": True}, "log"),
     "ce": ("cross_entropy", {}, "classes"),
     "ce_smooth": ("cross_entropy", {"label_smoothing": 0.1, "ignore_index": 1}, "classes"),
+    "ce_weighted": ("cross_entropy", {"weight": CLASS_WEIGHT, "ignore_index": 1}, "classes"),
+    "ce_weighted_smooth": (
+        "cross_entropy",
+        {"weight": CLASS_WEIGHT, "ignore_index": 0, "label_smoothing": 0.3},
+        "classes",
+    ),
     "nll": ("nll_loss", {"ignore_index": 0}, "classes"),
+    "nll_weighted": ("nll_loss", {"weight": CLASS_WEIGHT, "ignore_index": 2}, "classes"),
 }
 
 
@@ -165,9 +178,30 @@ def test_loss_equals_torch(name, reduction):
 def test_class_axis_is_torchs(loss, shape):
     target_shape = shape[:1] + shape[2:] if len(shape) > 1 else ()
     target = np.random.default_rng(0).integers(0, 3, size=target_shape)
-    ours = getattr(nn, loss)()(array(*shape), target)
-    theirs = getattr(torch.nn, loss)()(torch.tensor(array(*shape)), torch.tensor(target))
-    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), **TOLERANCE)
+    for weight in (None, CLASS_WEIGHT + 1):
+        ours = getattr(nn, loss)(weight)
+        theirs = getattr(torch.nn, loss)(weight if weight is None else torch.tensor(weight))
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+        np.testing.assert_allclose(
+            ours(array(*shape), target).numpy(),
+            theirs(torch.tensor(array(*shape)), torch.tensor(target)).numpy(),
+            **TOLERANCE,
+        )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_class_weights_with_nothing_to_count(reduction):
+    target, weight = np.full(4, -100), np.ones(3)
+    for loss in (nn.CrossEntropyLoss(weight, reduction=reduction), nn.NLLLoss(reduction=reduction)):
+        got = loss(array(4, 3), target).item()
+        assert np.isnan(got) if reduction == "mean" else got == 0.0
+
+
+def test_float64_weights_join_a_float32_loss():
+    x, y = array(4, 3).astype(np.float32), np.array([0, 1, 2, 2])
+    assert nn.CrossEntropyLoss(CLASS_WEIGHT)(x, y).dtype == np.float32
+    bce = nn.BCEWithLogitsLoss(CLASS_WEIGHT, pos_weight=CLASS_WEIGHT)
+    assert bce(x, (x > 0).astype(np.float32)).dtype == np.float32
 
 
 def test_bce_with_logits_stays_finite():

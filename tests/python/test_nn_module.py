@@ -195,6 +195,19 @@ def test_gradient_clipping():
     assert clip_grad_norm_(parameters, 1.0) == pytest.approx(norm, rel=1e-15)
     joint = np.sqrt(sum((p.grad.numpy() ** 2).sum() for p in parameters[:2]))
     assert joint == pytest.approx(norm / (norm + 1e-6), rel=1e-14)
+    flat = np.concatenate([p.grad.numpy() for p in parameters[:2]])
+    for p in (1, 2.5, np.inf):
+        kept = [q.grad for q in parameters]
+        for q in parameters[:2]:
+            q.grad = q.grad.copy()
+        expected = np.linalg.norm(flat, p)
+        assert clip_grad_norm_(parameters, 0.5, p) == pytest.approx(expected, rel=1e-14)
+        clipped = np.concatenate([q.grad.numpy() for q in parameters[:2]])
+        assert np.linalg.norm(clipped, p) == pytest.approx(min(0.5, expected), rel=1e-5)
+        for q, grad in zip(parameters, kept, strict=True):
+            q.grad = grad
+    with pytest.raises(ValueError, match="norm_type: expected > 0, got 0"):
+        clip_grad_norm_(parameters, 1.0, 0)
     clip_grad_value_(parameters, 0.1)
     assert max(np.abs(p.grad.numpy()).max() for p in parameters[:2]) == 0.1
     parameters[0].grad = Tensor(np.full(3, np.nan))
@@ -217,7 +230,10 @@ def test_clipping_one_gradient_leaves_another_that_came_from_the_same_array():
         (lambda: nn.Dropout(1.5), r"p: expected a probability in \[0, 1\], got 1.5"),
         (lambda: nn.Embedding(3, 2, padding_idx=3), r"padding_idx: expected in \[-3, 3\), got 3"),
         (lambda: nn.GELU("fast"), 'approximate: expected "none" or "tanh"'),
-        (lambda: nn.MSELoss("avg"), "reduction: expected one of none, mean, sum, got 'avg'"),
+        (
+            lambda: nn.MSELoss(reduction="avg"),
+            "reduction: expected one of none, mean, sum, got 'avg'",
+        ),
         (lambda: nn.Linear(-1, 2), "sizes >= 0"),
         (
             lambda: nn.functional.mse_loss(np.ones(3), np.ones((3, 1))),
@@ -242,8 +258,12 @@ def test_wrong_values_are_named(make, message):
 def test_wrong_types_and_indices_are_named():
     with pytest.raises(TypeError, match="target dtype: expected integers, got float64"):
         nn.functional.cross_entropy(np.ones((4, 3)), np.zeros(4))
-    with pytest.raises(IndexError):
-        nn.functional.nll_loss(np.ones((4, 3)), np.array([0, 1, 2, 3]))
+    for loss in (nn.functional.nll_loss, nn.functional.cross_entropy):
+        for bad in (3, -1):
+            with pytest.raises(IndexError, match=rf"at \(3,\): .*expected .* got {bad}$"):
+                loss(np.ones((4, 3)), np.array([0, 1, -100, bad]), np.ones(3))
+        with pytest.raises(ValueError, match=r"weight shape: expected \(3,\), got \(4,\)"):
+            loss(np.ones((4, 3)), np.zeros(4, int), np.ones(4))
     with pytest.raises(IndexError):
         nn.Embedding(3, 2)(np.array([3]))
     with pytest.raises(TypeError, match="expected float32 or float64, got float16"):

@@ -28,6 +28,7 @@ def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
     grad_outputs: TensorLike | Sequence[TensorLike | None] | None = None,
+    *,
     create_graph: bool = False,
     retain_graph: bool | None = None,
     allow_unused: bool = False,

@@ -105,6 +105,7 @@ class _Conv(_Convolution):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(
@@ -167,6 +168,7 @@ class _ConvTranspose(_Convolution):
         bias: bool = True,
         dilation: Sizes = 1,
         padding_mode: str = "zeros",
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(

@@ -19,7 +19,12 @@ class Linear(Module):
     """y = x @ weight.T + bias for x (..., in_features); weight (out_features, in_features)."""
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, dtype: DTypeLike | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -59,6 +64,7 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import ArrayLike, NDArray
+
 from vectile.autograd import Tensor
 from vectile.nn import functional as F
 from vectile.nn.functional.losses import check_reduction
@@ -11,7 +13,7 @@ from vectile.nn.module import Module
 
 
 class _Loss(Module):
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: str) -> None:
         super().__init__()
         check_reduction(type(self).__name__, reduction, batchmean=isinstance(self, KLDivLoss))
         self.reduction = reduction
@@ -21,64 +23,104 @@ class _Loss(Module):
 
 
 class CrossEntropyLoss(_Loss):
-    """Logits (N, C) or (N, C, d…) or (C,), integer targets without C."""
+    """Logits (N, C) or (N, C, d…) or (C,), integer targets without C; `weight` (C,) or None."""
 
     def __init__(
-        self, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+        self,
+        weight: ArrayLike | None = None,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        self.register_buffer("weight", weight)
+
+    weight: NDArray[Any] | None
 
     def forward(self, input: Any, target: Any) -> Tensor:
         return F.cross_entropy(
-            input, target, self.ignore_index, self.reduction, self.label_smoothing
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
         )
 
 
 class NLLLoss(_Loss):
     """Like CrossEntropyLoss, on log-probabilities."""
 
-    def __init__(self, ignore_index: int = -100, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
         super().__init__(reduction)
         self.ignore_index = ignore_index
+        self.register_buffer("weight", weight)
+
+    weight: NDArray[Any] | None
 
     def forward(self, input: Any, target: Any) -> Tensor:
-        return F.nll_loss(input, target, self.ignore_index, self.reduction)
+        return F.nll_loss(
+            input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
 
 
 class MSELoss(_Loss):
     """(input - target)^2."""
 
+    def __init__(self, *, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+
     def forward(self, input: Any, target: Any) -> Tensor:
-        return F.mse_loss(input, target, self.reduction)
+        return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class L1Loss(_Loss):
     """|input - target|."""
 
+    def __init__(self, *, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+
     def forward(self, input: Any, target: Any) -> Tensor:
-        return F.l1_loss(input, target, self.reduction)
+        return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_Loss):
     """Binary cross-entropy of sigmoid(input), computed stably; targets in [0, 1]."""
 
-    def __init__(self, reduction: str = "mean", weight: Any = None, pos_weight: Any = None) -> None:
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        *,
+        reduction: str = "mean",
+        pos_weight: ArrayLike | None = None,
+    ) -> None:
         super().__init__(reduction)
-        self.weight, self.pos_weight = weight, pos_weight
+        self.register_buffer("weight", weight)
+        self.register_buffer("pos_weight", pos_weight)
+
+    weight: NDArray[Any] | None
+    pos_weight: NDArray[Any] | None
 
     def forward(self, input: Any, target: Any) -> Tensor:
         return F.binary_cross_entropy_with_logits(
-            input, target, self.weight, self.reduction, self.pos_weight
+            input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )
 
 
 class KLDivLoss(_Loss):
     """target * (log target - input) for log-probabilities `input`; also reduction "batchmean"."""
 
-    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+    def __init__(self, *, reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(reduction)
         self.log_target = log_target
 
     def forward(self, input: Any, target: Any) -> Tensor:
-        return F.kl_div(input, target, self.reduction, self.log_target)
+        return F.kl_div(input, target, reduction=self.reduction, log_target=self.log_target)

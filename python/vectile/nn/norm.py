@@ -35,6 +35,7 @@ class LayerNorm(Module):
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
@@ -79,6 +80,7 @@ class RMSNorm(Module):
         normalized_shape: int | Sequence[int],
         eps: float | None = None,
         elementwise_affine: bool = True,
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
@@ -177,6 +179,7 @@ class _BatchNorm(_RunningNorm):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
@@ -226,6 +229,7 @@ class _InstanceNorm(_RunningNorm):
         momentum: float = 0.1,
         affine: bool = False,
         track_running_stats: bool = False,
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
@@ -271,6 +275,7 @@ class GroupNorm(Module):
         num_channels: int,
         eps: float = 1e-5,
         affine: bool = True,
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()

@@ -40,6 +40,7 @@ class _Layer(Module):
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
@@ -49,9 +50,9 @@ class _Layer(Module):
                 d_model, nhead, dropout, bias, batch_first=batch_first, dtype=dtype
             )
             self.add_module(name, attention)
-        self.linear1 = Linear(d_model, dim_feedforward, bias, dtype)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, dtype=dtype)
         self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias, dtype)
+        self.linear2 = Linear(dim_feedforward, d_model, bias, dtype=dtype)
         self.norm_first = norm_first
         for i in range(1, len(attentions) + 2):
             norm = LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype)
@@ -210,6 +211,7 @@ class Transformer(Module):
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
+        *,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
@@ -223,17 +225,16 @@ class Transformer(Module):
             batch_first,
             norm_first,
             bias,
-            dtype,
         )
 
         def norm() -> LayerNorm:
             return LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype)
 
         self.encoder = custom_encoder or TransformerEncoder(
-            TransformerEncoderLayer(*options), num_encoder_layers, norm()
+            TransformerEncoderLayer(*options, dtype=dtype), num_encoder_layers, norm()
         )
         self.decoder = custom_decoder or TransformerDecoder(
-            TransformerDecoderLayer(*options), num_decoder_layers, norm()
+            TransformerDecoderLayer(*options, dtype=dtype), num_decoder_layers, norm()
         )
         self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
         for parameter in self.parameters():

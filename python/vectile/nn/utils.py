@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vectile import ops
 from vectile.autograd import Tensor
 
 
 def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
 ) -> float:
-    """Scale all gradients together so that their joint 2-norm is at most `max_norm`.
+    """Scale all gradients together so that their joint `norm_type`-norm is at most `max_norm`.
 
-    Returns the norm before clipping. RuntimeError for a NaN or infinite norm if asked to.
+    Returns the norm before clipping. ValueError for a `norm_type` that is not positive, RuntimeError for a
+    NaN or infinite norm if asked to.
     """
+    if not norm_type > 0:
+        raise ValueError(f"clip_grad_norm_: norm_type: expected > 0, got {norm_type}")
     grads = _gradients(parameters)
     if not grads:
         return 0.0
-    norm = ops.global_norm([grad.data for grad in grads])
+    norm = _norm([grad.data for grad in grads], norm_type)
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(f"clip_grad_norm_: norm: expected a finite value, got {norm}")
     scale = max_norm / (norm + 1e-6)
@@ -30,6 +38,17 @@ def clip_grad_norm_(
         for grad in grads:
             grad.bump_version("clip_grad_norm_")
     return norm
+
+
+def _norm(arrays: list[NDArray[Any]], p: float) -> float:
+    """The p-norm of all elements together; sums in float64, scaled so that no power overflows."""
+    if p == 2:
+        return ops.global_norm(arrays)
+    largest = float(np.max([np.abs(a).max(initial=0) for a in arrays]))
+    if p == math.inf or not 0 < largest < math.inf:
+        return largest
+    total = sum(float((np.abs(a / largest, dtype=np.float64) ** p).sum()) for a in arrays)
+    return float(largest * total ** (1 / p))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

@@ -27,8 +27,18 @@ def dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
 
 
 def embedding(ids: ArrayLike, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """Rows of `weight` (rows, dim) by integer `ids` of any shape; row `padding_idx` gets no gradient."""
+    """Rows of `weight` (rows, dim) by integer `ids` of any shape; row `padding_idx` gets no gradient.
+
+    A negative `padding_idx` counts from the last row. ValueError for one outside the table.
+    """
     ids = np.asarray(ids)
+    if padding_idx is not None:
+        rows = weight.shape[0]
+        if not -rows <= padding_idx < rows:
+            raise ValueError(
+                f"embedding: padding_idx: expected in [-{rows}, {rows}), got {padding_idx}"
+            )
+        padding_idx %= rows
     out = _F.embedding(ids, weight)
     if padding_idx is None or not out.requires_grad:
         return out

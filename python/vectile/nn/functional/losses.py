@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd import functional as _F
+
+Array = NDArray[Any]
 
 
 def check_reduction(name: str, reduction: str, batchmean: bool = False) -> None:
@@ -36,7 +39,7 @@ def _same_shape(name: str, input: Any, target: Any) -> None:
         )
 
 
-def _class_last(name: str, input: Any, target: Any) -> tuple[Tensor, np.ndarray[Any, Any]]:
+def _class_last(name: str, input: Any, target: Any) -> tuple[Tensor, Array]:
     """(…, C) scores and matching integer targets from PyTorch's (C,), (N, C) or (N, C, d…) layouts."""
     input = as_tensor(input)
     target = np.asarray(target)
@@ -54,39 +57,83 @@ def _class_last(name: str, input: Any, target: Any) -> tuple[Tensor, np.ndarray[
 def cross_entropy(
     input: Any,
     target: Any,
+    weight: Any = None,
+    *,
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """-log softmax(input)[target]. Logits (N, C), (N, C, d…) or (C,); integer targets without the C.
 
-    Targets equal to `ignore_index` count neither in the loss nor in the mean. IndexError for a target
-    outside [0, C).
+    Targets equal to `ignore_index` count neither in the loss nor in the mean. `weight` (C,) scales each
+    class's term and its share in the mean; it gets no gradient. IndexError for a target outside [0, C).
     """
     logits, target = _class_last("cross_entropy", input, target)
-    return _F.cross_entropy(logits, target, ignore_index, label_smoothing, reduction)
+    if weight is None:
+        return _F.cross_entropy(logits, target, ignore_index, label_smoothing, reduction)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(
+            f"cross_entropy: label_smoothing: expected in [0, 1], got {label_smoothing}"
+        )
+    scores = _F.log_softmax(logits)
+    loss, weight, share = _pick("cross_entropy", scores, target, weight, ignore_index)
+    if label_smoothing:
+        spread = _F.where(share.kept, -(scores * weight).sum(-1), 0.0)
+        loss = loss * (1.0 - label_smoothing) + spread * (label_smoothing / scores.shape[-1])
+    return _weighted_mean("cross_entropy", loss, share, reduction)
 
 
-def nll_loss(input: Any, target: Any, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
-    """-input[target] for log-probabilities in cross_entropy's layouts.
+def nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """-input[target] for log-probabilities in cross_entropy's layouts, with its `weight`.
 
     The mean is over the targets that are not `ignore_index`. IndexError for a target outside [0, C).
     """
     scores, target = _class_last("nll_loss", input, target)
-    kept = target != ignore_index
-    index = np.where(kept, target, 0).astype(np.int64)
+    loss, _, share = _pick("nll_loss", scores, target, weight, ignore_index)
+    return _weighted_mean("nll_loss", loss, share, reduction)
+
+
+class _Share(NamedTuple):
+    kept: Array  # which targets are not ignored
+    total: float  # the weight of these
+
+
+def _pick(
+    name: str, scores: Tensor, target: Array, weight: Any, ignore_index: int
+) -> tuple[Tensor, Array, _Share]:
+    """-weight[target] * scores[target], 0 where ignored; the weights; and what a mean divides by."""
     classes = scores.shape[-1]
-    if index.size and not (0 <= int(index.min()) and int(index.max()) < classes):
-        raise IndexError(f"nll_loss: target value: expected in [0, {classes}), got {index.max()}")
-    picked = -_F.gather(scores, index[..., None], -1).reshape(target.shape)
-    if not kept.all():
-        picked = _F.where(kept, picked, 0.0)
+    weight = np.asarray(np.ones(classes) if weight is None else weight, scores.dtype)
+    if weight.shape != (classes,):
+        raise ValueError(f"{name}: weight shape: expected {(classes,)}, got {weight.shape}")
+    kept = np.asarray(target != ignore_index)
+    wrong = kept & ((target < 0) | (target >= classes))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise IndexError(
+            f"{name}: target at {at}: expected in [0, {classes}) or {ignore_index}, got {target[at]}"
+        )
+    index = np.where(kept, target, 0).astype(np.int64)
+    factor = weight[index] if classes else np.zeros(index.shape, scores.dtype)
+    picked = _F.gather(scores, index[..., None], -1) if classes else scores.sum(-1, keepdims=True)
+    loss = _F.where(kept, picked.reshape(target.shape) * -factor, 0.0)
+    return loss, weight, _Share(kept, float(factor.sum(where=kept, dtype=np.float64)))
+
+
+def _weighted_mean(name: str, loss: Tensor, share: _Share, reduction: str) -> Tensor:
     if reduction == "mean":
-        return picked.sum() * (1.0 / int(kept.sum()) if kept.any() else math.nan)
-    return _reduce("nll_loss", picked, reduction)
+        return loss.sum() * (1.0 / share.total if share.total else math.nan)
+    return _reduce(name, loss, reduction)
 
 
-def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Tensor:
     """(input - target)^2; both of one shape."""
     _same_shape("mse_loss", input, target)
     if reduction == "mean":
@@ -95,7 +142,7 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     return _reduce("mse_loss", difference * difference, reduction)
 
 
-def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Tensor:
     """|input - target|; both of one shape."""
     _same_shape("l1_loss", input, target)
     return _reduce("l1_loss", _F.absolute(as_tensor(input) - target), reduction)
@@ -105,6 +152,7 @@ def binary_cross_entropy_with_logits(
     input: Any,
     target: Any,
     weight: Any = None,
+    *,
     reduction: str = "mean",
     pos_weight: Any = None,
 ) -> Tensor:
@@ -117,14 +165,14 @@ def binary_cross_entropy_with_logits(
     if pos_weight is None:
         loss = _F.softplus(input) - input * target
     else:
-        positive = as_tensor(target) * pos_weight
+        positive = as_tensor(target) * as_tensor(pos_weight).astype(input.dtype)
         loss = positive * _F.softplus(-input) + (1.0 - as_tensor(target)) * _F.softplus(input)
     if weight is not None:
-        loss = loss * weight
+        loss = loss * as_tensor(weight).astype(input.dtype)
     return _reduce("binary_cross_entropy_with_logits", loss, reduction)
 
 
-def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
+def kl_div(input: Any, target: Any, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target * (log target - input) for log-probabilities `input`; 0 where the target is 0.
 
     "batchmean" divides the sum by the first axis' length, the mathematical divergence.
