@@ -16,7 +16,7 @@ import pytest
 from vectile import checkpoint, cli, extras, nn, random, recipes
 from vectile.recipes.registry import Recipe
 
-for package in ("rich", "matplotlib", "safetensors", "sklearn"):
+for package in ("rich", "matplotlib", "safetensors", "sklearn", "tokenizers", "sacrebleu"):
     pytest.importorskip(package, reason="recipes need vectile[recipes]")
 
 VERSIONS = {"vectile", "numpy", "python", "isa", "threads"}
@@ -31,10 +31,25 @@ def of(train, **about) -> Recipe:
     return Recipe("probe", "a probe", train, about.get("needs", ()), ("loss",))
 
 
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory) -> Path:
+    """Pairs for the recipes that translate, so that they need no catalogue."""
+    words = "open close read the file user line path not found error while writing".split()
+    rng = np.random.default_rng(0)
+    lines = {" ".join(rng.choice(words, rng.integers(2, 11))) for _ in range(2500)}
+    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    path.write_text("".join(f"{line}\t{line.translate(ROTATED)}\n" for line in sorted(lines)))
+    return path
+
+
+ROTATED = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
+
+
 @pytest.mark.parametrize("name", recipes.recipes())
-def test_a_smoke_run_learns_and_leaves_everything_behind(name, tmp_path):
+def test_a_smoke_run_learns_and_leaves_everything_behind(name, tmp_path, sentences):
     recipe = recipes.find(name)
-    report = recipes.run_recipe(recipe, tmp_path, quick=True)
+    given = {"pairs": sentences} if any(o.name == "pairs" for o in recipe.options()) else {}
+    report = recipes.run_recipe(recipe, tmp_path, quick=True, **given)
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["recipe"] == name and report["quick"] and not report["stopped"]
     assert set(report["versions"]) == VERSIONS and report["seconds"] >= 0

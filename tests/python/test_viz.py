@@ -35,6 +35,10 @@ PICTURES = {
     "cross_attention": lambda: viz.cross_attention(weights(4, 6), WORDS, TARGET),
     "sample_grid": lambda: viz.sample_grid(RNG.random((7, 1, 8, 8)), range(7)),
     "sample_grid_colour": lambda: viz.sample_grid(RNG.random((1, 3, 8, 12)), columns=4),
+    "bar_chart": lambda: viz.bar_chart(
+        TARGET, {"a": [1, 2, 30, 0], "b": [4, 3, 2, 1]}, title="Bars", ylabel="y", xlabel="x"
+    ),
+    "bar_chart_nothing": lambda: viz.bar_chart(["a"], {"b": [0.0]}, title="Bars"),
     "embedding_map": lambda: viz.embedding_map(RNG.random((30, 2)), classes=np.arange(30) % 12),
     "embedding_map_words": lambda: viz.embedding_map(RNG.random((4, 2)), TARGET),
     "confusion_matrix": lambda: viz.confusion_matrix([0, 1, 2, 2], [0, 1, 2, 1]),
@@ -65,6 +69,14 @@ def test_the_confusion_matrix_counts():
     assert found == {(0, 0): "1", (1, 0): "1", (1, 1): "1", (2, 2): "2", (0, 2): "1"}
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b", "c"]
     assert "4 of 6 right: 66.7%" in figure.texts[1].get_text()
+
+
+def test_bars_have_their_heights():
+    figure = viz.bar_chart(["x", "y"], {"a": [1.5, -2], "b": [3, 4]}, title="Bars")
+    heights = [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
+    assert heights == [[1.5, -2], [3, 4]]
+    with pytest.raises(ValueError, match="values of a: expected 2, got 1"):
+        viz.bar_chart(["x", "y"], {"a": [1]}, title="Bars")
 
 
 def test_cross_attention_puts_each_weight_under_its_words():

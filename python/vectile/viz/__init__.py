@@ -5,6 +5,7 @@ global state. MissingExtra without matplotlib.
 """
 
 from vectile.viz.attention import attention_heads, attention_map, cross_attention
+from vectile.viz.bars import bar_chart
 from vectile.viz.curves import loss_curves, smooth
 from vectile.viz.images import reconstructions, sample_grid
 from vectile.viz.kernels import kernel_chart
@@ -14,6 +15,7 @@ from vectile.viz.style import save
 __all__ = [
     "attention_heads",
     "attention_map",
+    "bar_chart",
     "confusion_matrix",
     "cross_attention",
     "embedding_map",
