@@ -4,6 +4,7 @@
 //    pieces of kc. For every strip of nr pixels the kc x nr piece of X is packed into the L1 cache.
 // 3. All panels of mr output channels meet the strip in one register tile.
 // The order of summation is that of K for every output: |error| <= (K + 1) eps |W| |X|.
+#include "kernels/conv_tile.h"
 #include "kernels/conv_weight_grad.h"
 #include "kernels/epilogue.h"
 
@@ -49,38 +50,65 @@ static void copy_out(const Conv<T>& v, const ConvBlock& block, i64 m0, i64 m1, c
     }
 }
 
+// Whether every vector of pixels lies in a row of the image. Channels a page apart would meet in
+// the same sets of the L1 cache.
+template <class T>
+static bool reads_in_place(const Conv<T>& v, i64 pixels) {
+  constexpr i64 w = Vec<T>::lanes;
+  const bool spread = v.image.copied || v.image.c_pitch * sizeof(T) % 1024 != 0;
+  return spread && v.image.taps > 0 &&
+         (v.width % w == 0 || (v.image.y_pitch == v.width && pixels % w == 0));
+}
+
 template <class T>
 static void conv(const Conv<T>& v, const ConvBlock& block, T* workspace) {
   using V = Vec<T>;
   constexpr int mr = Tile<V>::mr, nr = Tile<V>::nr;
+  static constexpr StepsTable<V> table;
   const ConvWorkspace<T> at(v, block);
+  const ConvImage<T>& image = v.image;
   const Panels panels(v.m, mr);
   const i64 images = block.n1 - block.n0, height = block.y1 - block.y0, pixels = height * v.width;
-  const ConvView<T> view = view_images(v.image, block.n0, block.n1, 0, v.image.channels, block.y0,
+  const ConvView<T> view = view_images(image, block.n0, block.n1, 0, image.channels, block.y0,
                                        block.y1, v.width, workspace);
   T* const strip = workspace + at.strip;
   const i64 m0 = panels.start(block.p0), c_row = v.joined ? at.c_row : v.out_m;
   // Strips run through `rounds` times n pixels.
   const i64 rounds = v.joined ? 1 : images, n = v.joined ? images * pixels : pixels;
-  Segment segments[nr];
+  const bool in_place = reads_in_place(v, pixels);
+  Strip<T> parts;
+  Steps<T> steps{{}, image.tap, image.taps, image.c_pitch, 0, 0, false};
 
   for (i64 k0 = 0; k0 < v.depth(); k0 += v.kc) {
     const i64 k1 = v.depth() - k0 < v.kc ? v.depth() : k0 + v.kc;
     const bool last = k1 == v.depth();
     const T* weight = v.weight + k0 / v.kc * panels.count * v.panel;
+    if (in_place) {
+      steps.bias = last && v.bias;
+      steps.t0 = k0 % image.taps, steps.count = k1 - k0 - steps.bias;
+    }
     for (i64 round = 0; round < rounds; ++round) {
+      const T* const from = view.at + round * view.n_pitch;
       T* const c = v.joined
                        ? workspace + at.c
                        : v.out + (block.n0 + round) * v.out_n + m0 * v.out_m + block.y0 * v.out_y;
       for (i64 j = 0; j < n; j += nr) {
         const int columns = static_cast<int>(n - j < nr ? n - j : nr);
-        const int count = cut_strip(v.image, view.n_pitch, height, v.width, j, columns, segments);
-        pack_strip<T, nr>(v.image, view.at + round * view.n_pitch, segments, count, k0, k1, strip);
+        cut_strip(image, view.n_pitch, height, v.width, j, columns, parts);
+        if (in_place)
+          for (int i = 0; i * V::lanes < columns; ++i)
+            steps.at[i] = from + parts.part[i].from + k0 / image.taps * image.c_pitch;
+        else
+          pack_strip(image, from, parts, k0, k1, strip);
         for (i64 p = block.p0; p < block.p1; ++p) {
           const int rows = panels.rows(p);
+          const T* panel = weight + p * v.panel;
           T* tile = c + (panels.start(p) - m0) * c_row + j;
-          tile_function<V, false>(rows, columns)(k1 - k0, weight + p * v.panel, 1, mr, strip, nr,
-                                                 tile, c_row, columns % V::lanes, k0 > 0, nullptr);
+          if (in_place)
+            table.at[columns / V::lanes - 1][rows - 1](steps, panel, tile, c_row, k0 > 0);
+          else
+            tile_function<V, false>(rows, columns)(k1 - k0, panel, 1, mr, strip, nr, tile, c_row,
+                                                   columns % V::lanes, k0 > 0, nullptr);
           if (last) finish_block<T>(tile, c_row, rows, columns, nullptr, v.activation);
         }
       }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/conv_types.h"
+#include "kernels/microkernel.h"
 #include "simd/vec.h"
 
 namespace vectile::VECTILE_TIER {
@@ -12,30 +13,33 @@ static void fill(T* to, i64 count, T value) {
   for (i64 i = 0; i < count; ++i) to[i] = value;
 }
 
-// One source row into its phases: to[p, i] = row[origin + phase[p] + i * step].
+// Lanes [begin, end) of a vector, for any two numbers.
+template <class T>
+static typename Vec<T>::Mask lanes_between(i64 begin, i64 end) {
+  const auto first = [](i64 n) {
+    return first_mask<T>(static_cast<int>(n < 0 ? 0 : n < Vec<T>::lanes ? n : Vec<T>::lanes));
+  };
+  return first(end) & !first(begin);
+}
+
+// One source row into its phases: to[p, i] = row[origin + phase[p] + i * step], or zero outside.
+// Writes up to lanes - 1 elements past the end.
 template <class T>
 static void copy_row(const ConvAxis& axis, const T* row, i64 length, T* to) {
   using V = Vec<T>;
+  if (axis.step == 1) {  // of one phase
+    const T* from = row + axis.origin;
+    for (i64 i = 0; i < length; i += V::lanes)
+      V::load(from + i, lanes_between<T>(-axis.origin - i, axis.size - axis.origin - i), V())
+          .store(to + i);
+    return;
+  }
   for (i64 p = 0; p < axis.phases; ++p, to += length) {
     const i64 first = axis.origin + axis.phase[p];  // source position of i = 0
-    i64 low = first < 0 ? (-first + axis.step - 1) / axis.step : 0;
-    low = low < length ? low : length;
-    i64 high = first < axis.size ? (axis.size - first + axis.step - 1) / axis.step : 0;
-    high = high < length ? high : length;
-    high = high < low ? low : high;
-    fill(to, low, T(0));
-    const T* from = row + first;
-    i64 i = low;
-    if (axis.step == 1) {
-      for (; i + V::lanes <= high; i += V::lanes) V::load(from + i).store(to + i);
-      if (i < high) {
-        const int tail = static_cast<int>(high - i);
-        V::load(from + i, tail).store(to + i, tail);
-      }
-    } else {
-      for (; i < high; ++i) to[i] = from[i * axis.step];
-    }
-    fill(to + high, length - high, T(0));
+    i64 i = 0, at = first;
+    for (; i < length && at < 0; ++i, at += axis.step) to[i] = T(0);
+    for (; i < length && at < axis.size; ++i, at += axis.step) to[i] = row[at];
+    for (; i < length; ++i) to[i] = T(0);
   }
 }
 
@@ -47,7 +51,7 @@ struct ConvView {  // ConvImage with its first image, channel and output row at 
 
 template <class T>
 static i64 copy_elements(const ConvImage<T>& image, i64 images, i64 channels) {
-  return image.copied ? (images * channels * image.c_pitch + 15) / 16 * 16 : 0;
+  return image.copied ? (images * channels * image.c_pitch + 31) / 16 * 16 : 0;
 }
 
 // Images [n0, n1), channels [c0, c1), output rows [y0, y1): in place, or copied to `to`.
@@ -77,36 +81,44 @@ static ConvView<T> view_images(const ConvImage<T>& image, i64 n0, i64 n1, i64 c0
   return {to, n_pitch};
 }
 
-// A run of pixels of a strip that lie next to each other in the image; at most one vector.
-struct Segment {
-  i64 from;
-  int to, count;
+// How a strip's vectors are put together: lanes of `mask` lie at `from` + their number.
+template <class T>
+struct Strip {
+  static constexpr int vectors = Tile<Vec<T>>::nv;
+  struct Part {
+    i64 from;
+    typename Vec<T>::Mask mask;
+  } part[Tile<Vec<T>>::nr];
+  int end[vectors];  // of each vector's parts
 };
 
 // Pixels [j0, j0 + columns) of images of `height` x `width` output pixels, one after the other.
 template <class T>
-static int cut_strip(const ConvImage<T>& image, i64 n_pitch, i64 height, i64 width, i64 j0,
-                     i64 columns, Segment* segments) {
+static void cut_strip(const ConvImage<T>& image, i64 n_pitch, i64 height, i64 width, i64 j0,
+                      i64 columns, Strip<T>& strip) {
+  constexpr int w = Vec<T>::lanes;
   const i64 pixels = height * width;
   if (image.y_pitch == width) width = pixels, height = 1;  // rows follow one another
   i64 n = j0 / pixels, y = (j0 - n * pixels) / width, x = j0 - n * pixels - y * width;
   int count = 0;
-  for (i64 j = 0; j < columns;) {
-    const i64 left = width - x < columns - j ? width - x : columns - j;
-    const int run = left < Vec<T>::lanes ? static_cast<int>(left) : Vec<T>::lanes;
-    segments[count++] = {n * n_pitch + y * image.y_pitch + x, static_cast<int>(j), run};
-    j += run, x += run;
-    if (x == width) x = 0, ++y;
-    if (y == height) y = 0, ++n;
+  for (int v = 0; v < Strip<T>::vectors; ++v) {
+    const i64 lanes = columns - v * w < w ? columns - v * w : w;
+    for (i64 lane = 0; lane < lanes;) {
+      const i64 run = width - x < lanes - lane ? width - x : lanes - lane;
+      strip.part[count++] = {n * n_pitch + y * image.y_pitch + x - lane,
+                             lanes_between<T>(lane, lane + run)};
+      lane += run, x += run;
+      if (x == width) x = 0, ++y;
+      if (y == height) y = 0, ++n;
+    }
+    strip.end[v] = count;
   }
-  return count;
 }
 
-// Steps [k0, k1) of K for the strip's pixels, kWidth elements a step. Vectors are stored whole:
-// what spills over is stored again by the next segment or step, and lands behind `to` at the end.
-template <class T, int kWidth>
-static void pack_strip(const ConvImage<T>& image, const T* at, const Segment* segments, int count,
-                       i64 k0, i64 k1, T* to) {
+// Steps [k0, k1) of K for the strip's pixels, Tile::nr elements a step.
+template <class T>
+static void pack_strip(const ConvImage<T>& image, const T* at, const Strip<T>& strip, i64 k0,
+                       i64 k1, T* to) {
   using V = Vec<T>;
   const i64 depth = image.channels * image.taps, taps = image.taps;
   const i64 end = k1 < depth ? k1 : depth;
@@ -115,14 +127,19 @@ static void pack_strip(const ConvImage<T>& image, const T* at, const Segment* se
     const T* channel = at + c * image.c_pitch;
     const i64 stop = end - k < taps - t ? t + end - k : taps;
     k += stop - t;
-    for (; t < stop; ++t, to += kWidth) {
+    for (; t < stop; ++t) {
       const T* from = channel + image.tap[t];
-      for (int s = 0; s < count; ++s)
-        V::load(from + segments[s].from, segments[s].count).store(to + segments[s].to);
+      int part = 0;
+      for (int v = 0; v < Strip<T>::vectors; ++v, to += V::lanes) {
+        V packed;
+        for (; part < strip.end[v]; ++part)
+          packed = V::load(from + strip.part[part].from, strip.part[part].mask, packed);
+        packed.store(to);
+      }
     }
     t = 0, ++c;
   }
-  if (k1 > depth) fill(to, kWidth, T(1));
+  if (k1 > depth) fill(to, Tile<V>::nr, T(1));
 }
 
 }  // namespace vectile::VECTILE_TIER

@@ -82,7 +82,8 @@ Partition partition(const GemmTiles& t, const ConvPattern& pattern, const Target
   };
   while (tasks() < wanted && p.images == 1 && p.rows > 1 && p.rows * out.width > 8 * t.nr)
     p.rows = even(out.height, ceil_div(p.rows, 2));
-  while (tasks() < wanted && p.panels > 4) p.panels = even(panels, ceil_div(p.panels, 2));
+  while (tasks() < std::min<i64>(wanted, 4) && p.panels > 8)
+    p.panels = even(panels, ceil_div(p.panels, 2));
   return p;
 }
 

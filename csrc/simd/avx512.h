@@ -49,6 +49,10 @@ struct Vec<float> {
   static VECTILE_INLINE Vec load(const float* p, int n) {
     return _mm512_maskz_loadu_ps(bits(n), p);
   }
+  // The lanes of `mask` from p, of which nothing else is read; the others from `rest`.
+  static VECTILE_INLINE Vec load(const float* p, Mask mask, Vec rest) {
+    return _mm512_mask_loadu_ps(rest.v, mask.bits, p);
+  }
   static VECTILE_INLINE Vec load(const int8_t* p) {
     return from_s8(_mm_loadu_si128((const __m128i*)p));
   }
