@@ -290,3 +290,40 @@ def test_step_size_must_be_positive():
     optimiser = optim.SGD([nn.Parameter(np.ones(1))], lr=1.0)
     with pytest.raises(ValueError, match="step_size: expected a number > 0, got 0"):
         lr_scheduler.StepLR(optimiser, 0)
+
+
+def test_state_that_lacks_a_buffer_is_refused():
+    optimiser = optim.Adam([nn.Parameter(np.ones(2))], lr=0.1)
+    optimiser.param_groups[0]["params"][0].grad = Tensor(np.ones(2))
+    optimiser.step()
+    state = optimiser.state_dict()
+    del state["state"][0]["exp_avg_sq"]
+    message = "state of parameter 0: expected exp_avg, exp_avg_sq, got no exp_avg_sq"
+    with pytest.raises(ValueError, match=message):
+        optimiser.load_state_dict(state)
+    momentum = optim.SGD([nn.Parameter(np.ones(2))], lr=0.1)
+    groups = momentum.state_dict()["param_groups"]
+    wrong = {"state": {0: {"step": 3}}, "param_groups": [{**groups[0], "momentum": 0.9}]}
+    with pytest.raises(ValueError, match="got no momentum_buffer"):
+        momentum.load_state_dict(wrong)
+
+
+def test_a_step_that_fails_does_not_count():
+    parameter = nn.Parameter(np.ones(2))
+    optimiser = optim.Adam([parameter], lr=0.1)
+    parameter.grad = Tensor(np.ones(2, np.float32))
+    with pytest.raises(TypeError):
+        optimiser.step()
+    assert optimiser.state_dict()["state"] == {}
+
+
+def test_a_schedule_takes_up_a_group_that_is_added_later():
+    optimiser = optim.SGD([nn.Parameter(np.ones(1))], lr=1.0)
+    schedule = lr_scheduler.StepLR(optimiser, 1, 0.5)
+    schedule.step()
+    optimiser.add_param_group({"params": [nn.Parameter(np.ones(1))], "lr": 8.0})
+    schedule.step()
+    assert schedule.get_last_lr() == [0.25, 2.0]
+    assert schedule.state_dict() == {"last_epoch": 2, "base_lrs": [1.0, 8.0]}
+    with pytest.raises(ValueError, match="warmup: expected a number >= 0, got -1"):
+        lr_scheduler.LinearWarmupLR(optimiser, -1)

@@ -18,9 +18,6 @@ class LRScheduler:
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.last_epoch = 0
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self._apply()
 
     def lr(self, base: float, epoch: int) -> float:
@@ -33,18 +30,21 @@ class LRScheduler:
         self._apply()
 
     def _apply(self) -> None:
-        for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=True):
-            group["lr"] = self.lr(base, self.last_epoch)
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = self.lr(group["initial_lr"], self.last_epoch)
 
     def get_last_lr(self) -> list[float]:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+        base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
+        return {"last_epoch": self.last_epoch, "base_lrs": base_lrs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.last_epoch = int(state["last_epoch"])
-        self.base_lrs = list(state["base_lrs"])
+        for group, base in zip(self.optimizer.param_groups, state["base_lrs"], strict=True):
+            group["initial_lr"] = base
         self._apply()
 
 
@@ -98,6 +98,8 @@ class LinearWarmupLR(LRScheduler):
     """lr = base * (epoch + 1) / (warmup + 1) for `warmup` epochs, then base."""
 
     def __init__(self, optimizer: Optimizer, warmup: int) -> None:
+        if warmup < 0:
+            raise ValueError(f"LinearWarmupLR: warmup: expected a number >= 0, got {warmup}")
         self.warmup = warmup
         super().__init__(optimizer)
 
@@ -193,10 +195,8 @@ class ReduceLROnPlateau:
 
     def _better(self, value: float) -> bool:
         sign = 1.0 if self.mode == "max" else -1.0
-        if self.threshold_mode == "abs" or math.isinf(self.best):
-            return sign * value > sign * self.best + (
-                self.threshold if self.threshold_mode == "abs" else 0.0
-            )
+        if self.threshold_mode == "abs":
+            return sign * value > sign * self.best + self.threshold
         return sign * value > sign * self.best * (1.0 + sign * self.threshold)
 
     def get_last_lr(self) -> list[float]:

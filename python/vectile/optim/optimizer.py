@@ -119,9 +119,9 @@ class Optimizer:
                     if not arrays:
                         continue
                     buckets.append(bucket.split([grad is not None for grad in grads]))
-                bucket.step += 1
                 params = [parameter.data for parameter in bucket.params]
-                self._update(group, bucket.step, params, arrays, *map(bucket.state, names))
+                self._update(group, bucket.step + 1, params, arrays, *map(bucket.state, names))
+                bucket.step += 1
                 for parameter in bucket.params:
                     parameter.bump_version(self._change)
         return loss
@@ -167,10 +167,17 @@ class Optimizer:
             )
         loaded = []
         for saved, group in zip(groups, self.param_groups, strict=True):
+            needed = self._state_names({**group, **saved})
             buckets: dict[Any, _Bucket] = {}  # by step and names of the arrays
             for index, parameter in zip(saved["params"], group["params"], strict=True):
                 values = {k: v for k, v in state["state"].get(index, {}).items() if v is not None}
                 step = int(values.pop("step", 1 if values else 0))
+                missing = [key for key in needed if step and key not in values]
+                if missing:
+                    raise ValueError(
+                        f"{name}.load_state_dict: state of parameter {index}: "
+                        f"expected {', '.join(needed)}, got no {', '.join(missing)}"
+                    )
                 bucket = buckets.setdefault((step, *sorted(values)), _Bucket([], step))
                 bucket.params.append(parameter)
                 for key, value in values.items():
