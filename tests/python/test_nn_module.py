@@ -165,8 +165,14 @@ def test_containers():
     assert list(table) == ["x", "y"] and "y" in table and len(table) == 2
     del table["x"]
     assert list(table.items()) == [("y", b)]
-    with pytest.raises(ValueError, match="is a method"):
-        table["keys"] = a
+    for name in ("keys", "training", "_buffers"):
+        with pytest.raises(ValueError, match=f"expected a new one, got '{name}', which ModuleDict"):
+            table[name] = a
+        with pytest.raises(ValueError, match="which ModuleDict has"):
+            nn.ModuleDict({name: a})
+    table["y"] = b
+    with pytest.raises(ValueError, match="'forward', which Sequential has"):
+        nn.Sequential({"forward": a})
     with pytest.raises(TypeError, match="expected a Module or None, got int"):
         items.append(3)
     with pytest.raises(ValueError, match="expected a word without dots"):

@@ -105,6 +105,10 @@ class Module:
             )
         if not name or "." in name:
             raise ValueError(f"add_module: name: expected a word without dots, got {name!r}")
+        if name not in self._modules and hasattr(self, name):
+            raise ValueError(
+                f"add_module: name: expected a new one, got {name!r}, which {type(self).__name__} has"
+            )
         self._modules[name] = module
         self.__dict__[name] = module
 
