@@ -14,6 +14,7 @@ from vectile.autograd import Tensor
 from vectile.nn import functional as F
 from vectile.nn.layers import Linear
 from vectile.nn.module import Module
+from vectile.ops.gemm import Activation
 
 M = TypeVar("M", bound=Module)
 
@@ -33,6 +34,7 @@ class QuantizedLinear(Module):
         self.register_buffer("bias", bias)
 
     bias: NDArray[Any] | None
+    fuses_activation = True
 
     @classmethod
     def of(cls, layer: Linear) -> QuantizedLinear:
@@ -40,8 +42,9 @@ class QuantizedLinear(Module):
         bias = None if layer.bias is None else layer.bias.data.copy()
         return cls(ops.quantize_weight(layer.weight.data), bias)
 
-    def forward(self, x: Any) -> Tensor:
-        return F.linear(x, self.matrix, self.bias)
+    def forward(self, x: Any, activation: Activation | None = None) -> Tensor:
+        """`activation` names one that `ops.linear` applies while the result is in registers."""
+        return F.linear(x, self.matrix, self.bias, activation)
 
     def _local_state(self) -> dict[str, Any]:
         matrix = {"weight": self.matrix.values, "scale": self.matrix.scales}
@@ -65,25 +68,32 @@ class QuantizedLinear(Module):
 def quantize_dynamic(model: M, skip: Iterable[str] = ()) -> M:
     """Replace every Linear in `model` by a QuantizedLinear, in place, and return it for inference.
 
-    The model is left in eval mode and its other parameters no longer ask for gradients. Layers whose path
-    is in `skip` stay as they are; ValueError for a path that is no Linear. A Linear that is the model itself
-    cannot be replaced in place: use `QuantizedLinear.of`.
+    A layer that the model has in several places stays one layer. The model is left in eval mode and its
+    other parameters no longer ask for gradients. Layers with a path in `skip` stay as they are; ValueError
+    for a path that is no Linear. A Linear that is the model itself cannot be replaced in place: use
+    `QuantizedLinear.of`.
     """
-    skipped = set(skip)
-    linears = {path: m for path, m in model.named_modules() if isinstance(m, Linear) and path}
-    unknown = skipped - linears.keys()
+    left = set(_linears_at(model, "quantize_dynamic: skip", skip))
+    found = (m for m in model.modules() if isinstance(m, Linear) and m is not model)
+    return _quantize(model, [m for m in found if m not in left])
+
+
+def _linears_at(model: Module, argument: str, paths: Iterable[str]) -> list[Linear]:
+    linears = {path: m for path, m in model._all_paths("") if isinstance(m, Linear) and path}
+    paths = list(paths)
+    unknown = sorted(set(paths) - linears.keys())
     if unknown:
-        raise ValueError(
-            f"quantize_dynamic: skip: expected paths of Linear layers, got {sorted(unknown)}"
-        )
-    chosen = {path: QuantizedLinear.of(m) for path, m in linears.items() if path not in skipped}
-    return _replace(model, chosen)
+        raise ValueError(f"{argument}: expected paths of Linear layers, got {unknown}")
+    return [linears[path] for path in paths]
 
 
-def _replace(model: M, layers: Mapping[str, QuantizedLinear]) -> M:
-    for path, layer in layers.items():
-        parent, _, name = path.rpartition(".")
-        model.get_submodule(parent).add_module(name, layer)
+def _quantize(model: M, layers: Iterable[Linear]) -> M:
+    """Put a QuantizedLinear for each of `layers` wherever `model` has it."""
+    quantized: dict[Module | None, QuantizedLinear] = {m: QuantizedLinear.of(m) for m in layers}
+    for parent in tuple(model.modules()):
+        for name, child in parent._modules.items():
+            if child in quantized:
+                parent.add_module(name, quantized[child])
     return model.eval().requires_grad_(False)
 
 
@@ -119,10 +129,5 @@ def save_quantized(path: str | PathLike[str], model: Module, settings: Mapping[s
 
 def restore(model: M, layers: Iterable[str]) -> M:
     """Give a float model the quantised layers of a saved one, for `load_state_dict` to fill."""
-    linears = {path: m for path, m in model.named_modules() if isinstance(m, Linear)}
-    found = {}
-    for path in layers:
-        if path not in linears:
-            raise ValueError(f"restore: layers: expected paths of Linear layers, got {path!r}")
-        found[path] = QuantizedLinear.of(linears[path])
-    return _replace(model, found) if found else model
+    found = _linears_at(model, "restore: layers", layers)
+    return _quantize(model, found) if found else model

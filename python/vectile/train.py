@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vectile import checkpoint, data, random
 from vectile.autograd import no_grad
 from vectile.models.gpt import GPT, GPTConfig
-from vectile.nn.utils import clip_grad_norm_
+from vectile.nn.utils import clip_grad_norm_, evaluating
 from vectile.optim import AdamW
 from vectile.optim.lr_scheduler import cosine_factor, warmup_factor
 from vectile.quant import restore
@@ -127,8 +127,7 @@ class Trainer:
         inputs, targets = data.batch(
             self.text, config.batch, self.model.config.context, config.seed, step
         )
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.optimizer.zero_grad()
         loss = self.model(inputs, targets)
         loss.backward()
         clip_grad_norm_(self.parameters, config.clip)
@@ -217,11 +216,8 @@ class Trainer:
 
 def evaluate(model: GPT, batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> float:
     """Mean cross-entropy in nats per byte over `batches` of (inputs, targets), without dropout."""
-    was_training = model.training
-    model.eval()
-    with no_grad():
+    with evaluating(model), no_grad():
         losses = [model(inputs, targets).item() for inputs, targets in batches]
-    model.train(was_training)
     return float(np.average(losses, weights=[inputs.size for inputs, _ in batches]))
 
 
@@ -244,7 +240,7 @@ def load_model(path: str | PathLike[str]) -> GPT:
 
 def fingerprint(text: data.Bytes) -> dict[str, int]:
     """Enough to notice that a text is not the same."""
-    return {"bytes": len(text), "crc32": zlib.crc32(text.tobytes())}
+    return {"bytes": len(text), "crc32": zlib.crc32(np.ascontiguousarray(text).data)}
 
 
 def _random_state(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
 from vectile import checkpoint, nn, ops, random
-from vectile.autograd import Tensor
+from vectile.autograd import Tensor, no_grad
 from vectile.models import GPT, GPTConfig
 from vectile.quant import (
     QuantizedLinear,
@@ -53,10 +55,61 @@ def test_skip_and_unknown_paths():
     assert isinstance(model.head, nn.Linear) and len(quantized_layers(model)) == 8
     with pytest.raises(ValueError, match=r"skip: expected paths of Linear layers, got \['tail'\]"):
         quantize_dynamic(GPT(SMALL), skip=["tail"])
-    with pytest.raises(ValueError, match="expected paths of Linear layers, got 'norm'"):
+    with pytest.raises(ValueError, match=r"expected paths of Linear layers, got \['norm'\]"):
         restore(GPT(SMALL), ["norm"])
-    with pytest.raises(ValueError, match="got 'nowhere'"):
+    with pytest.raises(ValueError, match=r"got \['nowhere'\]"):
         restore(GPT(SMALL), ["nowhere"])
+
+
+def test_a_layer_in_two_places_stays_one_layer():
+    random.manual_seed(0)
+    shared = nn.Linear(6, 6)
+    model = nn.ModuleDict(
+        {"a": shared, "b": nn.Sequential(nn.ReLU(), shared), "c": nn.Linear(6, 6)}
+    )
+    skipping = quantize_dynamic(copy.deepcopy(model), skip=["b.1"])
+    assert skipping["a"] is skipping["b"][1] and isinstance(skipping["a"], nn.Linear)
+    assert isinstance(skipping["c"], QuantizedLinear)
+    fresh = copy.deepcopy(model)
+    quantize_dynamic(model)
+    assert not any(isinstance(m, nn.Linear) for m in model.modules())
+    assert model["a"] is model["b"][1] and model["a"] is not model["c"]
+    again = restore(fresh, quantized_layers(model))
+    assert again["a"] is again["b"][1] and quantized_layers(again) == ["a", "c"]
+    again.load_state_dict(model.state_dict())
+    x = np.ones((2, 6), np.float32)
+    assert np.array_equal(again["b"](x).numpy(), model["b"](x).numpy())
+
+
+@pytest.mark.parametrize(
+    "activation, module",
+    [
+        ("relu", nn.ReLU()),
+        ("gelu", nn.GELU()),
+        ("gelu_tanh", nn.GELU("tanh")),
+        ("silu", nn.SiLU()),
+        ("tanh", nn.Tanh()),
+        ("sigmoid", nn.Sigmoid()),
+    ],
+)
+@pytest.mark.parametrize("quantized", [True, False])
+def test_the_activation_after_a_linear_layer_is_fused(activation, module, quantized, monkeypatch):
+    random.manual_seed(0)
+    layer = nn.Linear(20, 9)
+    layer = QuantizedLinear.of(layer) if quantized else layer
+    x = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
+    calls = []
+    linear = ops.linear
+    monkeypatch.setattr(
+        ops,
+        "linear",
+        lambda *a, activation: calls.append(activation) or linear(*a, activation=activation),
+    )
+    with no_grad():
+        fused, apart = nn.Sequential(layer, module)(x).numpy(), module(layer(x)).numpy()
+    assert calls == [activation, None]
+    # both round once more than the exact value, at most a few ulp of it
+    np.testing.assert_allclose(fused, apart, rtol=8 * np.finfo(np.float32).eps, atol=1e-7)
 
 
 def test_loss_stays_close():

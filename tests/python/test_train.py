@@ -114,6 +114,18 @@ def test_resuming_on_another_text_is_refused(tmp_path):
     assert longer.config.steps == 99
 
 
+def test_evaluating_puts_every_part_back_into_its_own_mode():
+    run = trainer()
+    run.model.blocks[0].eval()
+    modes = [m.training for m in run.model.modules()]
+    assert evaluate(run.model, run.validation) == evaluate(run.model, run.validation)
+    assert [m.training for m in run.model.modules()] == modes
+    too_long = np.zeros((1, 99), int)
+    with pytest.raises(ValueError, match="ids length"):
+        evaluate(run.model, [(too_long, too_long)])
+    assert [m.training for m in run.model.modules()] == modes
+
+
 def test_a_saved_model_loads_for_use(tmp_path):
     run = trainer()
     run.step()

@@ -15,6 +15,7 @@ from vectile import nn, ops
 from vectile.autograd import Tensor, no_grad
 from vectile.models.sampling import Sampler
 from vectile.nn import functional as F
+from vectile.nn.utils import evaluating
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, attend: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """x (batch, length, d_model); `attend` stands in for the block's own attention."""
         x = x + self.dropout((attend or self.attention)(self.norm1(x)))
-        out: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+        out: Tensor = x + self.dropout(self.down(self.up(self.norm2(x), "gelu")))
         return out
 
 
@@ -220,9 +221,7 @@ class GPT(nn.Module):
             max(0, prompt.shape[1] - self.config.context),
             None,
         )
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             for end in range(prompt.shape[1], out.shape[1]):
                 if end - start > context:
                     start, cache = end - max(1, context // 2), None
@@ -232,8 +231,6 @@ class GPT(nn.Module):
                 out[:, end] = sampler(logits)
                 if callback is not None:
                     callback(out[:, end])
-        finally:
-            self.train(was_training)
         return out[0] if given.ndim == 1 else out
 
     def _embed(self, ids: ArrayLike, past: int) -> Tensor:

@@ -7,12 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, overload
 
-from vectile.nn.activation import ReLU, Sigmoid, Tanh
-from vectile.nn.layers import Linear
+from vectile.nn.activation import GELU, ReLU, Sigmoid, SiLU, Tanh
 from vectile.nn.module import Module
 
-_FUSED: dict[type, str] = {ReLU: "relu", Tanh: "tanh", Sigmoid: "sigmoid"}
-"""Activations whose slope follows from their result, so that fusing them loses nothing in backward."""
+_FUSED: dict[type, str] = {ReLU: "relu", SiLU: "silu", Sigmoid: "sigmoid", Tanh: "tanh"}
+
+
+def _fused(module: Module | None, following: Module | None) -> str | None:
+    """The name of the activation `following` if `module` can apply it itself."""
+    if not vars(type(module)).get("fuses_activation"):  # a subclass has a forward of its own
+        return None
+    if following.__class__ is GELU:
+        return "gelu" if following.approximate == "none" else "gelu_tanh"
+    return _FUSED.get(following.__class__)
 
 
 class Sequential(Module):
@@ -34,7 +41,7 @@ class Sequential(Module):
             if done:
                 done = False
                 continue
-            fused = _FUSED.get(following.__class__) if module.__class__ is Linear else None
+            fused = _fused(module, following)
             done = fused is not None
             x = module(x, fused) if done else module(x)  # type: ignore[misc]
         return x
@@ -114,8 +121,6 @@ class ModuleDict(Module):
         return self._modules[name]  # type: ignore[return-value]
 
     def __setitem__(self, name: str, module: Module) -> None:
-        if hasattr(type(self), name):
-            raise ValueError(f"ModuleDict: name: {name!r} is a method of ModuleDict")
         self.add_module(name, module)
 
     def __delitem__(self, name: str) -> None:

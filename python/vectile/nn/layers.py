@@ -18,6 +18,8 @@ from vectile.ops.gemm import Activation
 class Linear(Module):
     """y = x @ weight.T + bias for x (..., in_features); weight (out_features, in_features)."""
 
+    fuses_activation = True
+
     def __init__(
         self,
         in_features: int,

@@ -1,9 +1,10 @@
-"""Gradient clipping."""
+"""Gradient clipping, and a model's mode while it is evaluated."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,19 @@ from numpy.typing import NDArray
 
 from vectile import ops
 from vectile.autograd import Tensor
+from vectile.nn.module import Module
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Within, the whole model is in eval mode; afterwards each part is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def clip_grad_norm_(
