@@ -1,7 +1,8 @@
 """vectile's kernels beside NumPy on this machine, as fractions of the peak measured in the same run.
 
-Both sides get the same arrays and the same number of threads, take turns in short bursts, and are compared
-by the median of their times. NumPy's side is the expression that a NumPy user would write.
+Both sides get the same arrays, take turns in short bursts, and are compared by the median of their times.
+`--threads` sets vectile's threads only: NumPy's BLAS reads its own number (OMP_NUM_THREADS, …) when it is
+loaded, which `vectile bench --threads` sets too. NumPy's side is what a NumPy user would write.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ def no_training(monkeypatch):
     """What follows the loading is quick."""
     monkeypatch.setattr(cli.train, "_loop", lambda *_: False)
     monkeypatch.setattr(cli.train, "draw", lambda *_: None)
-    monkeypatch.setattr(common.data, "stdlib_corpus", lambda _: np.zeros(100, np.uint8))
+    monkeypatch.setattr(common.data, "stdlib_corpus", lambda *_: np.zeros(100, np.uint8))
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 

@@ -63,7 +63,8 @@ def read_text(source: dict[str, Any]) -> data.Bytes:
     """The bytes that a `text_source` names."""
     if source.get("data"):
         return data.read_bytes(source["data"], source.get("limit"))
-    return data.stdlib_corpus(source.get("limit") or 16 << 20)
+    limit = source.get("limit")
+    return data.stdlib_corpus(limit) if limit else data.stdlib_corpus()
 
 
 def require_parent(path: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from vectile.cli import common
-from vectile.runtime import config, show_config
+from vectile.info import main
 
 
 def add_to(commands: Any) -> None:
@@ -22,8 +21,4 @@ def add_to(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        print(json.dumps(config(), indent=2))
-    else:
-        show_config()
-    return 0
+    return main(["--json"] if arguments.json else [])

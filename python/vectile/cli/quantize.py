@@ -1,4 +1,4 @@
-"""`vectile quantize`: a smaller INT8 (or INT4) copy of a trained model."""
+"""`vectile quantize`: a smaller INT8 copy of a trained model."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from vectile.data.digits import Digits, digits, shifted
 from vectile.data.order import shuffled
 from vectile.data.subwords import Subwords, padded, token_batches
 from vectile.data.text import (
-    VOCABULARY,
     Bytes,
     batch,
     read_bytes,
@@ -17,7 +16,6 @@ from vectile.data.text import (
 from vectile.data.translation import Pair, load_pairs, split_pairs
 
 __all__ = [
-    "VOCABULARY",
     "Bytes",
     "Digits",
     "Pair",

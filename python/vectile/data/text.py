@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-VOCABULARY = 256
-"""Byte level: every file is valid input and no tokenizer has to be stored."""
-
 _EXCLUDED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 Bytes = NDArray[np.uint8]
