@@ -35,7 +35,7 @@ PYTHON = [
     {"ops", "runtime", "info", "random", "machine"},
     {"autograd"},
     {"nn", "optim", "quant", "checkpoint", "extras", "terminal"},
-    {"data", "models", "train", "kernel_table", "viz"},
+    {"data", "metrics", "models", "train", "kernel_table", "viz"},
     {"recipes"},
     {"cli"},
 ]

@@ -1,6 +1,7 @@
-"""Data that trains: text as bytes, digits, sentence pairs, and the order in which a run sees them."""
+"""Data that trains: text, digits, patients, sentence pairs, and the order in which a run sees them."""
 
-from vectile.data.digits import Digits, digits, shifted
+from vectile.data.diabetes import Patients, diabetes
+from vectile.data.digits import Digits, digits, shifted, warped
 from vectile.data.order import shuffled
 from vectile.data.subwords import Subwords, padded, token_batches
 from vectile.data.text import (
@@ -19,8 +20,10 @@ __all__ = [
     "Bytes",
     "Digits",
     "Pair",
+    "Patients",
     "Subwords",
     "batch",
+    "diabetes",
     "digits",
     "load_pairs",
     "padded",
@@ -33,5 +36,6 @@ __all__ = [
     "stdlib_files",
     "token_batches",
     "validation_batches",
+    "warped",
     "windows",
 ]

@@ -1,15 +1,19 @@
 """Whole networks."""
 
+from vectile.models.autoencoder import VAE, Autoencoder
 from vectile.models.bert import BERT, BERTClassifier, BERTConfig, BERTMaskedLM
 from vectile.models.gpt import GPT, GPTConfig
 from vectile.models.mlp import MLP
 from vectile.models.skipgram import SkipGram
 from vectile.models.transformer import TransformerConfig, TranslationTransformer
+from vectile.models.vit import ViT
 
 __all__ = [
     "BERT",
     "GPT",
     "MLP",
+    "VAE",
+    "Autoencoder",
     "BERTClassifier",
     "BERTConfig",
     "BERTMaskedLM",
@@ -17,4 +21,5 @@ __all__ = [
     "SkipGram",
     "TransformerConfig",
     "TranslationTransformer",
+    "ViT",
 ]

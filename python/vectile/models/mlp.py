@@ -34,10 +34,14 @@ class MLP(nn.Module):
         self.activation = activation()
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Any) -> Tensor:
+    def features(self, x: Any) -> Tensor:
+        """What the last layer sees: the last hidden layer after its activation."""
         x = self.flatten(x)
-        *hidden, last = self.layers
-        for layer in hidden:
+        for layer in list(self.layers)[:-1]:
             x = self.dropout(self.activation(layer(x)))
-        out: Tensor = last(x)
+        out: Tensor = x
+        return out
+
+    def forward(self, x: Any) -> Tensor:
+        out: Tensor = self.layers[-1](self.features(x))
         return out

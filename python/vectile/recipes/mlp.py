@@ -13,12 +13,12 @@ from vectile.recipes import Run, recipe
 def train(
     run: Run,
     *,
-    width: Annotated[int, "units in each of the two hidden layers"] = 128,
+    width: Annotated[int, "units in each of the two hidden layers"] = 256,
     dropout: Annotated[float, "probability of a hidden unit to be left out"] = 0.1,
 ) -> None:
     # 1,438 images to train on and 359 that the model never sees
     training, held_out = data.digits()
-    steps = run.pick(2000, 40)
+    steps = run.pick(3000, 40)
     model = models.MLP(64, (width, width), 10, dropout)
     optimizer = optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, steps // 20, steps)
@@ -26,7 +26,7 @@ def train(
 
     for _ in run.steps(steps):
         batch = next(rows)
-        images = data.shifted(training.images[batch], run.generator)  # a moved 3 is a 3
+        images = data.warped(training.images[batch], run.generator)  # a turned 3 is a 3
         loss = F.cross_entropy(model(images), training.labels[batch])
         optimizer.zero_grad()
         loss.backward()

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, SupportsFloat, TypeVar
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class Run:
         """A line on the screen, above the progress bar."""
         self.screen.print(text, markup=False, soft_wrap=True)
 
-    def score(self, name: str, value: float, better: Better = None) -> None:
+    def score(self, name: str, value: SupportsFloat, better: Better = None) -> None:
         """A figure of merit for the closing table and the report; `better` says which way is good."""
         if better not in _ARROWS:
             raise ValueError(f'score: better: expected "higher", "lower" or None, got {better!r}')
