@@ -79,3 +79,44 @@ def test_shuffled_sees_everything_once_an_epoch():
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_warped_without_limits_changes_nothing_and_a_shift_moves():
+    images = np.random.default_rng(0).random((6, 2, 5, 7), np.float32)
+    generator = np.random.default_rng(1)
+    assert np.allclose(data.warped(images, generator, 0, 0, 0), images, atol=1e-6)
+    warped = data.warped(images, generator)
+    assert warped.shape == images.shape and warped.dtype == np.float32
+    assert np.abs(warped - images).max() > 0.05 and 0 <= warped.min() and warped.max() <= 1
+
+
+def test_warped_follows_its_map():
+    """A linear picture stays linear: the value under the map's position, wherever no border is touched."""
+    y, x = np.meshgrid(np.arange(9.0) - 4, np.arange(9.0) - 4, indexing="ij")
+    image = (0.5 + 0.02 * y + 0.05 * x).astype(np.float32)[None, None]
+    angle, slant, down, right, tall, wide = _draws(3, 5.0, 0.1, 0.5)
+    out = data.warped(image, np.random.default_rng(3), 5.0, 0.1, 0.5)[0, 0]
+    rows = (np.cos(angle) * y + np.sin(angle) * x) / tall + down
+    columns = (np.cos(angle) * x - np.sin(angle) * y) / wide + slant * y + right
+    inside = (np.abs(rows) < 4) & (np.abs(columns) < 4)
+    assert inside.sum() > 40
+    assert np.abs(out - (0.5 + 0.02 * rows + 0.05 * columns))[inside].max() < 1e-6
+
+
+def _draws(seed, angle, scale, shift):
+    """The parameters in the order in which `warped` draws them, for one image."""
+    generator = np.random.default_rng(seed)
+    limits = [np.deg2rad(angle), scale, shift, shift, scale, scale]
+    turn, slant, down, right, tall, wide = (
+        generator.uniform(-v, v, (1, 1, 1)).item() for v in limits
+    )
+    return turn, slant, down, right, np.exp(tall), np.exp(wide)
+
+
+def test_diabetes_is_standardised_on_the_training_patients():
+    training, held_out = data.diabetes()
+    assert training.measured.shape == (354, 10) and held_out.progress.shape == (88, 1)
+    assert np.abs(training.measured.mean(0)).max() < 1e-6
+    assert np.allclose(training.progress.std(), 1, atol=1e-6)
+    with pytest.raises(ValueError, match="held_out"):
+        data.diabetes(1.0)

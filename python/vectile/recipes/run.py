@@ -50,6 +50,7 @@ class Run:
         self.scores: list[dict[str, Any]] = []
         self.files: list[Path] = []
         self._interrupted, self._start = interrupted, time.perf_counter()
+        self._cpu_start = time.process_time()
         self._step, self._note = 0, ""
 
     @property
@@ -135,6 +136,7 @@ class Run:
             "stopped": self.stopped,
             "options": {name: _plain(value) for name, value in options.items()},
             "seconds": round(time.perf_counter() - self._start, 1),
+            "cpu_seconds": round(time.process_time() - self._cpu_start, 1),
             "scores": self.scores,
             "losses": {name: _ends(values) for name, (_, values) in self.history.items()},
             "files": [path.name for path in self.files],

@@ -41,7 +41,7 @@ def train(
     random.manual_seed(run.seed)
     with no_grad():
         fit, divergence = model.elbo(np.repeat(held_out.images, 10, axis=0))
-        codes, log_variance = (t.numpy() for t in model.posterior(held_out.images))
+        codes = model.encode(held_out.images).numpy()
         output = F.sigmoid(model.decode(codes)).numpy()
     elbo = np.mean(fit.numpy() - divergence.numpy())
     run.score("held-out ELBO, nats per image", elbo, better="higher")
@@ -50,15 +50,14 @@ def train(
 
     run.figure("reconstructions", viz.reconstructions(held_out.images[:14], output[:14]))
     run.figure("samples", viz.sample_grid(model.sample(60), title="Digits nobody wrote"))
-    # the two dimensions that carry most: a dimension that carries nothing keeps the prior's variance
-    carried = np.mean(codes**2 + np.exp(log_variance) - 1 - log_variance, axis=0)
     if latent > 1:
-        first, second = np.argsort(carried)[::-1][:2]
+        spread = codes - codes.mean(0)
+        axes = np.linalg.svd(spread, full_matrices=False)[2][:2]
         figure = viz.embedding_map(
-            codes[:, [first, second]],
+            spread @ axes.T,
             classes=held_out.labels,
-            title="Two dimensions of the code",
-            subtitle=f"held-out digits; dimensions {first} and {second}, which carry most",
+            title="A map of the codes",
+            subtitle=f"held-out digits, {latent} dimensions seen along their two principal axes",
         )
         run.figure("map", figure)
     run.checkpoint(model, settings)

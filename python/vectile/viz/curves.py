@@ -27,6 +27,7 @@ def loss_curves(
 
     `lines` were logged at every step: pale, with their moving average on top. `points` were measured now and
     then, such as a validation loss: marked, the last one in figures. Outliers may leave the picture.
+    `log`: a logarithmic scale.
     """
     made = style.figure(8, 4.6)
     axes = made.add_subplot()
@@ -37,7 +38,10 @@ def loss_curves(
     for name, (steps, values) in lines.items():
         color, y = next(colors), np.asarray(values, np.float64)
         axes.plot(steps, y, color=color, linewidth=0.7, alpha=0.3)
-        axes.plot(steps, smooth(y), color=color, linewidth=2, label=name)
+        if log:  # its average is geometric, and what is not positive has no place
+            y = np.where(y > 0, y, np.min(y, where=y > 0, initial=np.inf))
+        average = np.exp(smooth(np.log(y))) if log else smooth(y)
+        axes.plot(steps, average, color=color, linewidth=2, label=name)
         seen.append(_bulk(y))
         last = max(last, *steps)
     for name, (steps, values) in (points or {}).items():
