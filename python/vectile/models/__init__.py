@@ -2,6 +2,7 @@
 
 from vectile.models.autoencoder import VAE, Autoencoder
 from vectile.models.bert import BERT, BERTClassifier, BERTConfig, BERTMaskedLM
+from vectile.models.char_rnn import CharRNN, CharRNNConfig
 from vectile.models.gpt import GPT, GPTConfig
 from vectile.models.mlp import MLP
 from vectile.models.skipgram import SkipGram
@@ -17,6 +18,8 @@ __all__ = [
     "BERTClassifier",
     "BERTConfig",
     "BERTMaskedLM",
+    "CharRNN",
+    "CharRNNConfig",
     "GPTConfig",
     "SkipGram",
     "TransformerConfig",
