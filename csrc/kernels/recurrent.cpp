@@ -42,6 +42,13 @@ static const T* previous(const RecurrentShape& s, const T* states, const T* firs
   return inside ? states + (before * s.batch + b) * s.hidden : first + b * s.hidden;
 }
 
+template <class T>
+static void prefetch_rows(const T* x, i64 row, i64 rows, i64 columns) {
+  constexpr i64 line = 64 / sizeof(T);
+  for (i64 i = 0; i < rows; ++i)
+    for (i64 j = 0; j < columns; j += line) __builtin_prefetch(x + i * row + j, 1, 2);
+}
+
 template <class Cell, class T>
 static void forward_cell(const RecurrentForward<T>& r, i64 b0, i64 b1, T* workspace) {
   const RecurrentShape& s = r.shape;
@@ -64,6 +71,8 @@ static void forward_cell(const RecurrentForward<T>& r, i64 b0, i64 b1, T* worksp
     for (i64 u = 0; u < n; u += strips.width) {
       const int columns = strips.columns(u);
       const i64 stored = strips.stored(u);
+      if constexpr (Cell::only_input >= 0)
+        prefetch_rows(gates + Cell::only_input * n + u, s.gate_row, rows, columns);
       if (r.weight)
         for (int g = 0; g < Cell::shape.gates; ++g)
           multiply_strip(panels, n, h, row, r.weight + (Cell::shape.gates * u + g * stored) * n,

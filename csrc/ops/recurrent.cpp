@@ -281,11 +281,12 @@ Array first_gradients(const Problem& p, const Array& dgates) {
 
 // dw_hh: every step's gradients with the state before it.
 template <class T>
-Array hidden_weight_gradient(const Problem& p, const Array& dgates, const Array& states) {
+void hidden_weight_gradient(const Problem& p, const Array& dgates, const Array& states,
+                            const Array& dw) {
   const RecurrentShape& s = p.shape;
   const i64 n = s.hidden, later = std::max<i64>(0, s.steps - 1) * s.batch;
-  Array dw = Array::zeros(p.dtype, p.w_hh.shape);
-  const Array first = first_gradients<T>(p, dgates);
+  const Array first = p.from_zero ? Array() : first_gradients<T>(p, dgates);
+  if (later == 0) std::fill_n(dw.as<T>(), dw.elements(), T(0));
   const TensorView steps = block(dgates, p.cells(), s.gate_row, 0, p.cell.slots * n);
   const TensorView y = block(states, p.cells(), n, 0, n);
   const i64 from = s.reverse ? 0 : s.batch, before = s.reverse ? s.batch : 0;
@@ -299,7 +300,6 @@ Array hidden_weight_gradient(const Problem& p, const Array& dgates, const Array&
              slice(y, before, before + later), &rows);
     if (!p.from_zero) add_rows<T>(matmul(transposed(columns(first)), p.h0), rows);
   }
-  return dw;
 }
 
 // (slots * hidden,): dgates summed over steps and batch.
@@ -348,14 +348,19 @@ RecurrentGradients recurrent_backward(const RecurrentArguments& a, const TensorV
   const Array cells = kept("c", c, Shape(s.steps, s.batch, s.hidden), lstm);
 
   RecurrentGradients result;
-  result.dh0 = Array::zeros(p.dtype, p.h0.shape);
-  if (lstm) result.dc0 = Array::zeros(p.dtype, p.h0.shape);
-  if (want_x) result.dx = Array::zeros(p.dtype, a.x.shape);
+  // Without a step or a state, every product below is empty.
+  const bool nothing = s.steps == 0 || s.batch == 0 || s.hidden == 0;
+  const auto make = [&](const Shape& shape) {
+    return nothing ? Array::zeros(p.dtype, shape) : Array::empty(p.dtype, shape);
+  };
+  result.dh0 = make(p.h0.shape);
+  if (lstm) result.dc0 = make(p.h0.shape);
+  if (want_x) result.dx = make(a.x.shape);
   if (want_parameters) {
-    result.dw_ih = Array::zeros(p.dtype, p.w_ih.shape);
-    result.dw_hh = Array::zeros(p.dtype, p.w_hh.shape);
-    result.db_ih = Array::zeros(p.dtype, Shape(p.w_hh.shape[0]));
-    result.db_hh = Array::zeros(p.dtype, Shape(p.w_hh.shape[0]));
+    result.dw_ih = make(p.w_ih.shape);
+    result.dw_hh = make(p.w_hh.shape);
+    result.db_ih = make(Shape(p.w_hh.shape[0]));
+    result.db_hh = make(Shape(p.w_hh.shape[0]));
   }
   if (s.batch == 0 || s.hidden == 0) return result;
 
@@ -392,7 +397,7 @@ RecurrentGradients recurrent_backward(const RecurrentArguments& a, const TensorV
     if (!want_parameters) return;
     const TensorView x = block(p.x, p.cells(), p.inputs, 0, p.inputs);
     matmul(transposed(to_inputs), x, &result.dw_ih);
-    result.dw_hh = hidden_weight_gradient<T>(p, dgates, y);
+    hidden_weight_gradient<T>(p, dgates, y, result.dw_hh);
     const Buffer<T> sums = slot_sums<T>(p, dgates);
     const i64 n = s.hidden;
     std::copy_n(sums.get(), p.input_columns(), result.db_ih.as<T>());
