@@ -5,6 +5,7 @@ from vectile.models.bert import BERT, BERTClassifier, BERTConfig, BERTMaskedLM
 from vectile.models.char_rnn import CharRNN, CharRNNConfig
 from vectile.models.gpt import GPT, GPTConfig
 from vectile.models.mlp import MLP
+from vectile.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from vectile.models.skipgram import SkipGram
 from vectile.models.transformer import TransformerConfig, TranslationTransformer
 from vectile.models.vit import ViT
@@ -21,6 +22,8 @@ __all__ = [
     "CharRNN",
     "CharRNNConfig",
     "GPTConfig",
+    "Seq2Seq",
+    "Seq2SeqConfig",
     "SkipGram",
     "TransformerConfig",
     "TranslationTransformer",

@@ -129,8 +129,8 @@ def _beam_search(
         for row, rank in np.argwhere(ends[:, :width] & (values[:, :width] > -np.inf)):
             finish(active[row], written[row, parents[row, rank]], values[row, rank], length)
 
-        values[ends] = -np.inf
-        going = np.argsort(ends, axis=1, kind="stable")[:, :width]  # still in order of value
+        # no more than `width` of them end, one for each hypothesis: as many go on, best first
+        going = np.argsort(ends, axis=1, kind="stable")[:, :width]
         values, parents, ids = (np.take_along_axis(a, going, 1) for a in (values, parents, ids))
         written = np.concatenate(
             [np.take_along_axis(written, parents[..., None], 1), ids[..., None]], 2
