@@ -47,6 +47,7 @@ from vectile.ops import (
     sum,
     tanh_backward,
 )
+from vectile.ops.recurrent import recurrent_backward as _recurrent_backward
 from vectile.runtime import empty
 
 Array = NDArray[Any]
@@ -141,8 +142,8 @@ def conv_weight_grad(grad: Array, x: Array, shape: Sequence[int], settings: Any)
 def recurrent_backward(
     cell: Any, grad: Array, states: Array, kept: Any, operands: Any, *settings: Any
 ) -> Any:
-    """`ops.recurrent_backward`, which has no use for the biases, the last two operands."""
-    return ops.recurrent_backward(cell, grad, states, *kept, *operands[:-2], *settings)
+    """The fused backward, which has no use for the biases, the last two operands."""
+    return _recurrent_backward(cell, grad, states, *kept, *operands[:-2], *settings)
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vectile import ops
 from vectile.autograd import rules
 from vectile.autograd.arithmetic import relu, sigmoid, tanh, where
 from vectile.autograd.networks import linear
 from vectile.autograd.shaping import split, stack
 from vectile.autograd.tape import mode
 from vectile.autograd.tensor import Tensor, TensorLike, as_tensor, edge, track, wrap
+from vectile.ops.recurrent import recurrent
 
 __all__ = ["gru", "lstm", "rnn"]
 
@@ -77,12 +77,12 @@ def gru(
 
 
 def _run(cell: Any, *arguments: Any) -> Tensor:
-    """`ops.recurrent`: every step's h, then the final h, then lstm's final c, in one Tensor."""
+    """`ops.recurrent.recurrent`: every step's h, then the final h, then lstm's final c, in one Tensor."""
     *operands, reverse, lengths = arguments
     tensors = [None if t is None else as_tensor(t) for t in operands]
     edges = tuple([None if t is None else edge(t) for t in tensors])
     arrays = [None if t is None else t._data for t in tensors]
-    run: Any = functools.partial(ops.recurrent, reverse=reverse, lengths=lengths)
+    run: Any = functools.partial(recurrent, reverse=reverse, lengths=lengths)
     if not mode.enabled or not any(e is not None for e in edges):
         return wrap(run(cell, *arrays))
     states, *kept = run(cell, *arrays, return_kept=True)

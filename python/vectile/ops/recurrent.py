@@ -18,8 +18,6 @@ __all__ = [
     "gru_backward",
     "lstm",
     "lstm_backward",
-    "recurrent",
-    "recurrent_backward",
     "rnn",
     "rnn_backward",
 ]
