@@ -11,6 +11,7 @@ import numpy as np
 from harness import Case, Options, Row, figure, flop, torch
 from vectile import nn, optim, random
 from vectile.models import GPT, GPTConfig
+from vectile.models.char_rnn import CharRNN, CharRNNConfig
 
 Array = np.ndarray
 
@@ -49,6 +50,11 @@ def mlp() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def char_rnn() -> CharRNN:
+    random.manual_seed(0)
+    return CharRNN(CharRNNConfig(vocab_size=256, embedding=256, hidden=256, n_layers=2))
+
+
 def tiny() -> nn.Sequential:
     random.manual_seed(0)
     return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -59,6 +65,8 @@ def in_torch(model: Any) -> Any:
     state = {k: torch.from_numpy(np.array(v)) for k, v in model.state_dict().items()}
     if isinstance(model, GPT):
         twin = torch_gpt(model.config)
+    elif isinstance(model, CharRNN):
+        twin = torch_char_rnn(model.config)
     else:
         kinds = {"Linear": lambda m: torch.nn.Linear(m.in_features, m.out_features)}
         twin = torch.nn.Sequential(
@@ -116,12 +124,32 @@ def torch_gpt(config: GPTConfig) -> Any:
     return Model()
 
 
+def torch_char_rnn(config: CharRNNConfig) -> Any:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = torch.nn.Embedding(config.vocab_size, config.embedding)
+            self.rnn = torch.nn.LSTM(
+                config.embedding, config.hidden, config.n_layers, batch_first=True
+            )
+            self.head = torch.nn.Linear(config.hidden, config.vocab_size)
+
+        def loss(self, ids: Any, targets: Any) -> Any:
+            logits = self.head(self.rnn(self.embedding(ids))[0])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            return loss, None
+
+    return Model()
+
+
 # ---- their steps -----------------------------------------------------------------------------------
 
 
 def model_loss(model: Any, x: Any, targets: Any, functional: Any) -> Callable[[], Any]:
     if hasattr(model, "blocks"):
         return lambda: model(x, targets)
+    if hasattr(model, "rnn"):
+        return lambda: model.loss(x, targets)[0]
     loss = (
         functional.cross_entropy if np.asarray(targets).dtype.kind == "i" else functional.mse_loss
     )
@@ -167,6 +195,11 @@ def windows(rng: np.random.Generator) -> tuple[Array, Array]:
     return ids[:, :-1].copy(), ids[:, 1:].copy()
 
 
+def pages(rng: np.random.Generator) -> tuple[Array, Array]:
+    ids = rng.integers(0, 256, (32, 65))
+    return ids[:, :-1].copy(), ids[:, 1:].copy()
+
+
 def images(rng: np.random.Generator) -> tuple[Array, Array]:
     return rng.random((32, 784), np.float32), rng.integers(0, 10, 32)
 
@@ -183,6 +216,7 @@ def work(model: Any, rows: int) -> float:
 
 STEPS: dict[str, tuple[Callable[[], Any], Any, int]] = {
     "GPT d128 L4 H4 T64 B12, AdamW": (gpt, windows, 12 * 64),
+    "character LSTM 2x256 B32 T64, SGD": (char_rnn, pages, 32 * 64),
     "MLP 784-128-128-10 B32, SGD": (mlp, images, 32),
     "MLP 2-8-1 B4, SGD": (tiny, points, 4),
 }
