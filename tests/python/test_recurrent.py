@@ -260,6 +260,41 @@ def test_large_inputs_saturate(isa, dtype, cell):
         assert np.isfinite(a).all()
 
 
+@pytest.mark.sanitize
+@settings(max_examples=300, deadline=None, database=None)
+@given(data=st.data())
+def test_almost_right_arguments(data):
+    """Shapes, dtypes and lengths that mostly fit together: a result or an ordinary error."""
+    cell = data.draw(st.sampled_from(list(GATES)))
+    sizes = st.sampled_from([0, 1, 2, 3, 7, 17])
+    steps, batch, inputs, hidden = (data.draw(sizes) for _ in range(4))
+    rows = GATES[cell] * hidden
+    odd = data.draw(st.integers(0, 40))  # which argument is wrong, if any
+
+    def array(i, *shape):
+        if i == odd:
+            shape = data.draw(st.lists(sizes, max_size=4))
+        dtype = data.draw(st.sampled_from(["f8", "i4"])) if i + 10 == odd else "f4"
+        return None if i + 20 == odd else np.ones(shape, dtype)
+
+    x = array(0, steps, batch, inputs)
+    states = [array(1 + i, batch, hidden) for i in range(2 if cell == "lstm" else 1)]
+    shapes = (rows, inputs), (rows, hidden), (rows,), (rows,)
+    weights = [array(3 + i, *shape) for i, shape in enumerate(shapes)]
+    options = {"reverse": data.draw(st.booleans())}
+    if data.draw(st.booleans()):
+        top = steps + (odd == 31)
+        options["lengths"] = data.draw(
+            st.lists(st.integers(-(odd == 32), top), min_size=batch, max_size=batch)
+        )
+        options["lengths"] = np.array(options["lengths"], int)
+    try:
+        results, backward = call(cell, x, states, weights, **options)
+        backward(tuple(np.ones_like(r) for r in results))
+    except (ValueError, TypeError) as error:
+        assert str(error) and odd < 40
+
+
 X, H = np.zeros((3, 2, 4), np.float32), np.zeros((2, 5), np.float32)
 W, U, B = np.zeros((20, 4), np.float32), np.zeros((20, 5), np.float32), np.zeros(20, np.float32)
 
