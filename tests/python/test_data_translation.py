@@ -231,6 +231,8 @@ def test_subwords_come_back_as_text():
     assert 4 < len(units) <= 90
     ids = units.encode(texts)
     assert units.decode(ids)[:3] == texts[:3]
+    assert units.encode(texts, bos=True, eos=True) == [[1, *found, 2] for found in ids]
+    assert units.encode(texts, eos=True) == [[*found, 2] for found in ids]
     assert units.decode([[1, *ids[1], 2, 0, 0]]) == [texts[1]]
     assert "▁%s" in units.tokens(ids[2])
     assert units.tokens([0, 1, 2, 3]) == list(subwords.SPECIAL)

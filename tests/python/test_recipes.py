@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from vectile import checkpoint, cli, extras, nn, random, recipes
+from vectile import checkpoint, cli, extras, nn, random, recipes, viz
+from vectile.models import Translator
 from vectile.recipes.registry import Recipe
 
 for package in ("rich", "matplotlib", "safetensors", "sklearn", "tokenizers", "sacrebleu"):
@@ -104,6 +105,39 @@ def test_the_data_does_not_depend_on_how_much_the_model_draws(tmp_path):
     for draws in (0, 9):
         recipes.run_recipe(of(train), tmp_path, draws=draws)
     assert np.array_equal(*seen)
+
+
+def test_what_is_logged_now_and_then_is_drawn_point_by_point(tmp_path, monkeypatch):
+    drawn = []
+    draw = viz.loss_curves
+
+    def curves(lines, points, **options):
+        drawn.append((set(lines), set(points)))
+        return draw(lines, points, **options)
+
+    def train(run):
+        for step in run.steps(40):
+            run.log(loss=1 / (step + 1))
+            if step % 10 == 9:
+                run.log(validation=1.0)
+
+    monkeypatch.setattr(viz, "loss_curves", curves)
+    recipes.run_recipe(of(train), tmp_path)
+    assert drawn == [({"loss"}, {"validation"})]
+
+
+@pytest.mark.parametrize("name", ["translate-rnn", "translate-transformer"])
+def test_a_trained_translator_is_loaded_from_its_checkpoint(name, tmp_path, sentences):
+    recipes.run_recipe(recipes.find(name), tmp_path, quick=True, pairs=sentences)
+    translator = Translator.load(tmp_path / "model.safetensors")
+    texts = ["open the file", "error while reading line", "path"]
+    for width in (1, 3):
+        found = translator(texts, width, max_length=9, batch=2)
+        assert len(found) == 3 and all(isinstance(text, str) for text in found)
+        assert found == [translator([text], width, max_length=9)[0] for text in texts]
+    recipes.run_recipe(recipes.find("mlp"), tmp_path / "mlp", quick=True)
+    with pytest.raises(ValueError, match="expected a translation model, got kind None"):
+        Translator.load(tmp_path / "mlp" / "model.safetensors")
 
 
 def test_options_come_from_the_signature(tmp_path):

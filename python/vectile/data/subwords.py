@@ -63,9 +63,11 @@ class Subwords:
         size: int = self._tokenizer.get_vocab_size()
         return size
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens."""
-        return [found.ids for found in self._tokenizer.encode_batch(list(texts))]
+    def encode(self, texts: Sequence[str], bos: bool = False, eos: bool = False) -> list[list[int]]:
+        """The ids of each text, between `BOS` and `EOS` if wanted."""
+        before, after = [BOS] * bos, [EOS] * eos
+        encoded = self._tokenizer.encode_batch(list(texts))
+        return [[*before, *found.ids, *after] for found in encoded]
 
     def decode(self, sequences: Iterable[Sequence[int]]) -> list[str]:
         """The text of each sequence of ids; special tokens are left out."""

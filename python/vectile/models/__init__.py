@@ -8,6 +8,7 @@ from vectile.models.mlp import MLP
 from vectile.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from vectile.models.skipgram import SkipGram
 from vectile.models.transformer import TransformerConfig, TranslationTransformer
+from vectile.models.translator import Translator
 from vectile.models.vit import ViT
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "SkipGram",
     "TransformerConfig",
     "TranslationTransformer",
+    "Translator",
     "ViT",
 ]

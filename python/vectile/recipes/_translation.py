@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vectile import data, no_grad, optim, viz
-from vectile.data.subwords import BOS, EOS, PAD, SPACE
+from vectile import data, models, no_grad, optim, viz
+from vectile.data.subwords import PAD, SPACE
 from vectile.extras import require
-from vectile.models.search import beam_search, greedy_search
 from vectile.nn import functional as F
 from vectile.nn.utils import clip_grad_norm_
 from vectile.recipes import Run
@@ -71,8 +71,8 @@ def load(run: Run, lang: str, pairs: Path | None) -> Corpus:
 
 
 def _ids(subwords: data.Subwords, pairs: Sequence[data.Pair]) -> Sentences:
-    sources, targets = (subwords.encode(side) for side in zip(*pairs, strict=True))
-    return [[*ids, EOS] for ids in sources], [[BOS, *ids, EOS] for ids in targets]
+    sources, targets = zip(*pairs, strict=True)
+    return subwords.encode(sources, eos=True), subwords.encode(targets, bos=True, eos=True)
 
 
 def fit(
@@ -103,7 +103,9 @@ def fit(
 def cross_entropy(logits: Any, labels: Ids, label_smoothing: float = 0.0) -> Any:
     """Mean over the tokens that are no padding, in nats."""
     flat = logits.reshape((-1, logits.shape[-1]))
-    return F.cross_entropy(flat, labels.reshape(-1), PAD, label_smoothing=label_smoothing)
+    return F.cross_entropy(
+        flat, labels.reshape(-1), ignore_index=PAD, label_smoothing=label_smoothing
+    )
 
 
 def validate(model: Any, corpus: Corpus, label_smoothing: float) -> float:
@@ -124,22 +126,21 @@ def validate(model: Any, corpus: Corpus, label_smoothing: float) -> float:
 # ---- scores ------------------------------------------------------------------------------------------
 
 
-def score(run: Run, corpus: Corpus, model: Any, width: int = 4, alpha: float = 1.0) -> list[str]:
+def score(run: Run, corpus: Corpus, model: Any, width: int = 4) -> list[str]:
     """BLEU of greedy and of beam search on held-out pairs, and by source length; some translations.
 
-    Returns the translations of beam search, in the order of `corpus.test`.
+    Writes the checkpoint too. Returns the translations of beam search, in the order of `corpus.test`.
     """
     bleu, longest = _bleu(corpus), run.pick(80, 20)
-    references = [pair.target for pair in corpus.test]
-    greedy = _translate(corpus, lambda source: greedy_search(model, source, longest))
-    beam = _translate(
-        corpus,
-        lambda source: [h[0].ids for h in beam_search(model, source, width, alpha, longest)],
-    )
+    sources, references = zip(*corpus.test, strict=True)
+    translator = models.Translator(model, corpus.subwords)
+    run.checkpoint(model, translator.settings())
+    greedy = translator(sources, 1, max_length=longest)
+    beam = translator(sources, width, max_length=longest)
     run.score("BLEU, greedy", bleu(greedy, references), "higher")
     run.score(f"BLEU, beam of {width}", bleu(beam, references), "higher")
     names, by_length = [], []
-    words = np.array([len(pair.source.split()) for pair in corpus.test])
+    words = np.array([len(source.split()) for source in sources])
     for low, high in LENGTHS:
         rows = np.flatnonzero((words >= low) & (words <= high))
         if len(rows):
@@ -159,11 +160,11 @@ def score(run: Run, corpus: Corpus, model: Any, width: int = 4, alpha: float = 1
         ),
     )
     for i in np.linspace(0, len(beam) - 1, 6).astype(int):
-        run.say(f"\n  {corpus.test[i].source}\n  = {references[i]}\n  > {beam[i]}")
+        run.say(f"\n  {sources[i]}\n  = {references[i]}\n  > {beam[i]}")
     return beam
 
 
-def _bleu(corpus: Corpus) -> Callable[[list[str], list[str]], float]:
+def _bleu(corpus: Corpus) -> Callable[[Sequence[str], Sequence[str]], float]:
     """sacrebleu's corpus BLEU with the tokens that suit the language."""
     sacrebleu = require("sacrebleu", "scoring translations", "recipes")
     language = corpus.lang[:2]
@@ -171,19 +172,6 @@ def _bleu(corpus: Corpus) -> Callable[[list[str], list[str]], float]:
     return lambda found, wanted: float(
         sacrebleu.corpus_bleu(found, [wanted], tokenize=tokenize, force=True).score
     )
-
-
-def _translate(corpus: Corpus, search: Callable[[Ids], Sequence[Sequence[int]]]) -> list[str]:
-    """The test sentences' translations, searched in batches of like length."""
-    sources, _ = _ids(corpus.subwords, corpus.test)
-    order = np.argsort([len(ids) for ids in sources], kind="stable")
-    found = [""] * len(sources)
-    for start in range(0, len(order), 64):
-        rows = order[start : start + 64]
-        texts = corpus.subwords.decode(search(data.padded([sources[i] for i in rows])))
-        for row, text in zip(rows, texts, strict=True):
-            found[row] = text
-    return found
 
 
 # ---- pictures ----------------------------------------------------------------------------------------
@@ -218,9 +206,10 @@ class Words:
 
 
 def examples(corpus: Corpus, found: Sequence[str], count: int = 2) -> list[Example]:
-    """Held-out pairs, sources of 7 to 12 words if there are any, best translated first (by chrF)."""
+    """Held-out sentences of 7 to 12 words if there are any, the best translated first (by chrF)."""
     chrf = require("sacrebleu", "scoring translations", "recipes").sentence_chrf
-    rows = [i for i, pair in enumerate(corpus.test) if 7 <= len(pair.source.split()) <= 12]
+    plain = re.compile(r"(?:[\w',.()-]+ ?){7,12}")  # no placeholder, no option, no quotation
+    rows = [i for i, pair in enumerate(corpus.test) if plain.fullmatch(pair.source)]
     rows = rows or list(range(len(corpus.test)))
     rows.sort(key=lambda i: -chrf(found[i], [corpus.test[i].target]).score)
     made = []
@@ -251,8 +240,3 @@ def alignment(run: Run, name: str, example: Example, weights: NDArray[Any]) -> N
             subtitle=f"{example.pair.source!r} as {example.pair.target!r}",
         ),
     )
-
-
-def settings(corpus: Corpus, config: Any) -> dict[str, Any]:
-    """What a checkpoint needs beside the weights: the model's sizes, the language and the subwords."""
-    return {**asdict(config), "lang": corpus.lang, "subwords": str(corpus.subwords)}

@@ -92,7 +92,10 @@ class Run:
             bar.update(task, completed=1.0, note=self._note)
 
     def log(self, **values: Any) -> None:
-        """Losses and other numbers of this step: shown in the bar, kept for loss.png and the report."""
+        """Losses and other numbers of this step: shown in the bar, kept for loss.png and the report.
+
+        One that is logged now and then, such as a validation loss, is drawn point by point.
+        """
         for name, value in values.items():
             steps, seen = self.history.setdefault(name, ([], []))
             steps.append(self._step + 1)
@@ -126,7 +129,10 @@ class Run:
         """Draw the losses, write report.json and print the tables; returns the report."""
         if self.history:
             subtitle = f"recipe {self.recipe.name}, seed {self.seed}"
-            self.figure("loss", viz.loss_curves(self.history, subtitle=subtitle))
+            often = max(len(steps) for steps, _ in self.history.values()) / 4
+            lines = {n: line for n, line in self.history.items() if len(line[0]) > often}
+            points = {n: line for n, line in self.history.items() if n not in lines}
+            self.figure("loss", viz.loss_curves(lines, points, subtitle=subtitle))
         now = config()
         report: dict[str, Any] = {
             "recipe": self.recipe.name,

@@ -30,10 +30,9 @@ def train(
     model = models.TranslationTransformer(config)
     optimizer = optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.98), eps=1e-9)
     schedule = optim.lr_scheduler.InverseSqrtLR(optimizer, run.pick(300, 10))
-    translation.fit(run, corpus, model, optimizer, schedule, steps=2400)
+    translation.fit(run, corpus, model, optimizer, schedule, steps=2000)
 
     found = translation.score(run, corpus, model)
-    run.checkpoint(model, translation.settings(corpus, config))
     for number, example in enumerate(translation.examples(corpus, found), 1):
         weights = model.attention_weights(example.source, example.target)
         last = weights.cross[-1, 0].mean(0)  # the last layer, over its heads

@@ -1,0 +1,79 @@
+"""A translation model together with its subwords: text in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from vectile import checkpoint
+from vectile.data.subwords import Subwords, padded
+from vectile.models.search import beam_search, greedy_search
+from vectile.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from vectile.models.transformer import TransformerConfig, TranslationTransformer
+
+_KINDS: dict[str, tuple[Any, Any]] = {
+    "seq2seq": (Seq2Seq, Seq2SeqConfig),
+    "transformer": (TranslationTransformer, TransformerConfig),
+}
+
+
+class Translator:
+    """`Translator.load("model.safetensors")(["file not found"])` gives the translations.
+
+    A source is read with `eos` at its end.
+    """
+
+    def __init__(self, model: Seq2Seq | TranslationTransformer, subwords: Subwords) -> None:
+        self.model, self.subwords = model, subwords
+
+    def __call__(
+        self,
+        texts: Sequence[str],
+        width: int = 4,
+        alpha: float = 1.0,
+        max_length: int = 80,
+        batch: int = 64,
+    ) -> list[str]:
+        """A translation of at most `max_length` subwords of each text, in their order.
+
+        `width` 1 is greedy, else that of the beam, with length penalty `alpha`; `batch` texts of like length
+        at once.
+        """
+        sources = self.subwords.encode(texts, eos=True)
+        order = np.argsort([len(ids) for ids in sources], kind="stable")
+        found = [""] * len(sources)
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            source = padded([sources[row] for row in rows])
+            written: list[Any]
+            if width == 1:
+                written = greedy_search(self.model, source, max_length)
+            else:
+                beams = beam_search(self.model, source, width, alpha, max_length)
+                written = [best.ids for best, *_ in beams]
+            for row, text in zip(rows, self.subwords.decode(written), strict=True):
+                found[row] = text
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the model's weights, for `load`."""
+        (kind,) = (name for name, (model, _) in _KINDS.items() if isinstance(self.model, model))
+        config = asdict(self.model.config)
+        return {"kind": kind, "config": config, "subwords": str(self.subwords)}
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Translator:
+        """The translator that a recipe wrote; ValueError for another checkpoint."""
+        tensors, about = checkpoint.load(path)
+        settings: Any = about.get("model")
+        kind = settings.get("kind") if isinstance(settings, dict) else None
+        if kind not in _KINDS:
+            raise ValueError(f"{path}: expected a translation model, got kind {kind!r}")
+        build, config = _KINDS[kind]
+        model = build(config(**settings["config"]))
+        model.load_state_dict(tensors)
+        return cls(model.eval(), Subwords(settings["subwords"]))
