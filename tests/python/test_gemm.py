@@ -31,6 +31,8 @@ SIZES = [
     (64, 640, 260),
     (7, 301, 1001),
 ]
+# Large enough to be cut among threads along m, n or k.
+PARALLEL = [(300, 200, 700), (1, 3000, 900), (40, 30, 9000), (900, 7, 800)]
 LAYOUTS = ["NN", "NT", "TN", "TT"]
 ACTIVATIONS = {
     None: lambda x: x,
@@ -49,11 +51,10 @@ def operand(rng, rows, columns, dtype, transposed):
 
 
 def product(a, b):
-    """The product in float64 and the bound of its error: k roundings of sums below |a| @ |b|, and
-    one more for every product where the tier has no fused multiply-add."""
+    """The product in float64 and the documented bound of its error, k eps |a| @ |b|."""
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
     k = a.shape[-1]
-    return a64 @ b64, (k + 1) * np.finfo(a.dtype).eps * (np.abs(a64) @ np.abs(b64))
+    return a64 @ b64, k * np.finfo(a.dtype).eps * (np.abs(a64) @ np.abs(b64))
 
 
 def assert_within(got, expected, bound):
@@ -70,6 +71,15 @@ def test_matmul_matches_float64(isa, dtype, rng, size, layout):
     got = ops.matmul(a, b)
     assert got.dtype == dtype
     assert_within(got, *product(a, b))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES + PARALLEL, ids=str)
+def test_integer_products_are_exact(isa, dtype, rng, size, layout):
+    m, n, k = size  # sums stay below 2**24: any term left out or added twice shows
+    a = np.rint(8 * operand(rng, m, k, dtype, layout[0] == "T"))
+    b = np.rint(8 * operand(rng, k, n, dtype, layout[1] == "T"))
+    np.testing.assert_array_equal(ops.matmul(a, b), a.astype(np.float64) @ b.astype(np.float64))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -90,7 +100,7 @@ def test_linear_matches_float64(isa, dtype, rng, size):
 
 
 def test_any_thread_count_gives_the_same_bits(isa, rng, same_for_any_thread_count):
-    for m, n, k in [(300, 200, 700), (1, 3000, 900), (40, 30, 9000), (900, 7, 800)]:
+    for m, n, k in PARALLEL:
         a, b = (rng.normal(size=s).astype(np.float32) for s in ((m, k), (k, n)))
         same_for_any_thread_count(lambda a=a, b=b: ops.matmul(a, b))
         packed = ops.pack(b.T)
@@ -184,15 +194,17 @@ def test_nan_and_infinity_reach_their_rows_only(isa, dtype, rng):
     assert np.isnan(ops.linear(a, b.T, activation="relu")[3]).all()
 
 
-def test_a_packed_weight_keeps_its_tier(rng):
+def test_a_packed_weight_keeps_its_tier(isa, rng):
     w, x = (rng.normal(size=s).astype(np.float32) for s in ((70, 300), (20, 300)))
-    expected, bound = product(x, w.T)
-    before = _core.config()["isa"]
-    for packed_on in _core.config()["supported_isas"]:
-        _core.set_isa(packed_on)
-        packed = ops.pack(w)
-        _core.set_isa(before)
-        assert_within(ops.linear(x, packed), expected, bound)
+    packed = ops.pack(w)
+    expected = ops.linear(x, packed)
+    others = [tier for tier in _core.config()["supported_isas"] if tier != isa]
+    fresh = []
+    for tier in others:
+        _core.set_isa(tier)
+        np.testing.assert_array_equal(ops.linear(x, packed), expected)
+        fresh.append(np.array_equal(ops.linear(x, ops.pack(w)), expected))
+    assert not all(fresh) or not others  # some other tier rounds otherwise: the bits can tell
 
 
 F32 = np.float32

@@ -150,6 +150,21 @@ def test_dynamic_linear_keeps_its_bound(isa, dtype, rng, size):
         assert np.all(np.abs(got - f(z)) <= 1.1 * bound + 8 * eps * (np.abs(z) + np.abs(bias)))
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("low", [0, -128])
+def test_dynamic_linear_is_exact_on_its_own_grid(isa, dtype, rng, size, low):
+    """Where x and the weight are on the grid that quantisation chooses, only the result is rounded."""
+    m, n, k = size
+    x = rng.integers(low, low + 255, (m, k), endpoint=True)
+    w = rng.integers(-127, 127, (n, k), endpoint=True)
+    x[:, :1], x[:, 1:2], w[:, -1:] = low, low + 255, 127
+    if k == 1:  # a single value: its row's step is that value's 255th part
+        x[:] = 255
+    exact = x.astype(np.int64) @ w.T.astype(np.int64)
+    got = ops.linear((x / 8).astype(dtype), ops.quantize_weight((w / 32).astype(dtype)))
+    np.testing.assert_array_equal(got, exact.astype(dtype) / 256)
+
+
 def test_linear_takes_any_leading_shape(rng):
     x, w = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 5, 40), (30, 40)))
     q = ops.quantize_weight(w)
@@ -178,10 +193,9 @@ def test_quantized_matrix_travels(isa, rng):
         np.testing.assert_array_equal(ops.linear(x, other), expected)
     assert w.size < q.nbytes < 3 * w.size  # one or two bytes a value, padded to whole tiles
     assert "shape=(70, 130)" in repr(q)
-    before = _core.config()["isa"]
-    _core.set_isa("scalar")
-    np.testing.assert_array_equal(ops.linear(x, q), expected)  # keeps its own tier
-    _core.set_isa(before)
+    for tier in _core.config()["supported_isas"]:
+        _core.set_isa(tier)
+        np.testing.assert_array_equal(ops.linear(x, q), expected)  # keeps its own tier
 
 
 def test_zero_and_non_finite_rows(isa, rng):
