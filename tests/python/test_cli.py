@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
 from vectile import checkpoint, cli, extras
 from vectile.cli import common
+from vectile.train import Trainer
 
 for package in ("rich", "matplotlib", "safetensors"):
     pytest.importorskip(package, reason="the commands need vectile[demo]")
@@ -78,28 +78,49 @@ def test_resumed_training_is_the_same_run(tmp_path, text, trained):
     assert settings["step"] == 9 and len(tensors["history.train"]) == 9
 
 
-def test_ctrl_c_saves_and_the_resumed_run_ends_as_the_uninterrupted(tmp_path, text):
+@pytest.fixture
+def sigint():
+    """Ctrl-C as Python starts with it: a background job of a shell starts with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_saves_and_the_resumed_run_ends_as_the_uninterrupted(
+    tmp_path, text, capsys, monkeypatch, sigint
+):
     out, whole = tmp_path / "a.safetensors", tmp_path / "whole.safetensors"
-    options = ["--data", str(text), "--steps", "400", "--eval-every", "150", *TINY]
-    command = [sys.executable, "-m", "vectile", "train", *options, "--out", str(out)]
-    process = subprocess.Popen(
-        [*command, "--save-every", "5"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    end = time.monotonic() + 120
-    while not out.exists() and time.monotonic() < end and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    assert "stopped at step" in output and "--resume" in output
-    assert "Traceback" not in error
-    stopped = checkpoint.load(out)[1]["step"]
-    assert 5 <= stopped < 400
+    options = ["--data", text, "--steps", 20, "--eval-every", 15, "--save-every", 5, *TINY]
+    step = Trainer.step
+
+    def stopping(trainer):
+        if trainer.step_count == 7:
+            signal.raise_signal(signal.SIGINT)
+        return step(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping)
+        assert run("train", *options, "--out", out) == 0
+    output = capsys.readouterr().out
+    assert "stopped at step 8" in output and "--resume" in output
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert checkpoint.load(out)[1]["step"] == 8
     assert run("train", "--resume", out) == 0
-    assert run("train", *options, "--save-every", "5", "--out", whole) == 0
+    assert run("train", *options, "--out", whole) == 0
     expected = checkpoint.load(whole)[0]
     for key, value in checkpoint.load(out)[0].items():
         assert np.array_equal(value, expected[key]), key
+
+
+def test_a_second_ctrl_c_ends_the_command(tmp_path, text, capsys, monkeypatch, sigint):
+    def impatient(trainer):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "step", impatient)
+    out = tmp_path / "a.safetensors"
+    assert run("train", "--data", text, "--out", out, *TINY) == 130
+    assert capsys.readouterr().err == "vectile: interrupted\n" and not out.exists()
 
 
 def test_generate_repeats_with_a_seed(trained, capsys):
@@ -290,19 +311,15 @@ def test_a_missing_extra_says_how_to_get_it(package, arguments, capsys, monkeypa
     assert package in error and "pip install 'vectile[demo]'" in error
 
 
-def test_second_ctrl_c_interrupts_at_once():
-    # A background job of a shell starts with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_second_ctrl_c_interrupts_at_once(sigint):
     with common.interruptible() as pressed:
         assert not pressed()
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert pressed()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_bytes_that_are_no_text_are_shown():
