@@ -175,6 +175,7 @@ def test_a_taken_state_is_that_of_its_rows(build):
     np.testing.assert_allclose(twice, expected[rows[again]], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.sanitize
 @every_model
 def test_search_in_a_batch_is_search_alone(build):
     model = build().train()

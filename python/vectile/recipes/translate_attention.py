@@ -28,8 +28,9 @@ def train(
     config = models.Seq2SeqConfig(len(corpus.subwords), hidden=hidden, cell=cell, attention=score)
     model = models.Seq2Seq(config)
     optimizer = optim.Adam(model.parameters(), lr=3e-3)
-    schedule = optim.lr_scheduler.InverseSqrtLR(optimizer, run.pick(300, 10))
-    translation.fit(run, corpus, model, optimizer, schedule, steps=2000)
+    steps = run.pick(2000, 40)
+    schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(300, 10), steps)
+    translation.fit(run, corpus, model, optimizer, schedule, steps)
 
     found = translation.score(run, corpus, model)
     for number, example in enumerate(translation.examples(corpus, found), 1):

@@ -21,16 +21,17 @@ def train(
     pairs: translation.Pairs = None,
     width: Annotated[int, "features of a token (d_model), a multiple of 4 heads"] = 128,
     layers: Annotated[int, "encoder layers, and decoder layers"] = 2,
-    dropout: Annotated[float, "probability of a feature to be left out"] = 0.1,
+    dropout: Annotated[float, "probability of a feature to be left out"] = 0.05,
 ) -> None:
     corpus = translation.load(run, lang, pairs)
     config = models.TransformerConfig(
         len(corpus.subwords), width, 4, layers, layers, 4 * width, dropout, norm_first=True
     )
     model = models.TranslationTransformer(config)
-    optimizer = optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.98), eps=1e-9)
-    schedule = optim.lr_scheduler.InverseSqrtLR(optimizer, run.pick(300, 10))
-    translation.fit(run, corpus, model, optimizer, schedule, steps=2000)
+    optimizer = optim.Adam(model.parameters(), lr=4e-3, betas=(0.9, 0.98), eps=1e-9)
+    steps = run.pick(2000, 40)
+    schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(300, 10), steps)
+    translation.fit(run, corpus, model, optimizer, schedule, steps)
 
     found = translation.score(run, corpus, model)
     for number, example in enumerate(translation.examples(corpus, found), 1):
