@@ -4,6 +4,7 @@
 //    pieces of kc. For every strip of nr pixels the kc x nr piece of X is packed into the L1 cache.
 // 3. All panels of mr output channels meet the strip in one register tile.
 // The order of summation is that of K for every output: |error| <= (K + 1) eps |W| |X|.
+#include "kernels/conv_depthwise.h"
 #include "kernels/conv_tile.h"
 #include "kernels/conv_weight_grad.h"
 #include "kernels/epilogue.h"

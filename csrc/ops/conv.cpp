@@ -87,6 +87,42 @@ Partition partition(const GemmTiles& t, const ConvPattern& pattern, const Target
   return p;
 }
 
+// Too few filters on too few channels for a matrix product.
+bool is_depthwise(i64 groups, i64 channels, i64 m) { return groups > 1 && channels == 1 && m <= 4; }
+
+template <class T>
+void convolve_depthwise(const Kernels& kernels, ConvPattern& pattern, const TensorView& source,
+                        i64 groups, const Weights<T>& weights, const Target<T>& out,
+                        Activation activation) {
+  const FloatKernels<T>& k = kernels.of<T>();
+  const ConvWeight<T>& w = weights.first;
+  const i64 n = source.shape[0], size = w.m * w.taps;
+  const Buffer<T> dense(groups * size);
+  for (i64 i = 0; i < groups * size; ++i)
+    dense[i] = w.data[i / size * weights.group_stride + i % size / w.taps * w.m_stride +
+                      (w.dense ? i % w.taps : w.tap[i % w.taps])];
+  Conv<T> v{};
+  v.image = pattern.image(source.as<T>(), source.strides, 1, out.height, true);
+  v.m = w.m, v.height = out.height, v.width = out.width;
+  v.out = out.data, v.out_n = out.n_stride, v.out_m = out.m_stride;
+  v.out_y = out.y_stride, v.out_x = out.x_stride;
+  v.activation = activation;
+  const i64 grain = rows_grain(out.height * out.width * (size + 1));
+  parallel_ranges(n * groups, grain, [&](i64 begin, i64 end) {
+    i64 elements = 0;
+    k.conv_depthwise_workspace(v.image, v.height, v.width, v.m, &elements);
+    const Buffer<T> workspace(elements);
+    for (i64 i = begin; i < end; ++i) {
+      const i64 group = i % groups;
+      Conv<T> own = v;
+      own.image.data += group * v.image.c_stride;
+      own.out += group * w.m * v.out_m;
+      k.conv_depthwise(own, dense.get() + group * size, w.bias ? w.bias + group * w.m : nullptr,
+                       i / groups, workspace.get());
+    }
+  });
+}
+
 // out = activation(weights x pattern(source) + bias); source (n, groups * channels, h, w).
 template <class T>
 void convolve(const Kernels& kernels, ConvPattern& pattern, const TensorView& source, i64 groups,
@@ -96,6 +132,8 @@ void convolve(const Kernels& kernels, ConvPattern& pattern, const TensorView& so
   ConvWeight<T>& w = weights.first;
   const i64 n = source.shape[0], pixels = out.height * out.width;
   if (n == 0 || groups == 0 || w.m == 0 || pixels == 0) return;
+  if (is_depthwise(groups, w.channels, w.m))
+    return convolve_depthwise(kernels, pattern, source, groups, weights, out, activation);
   Buffer<T> zeros;
   if (w.channels * w.taps == 0 && !w.bias) {  // something to add up
     zeros = Buffer<T>(groups * w.m);
@@ -107,7 +145,8 @@ void convolve(const Kernels& kernels, ConvPattern& pattern, const TensorView& so
   const Partition part = partition(t, pattern, out, n, groups, w.channels, w.m, work);
 
   Conv<T> v{};
-  v.image = pattern.image(source.as<T>(), source.strides, w.channels, part.rows);
+  v.image =
+      pattern.image(source.as<T>(), source.strides, w.channels, part.rows, !pattern.in_place());
   v.m = w.m, v.height = out.height, v.width = out.width;
   v.bias = w.bias != nullptr;
   v.kc = ceil_div(v.depth(), ceil_div(v.depth(), t.kc));
@@ -241,6 +280,25 @@ void weight_grad(const ConvGeometry& g, const TensorView& grad, const TensorView
   if (g.m == 0 || rows == 0) return;
   if (g.n == 0 || pixels == 0) return std::fill_n(out, g.m * rows, T(0)), void();
 
+  if (is_depthwise(g.groups, gc, gm)) {
+    ConvWeightGrad<T> v{};
+    v.image = pattern.image(x.as<T>(), x.strides, 1, height, true);
+    v.m = gm, v.height = height, v.width = width;
+    v.grad_n = grad.strides[0], v.grad_m = grad.strides[1];
+    parallel_ranges(g.groups, rows_grain(g.n * pixels * gm * taps), [&](i64 begin, i64 end) {
+      i64 elements = 0;
+      k.conv_depthwise_workspace(v.image, height, width, gm, &elements);
+      const Buffer<T> workspace(elements);
+      for (i64 group = begin; group < end; ++group) {
+        ConvWeightGrad<T> own = v;
+        own.image.data += group * x.strides[1];
+        own.grad = grad.as<T>() + group * gm * v.grad_m;
+        k.conv_depthwise_weight_grad(own, g.n, out + group * gm * taps, workspace.get());
+      }
+    });
+    return;
+  }
+
   // Channels are split first, which sums the same; then the sum itself, into parts added in order.
   const double work = double(g.n) * double(g.m) * double(pixels) * double(rows);
   const i64 wanted = wanted_tasks(work);
@@ -266,7 +324,7 @@ void weight_grad(const ConvGeometry& g, const TensorView& grad, const TensorView
   const i64 parts = std::min(units, wanted_parts);
 
   ConvWeightGrad<T> v{};
-  v.image = pattern.image(x.as<T>(), x.strides, gc, sum.rows);
+  v.image = pattern.image(x.as<T>(), x.strides, gc, sum.rows, !pattern.in_place());
   v.m = gm, v.height = height, v.width = width;
   v.grad_n = grad.strides[0], v.grad_m = grad.strides[1];
   v.partial_row = round_up(gm, t.nr);

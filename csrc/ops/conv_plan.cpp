@@ -103,17 +103,18 @@ i64 ConvPattern::copy_elements(i64 block_rows) const {
 }
 
 template <class T>
-ConvImage<T> ConvPattern::image(const T* data, const i64* strides, i64 channels, i64 block_rows) {
+ConvImage<T> ConvPattern::image(const T* data, const i64* strides, i64 channels, i64 block_rows,
+                                bool copied) {
   ConvImage<T> image{};
   image.data = data;
   image.n_stride = strides[0], image.c_stride = strides[1], image.h_stride = strides[2];
   image.channels = channels;
   image.rows = rows_.axis(), image.columns = columns_.axis();
-  image.copied = !in_place_;
+  image.copied = copied;
   image.block_rows = block_rows;
   const i64 length = columns_.outputs + columns_.reach;
   const i64 width = static_cast<i64>(columns_.phases.size()) * length;
-  if (in_place_) {
+  if (!copied) {
     image.data += rows_.origin * strides[2] + columns_.origin;
     image.n_pitch = strides[0], image.c_pitch = strides[1];
     image.y_pitch = rows_.step * strides[2];
@@ -134,7 +135,7 @@ ConvImage<T> ConvPattern::image(const T* data, const i64* strides, i64 channels,
   return image;
 }
 
-template ConvImage<float> ConvPattern::image(const float*, const i64*, i64, i64);
-template ConvImage<double> ConvPattern::image(const double*, const i64*, i64, i64);
+template ConvImage<float> ConvPattern::image(const float*, const i64*, i64, i64, bool);
+template ConvImage<double> ConvPattern::image(const double*, const i64*, i64, i64, bool);
 
 }  // namespace vectile::ops

@@ -47,10 +47,10 @@ class ConvPattern {
   ConvPattern(const ConvReach& rows, const ConvReach& columns);
   bool in_place() const { return in_place_; }  // no tap leaves the image and columns are adjacent
   i64 copy_elements(i64 block_rows) const;     // per channel
-  // The pattern over images of dense rows (n, c, h, w) of `channels`; copies hold block_rows output
-  // rows. Points into this object.
+  // The pattern over images of dense rows (n, c, h, w) of `channels`, in place where it is
+  // in_place(), or copied in blocks of block_rows output rows. Points into this object.
   template <class T>
-  ConvImage<T> image(const T* data, const i64* strides, i64 channels, i64 block_rows);
+  ConvImage<T> image(const T* data, const i64* strides, i64 channels, i64 block_rows, bool copied);
 
  private:
   struct Line {  // one axis
