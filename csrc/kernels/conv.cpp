@@ -5,6 +5,7 @@
 // 3. All panels of mr output channels meet the strip in one register tile.
 // The order of summation is that of K for every output: |error| <= (K + 1) eps |W| |X|.
 #include "kernels/conv_depthwise.h"
+#include "kernels/conv_scatter.h"
 #include "kernels/conv_tile.h"
 #include "kernels/conv_weight_grad.h"
 #include "kernels/epilogue.h"
@@ -129,8 +130,9 @@ static void conv_pack(const ConvWeight<T>& w, i64 p, i64 kc, i64 panel, T* packe
   for (i64 k0 = 0; k0 < end; k0 += kc) {
     T* to = packed + (k0 / kc * panels.count + p) * panel;
     const i64 k1 = end - k0 < kc ? end : k0 + kc, stop = k1 < depth ? k1 : depth;
-    if (w.dense && w.c_stride == w.taps) {  // K runs along memory
-      if (k0 < stop) pack_panel<V, mr>(data + k0, w.m_stride, 1, rows, stop - k0, to);
+    if (w.dense && (w.c_stride == w.taps || w.taps == 1)) {  // steps of K are equally far apart
+      const i64 step = w.taps == 1 ? w.c_stride : 1;
+      if (k0 < stop) pack_panel<V, mr>(data + k0 * step, w.m_stride, step, rows, stop - k0, to);
     } else {
       i64 c = w.taps ? k0 / w.taps : 0, t = w.taps ? k0 % w.taps : 0;
       T* step = to;

@@ -71,6 +71,22 @@ struct ConvWeightGrad {
   i64 partial_row;
 };
 
+// Gradient of the input, out[n, c] = activation(sum over m, t of weight[m, c, t] grad[n, m] +
+// bias), added up in a padded copy: `image` describes the copies only, of all output rows.
+template <class T>
+struct ConvScatter {
+  ConvImage<T> image;
+  i64 m, height, width;  // of grad
+  const T* grad;         // pixels of an image densely
+  i64 grad_n, grad_m;
+  const T* weight;  // panels of conv_pack with (c, t) for m, m for K
+  i64 panel, kc;
+  const T* bias;  // (c,) or null
+  T* out;         // channels of an image densely
+  i64 out_n;
+  Activation activation;
+};
+
 // A sum over units: `images` whole images, or one image's rows, `rows` at a time.
 struct ConvSum {
   i64 images, rows;  // of a unit

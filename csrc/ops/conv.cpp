@@ -123,6 +123,28 @@ void convolve_depthwise(const Kernels& kernels, ConvPattern& pattern, const Tens
   });
 }
 
+// Panels of all groups, one group after the other.
+template <class T>
+Buffer<T> pack(const FloatKernels<T>& k, const Weights<T>& weights, i64 groups, const GemmTiles& t,
+               i64 kc, i64 panel) {
+  const ConvWeight<T>& w = weights.first;
+  const i64 panels = ceil_div(w.m, t.mr), depth = w.channels * w.taps + (w.bias ? 1 : 0);
+  const i64 group_size = ceil_div(depth, kc) * panels * panel;
+  Buffer<T> packed(
+      static_cast<i64>(checked_bytes(Shape(groups, group_size, sizeof(T)), DType::u8) / sizeof(T)));
+  const i64 grain = std::max<i64>(1, 2 * kGrain / (t.mr * depth));
+  parallel_ranges(groups * panels, grain, [&](i64 begin, i64 end) {
+    for (i64 i = begin; i < end; ++i) {
+      const i64 group = i / panels;
+      ConvWeight<T> own = w;
+      own.data += group * weights.group_stride;
+      if (own.bias) own.bias += group * w.m;
+      k.conv_pack(own, i % panels, kc, panel, packed.get() + group * group_size);
+    }
+  });
+  return packed;
+}
+
 // out = activation(weights x pattern(source) + bias); source (n, groups * channels, h, w).
 template <class T>
 void convolve(const Kernels& kernels, ConvPattern& pattern, const TensorView& source, i64 groups,
@@ -156,20 +178,9 @@ void convolve(const Kernels& kernels, ConvPattern& pattern, const TensorView& so
   v.joined = part.joined;
   v.activation = activation;
 
-  const i64 panels = ceil_div(w.m, t.mr), pieces = ceil_div(v.depth(), v.kc);
-  const i64 group_size = pieces * panels * v.panel;
-  const Buffer<T> packed(
-      static_cast<i64>(checked_bytes(Shape(groups, group_size, sizeof(T)), DType::u8) / sizeof(T)));
-  const i64 grain = std::max<i64>(1, 2 * kGrain / (t.mr * v.depth()));
-  parallel_ranges(groups * panels, grain, [&](i64 begin, i64 end) {
-    for (i64 i = begin; i < end; ++i) {
-      const i64 group = i / panels;
-      ConvWeight<T> own = w;
-      own.data += group * weights.group_stride;
-      if (own.bias) own.bias += group * w.m;
-      k.conv_pack(own, i % panels, v.kc, v.panel, packed.get() + group * group_size);
-    }
-  });
+  const i64 panels = ceil_div(w.m, t.mr);
+  const i64 group_size = ceil_div(v.depth(), v.kc) * panels * v.panel;
+  const Buffer<T> packed = pack(k, weights, groups, t, v.kc, v.panel);
 
   const i64 row_blocks = ceil_div(out.height, part.rows), image_blocks = ceil_div(n, part.images);
   const i64 panel_blocks = ceil_div(panels, part.panels);
@@ -198,15 +209,20 @@ void convolve(const Kernels& kernels, ConvPattern& pattern, const TensorView& so
   });
 }
 
-template <class T>
-void forward(const ConvGeometry& g, const TensorView& x, const TensorView& weight, const T* bias,
-             Activation activation, T* out) {
+// The convolution's own pattern over its input.
+ConvPattern input_pattern(const ConvGeometry& g) {
   ConvReach reach[2];
   for (int i = 0; i < 2; ++i) {
     reach[i] = {{}, g.in[i], g.stride[i], g.out[i]};
     for (i64 k = 0; k < g.kernel[i]; ++k) reach[i].at.push_back(k * g.dilation[i] - g.pad[i]);
   }
-  ConvPattern pattern(reach[0], reach[1]);
+  return ConvPattern(reach[0], reach[1]);
+}
+
+template <class T>
+void forward(const ConvGeometry& g, const TensorView& x, const TensorView& weight, const T* bias,
+             Activation activation, T* out) {
+  ConvPattern pattern = input_pattern(g);
   const i64 taps = g.taps(), gc = g.group_c(), gm = g.group_m(), pixels = g.out[0] * g.out[1];
   const Weights<T> w = {{weight.as<T>(), gm, gc, taps, gc * taps, taps, nullptr, true, bias},
                         gm * gc * taps};
@@ -238,10 +254,56 @@ std::vector<Phase> phases_of(const ConvGeometry& g, int axis) {
   return phases;
 }
 
+// Whether the product with the taps' weights, added up afterwards, beats gathering: few rows waste
+// the tile and every step apart splits the taps into patterns.
+bool scatters(const ConvGeometry& g) {
+  return g.group_c() < 16 || g.taps() == 1 || g.stride[0] > 1 || g.stride[1] > 1;
+}
+
+template <class T>
+void scatter_input_grad(const ConvGeometry& g, const TensorView& any_grad, const TensorView& weight,
+                        const T* bias, Activation activation, T* out) {
+  const FloatKernels<T>& k = kernels_of<T>();
+  const GemmTiles t = tiles_of<T>(kernels());
+  const Array grad = contiguous(any_grad);
+  ConvPattern pattern = input_pattern(g);
+  const i64 taps = g.taps(), gc = g.group_c(), gm = g.group_m(), rows = gc * taps;
+  const i64 strides[4] = {0, 0, 0, 1}, none = 0;
+  const Weights<T> w = {{weight.as<T>(), rows, gm, 1, 1, rows, &none, true, nullptr}, gm * rows};
+  ConvScatter<T> v{};
+  v.image = pattern.image<T>(nullptr, strides, gc, g.out[0], true);
+  v.m = gm, v.height = g.out[0], v.width = g.out[1];
+  v.grad_n = grad.strides[0], v.grad_m = grad.strides[1];
+  v.kc = ceil_div(gm, ceil_div(gm, t.kc));
+  v.panel = round_up(t.mr * v.kc + t.lanes, 16);
+  v.out_n = g.c * g.in[0] * g.in[1];
+  v.activation = activation;
+  const i64 group_size = ceil_div(gm, v.kc) * ceil_div(rows, t.mr) * v.panel;
+  const Buffer<T> packed = pack(k, w, g.groups, t, v.kc, v.panel);
+  i64 elements = 0;
+  k.conv_scatter_workspace(v, &elements);
+  const i64 work = gm * rows * v.height * v.width;
+  parallel_ranges(g.n * g.groups, std::max<i64>(1, 8 * kGrain / work), [&](i64 begin, i64 end) {
+    const Buffer<T> workspace(elements);
+    for (i64 i = begin; i < end; ++i) {
+      const i64 group = i % g.groups;
+      ConvScatter<T> own = v;
+      own.grad = grad.as<T>() + group * gm * v.grad_m;
+      own.weight = packed.get() + group * group_size;
+      own.bias = bias ? bias + group * gc : nullptr;
+      own.out = out + group * gc * g.in[0] * g.in[1];
+      k.conv_scatter(own, i / g.groups, workspace.get());
+    }
+  });
+}
+
 template <class T>
 void input_grad(const ConvGeometry& g, const TensorView& grad, const TensorView& weight,
                 const T* bias, Activation activation, T* out) {
   const i64 taps = g.taps(), gc = g.group_c(), gm = g.group_m(), pixels = g.in[0] * g.in[1];
+  if (g.n == 0 || pixels == 0 || g.c == 0) return;
+  if (!is_depthwise(g.groups, gm, gc) && gm > 0 && scatters(g))
+    return scatter_input_grad(g, grad, weight, bias, activation, out);
   const std::vector<Phase> rows = phases_of(g, 0), columns = phases_of(g, 1);
   for (size_t i = 0; i < rows.size(); ++i)
     for (size_t j = 0; j < columns.size(); ++j) {
@@ -268,13 +330,7 @@ template <class T>
 void weight_grad(const ConvGeometry& g, const TensorView& grad, const TensorView& x, T* out) {
   const FloatKernels<T>& k = kernels_of<T>();
   const GemmTiles t = tiles_of<T>(kernels());
-  ConvReach reach[2];
-  for (int i = 0; i < 2; ++i) {
-    reach[i] = {{}, g.in[i], g.stride[i], g.out[i]};
-    for (i64 tap = 0; tap < g.kernel[i]; ++tap)
-      reach[i].at.push_back(tap * g.dilation[i] - g.pad[i]);
-  }
-  ConvPattern pattern(reach[0], reach[1]);
+  ConvPattern pattern = input_pattern(g);
   const i64 taps = g.taps(), gc = g.group_c(), gm = g.group_m(), rows = gc * taps;
   const i64 height = g.out[0], width = g.out[1], pixels = height * width;
   if (g.m == 0 || rows == 0) return;

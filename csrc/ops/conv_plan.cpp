@@ -126,7 +126,7 @@ ConvImage<T> ConvPattern::image(const T* data, const i64* strides, i64 channels,
   taps_.clear();
   for (size_t i = 0; i < rows_.distance.size(); ++i)
     for (size_t j = 0; j < columns_.distance.size(); ++j)
-      taps_.push_back(in_place_
+      taps_.push_back(!copied
                           ? rows_.distance[i] * strides[2] + columns_.distance[j]
                           : (rows_.phase[i] * (block_rows + rows_.reach) + rows_.index[i]) * width +
                                 columns_.phase[j] * length + columns_.index[j]);

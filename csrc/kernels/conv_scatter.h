@@ -1,0 +1,123 @@
+// Input gradient by scattering: with few channels, W^T G is a product of few rows, (channel, tap)
+// by pixel, whose rows are added to a padded image where their taps read. Every pixel is added to
+// in the order of blocks, then taps.
+#pragma once
+
+#include "kernels/conv_image.h"
+#include "kernels/epilogue.h"
+#include "kernels/microkernel.h"
+
+namespace vectile::VECTILE_TIER {
+
+template <class T>
+struct ScatterWorkspace {  // offsets in elements
+  i64 rows, width, product, strip, total;
+  explicit ScatterWorkspace(const ConvScatter<T>& v) {
+    using V = Vec<T>;
+    const auto line = [](i64 x) { return (x + 15) / 16 * 16; };
+    rows = 512 / v.width < 1 ? 1 : 512 / v.width < v.height ? 512 / v.width : v.height;
+    width = line(rows * v.width);  // pixels of a block, by whole rows
+    product = copy_elements(v.image, 1, v.image.channels);
+    strip = product + v.image.channels * v.image.taps * width;
+    total = strip + line(v.kc * Tile<V>::nr);
+  }
+};
+
+template <class T>
+static void conv_scatter_workspace(const ConvScatter<T>& v, i64* elements) {
+  *elements = ScatterWorkspace<T>(v).total;
+}
+
+// product (rows of (channel, tap)) = W^T G for `pixels` pixels from `grad` on.
+template <class T>
+static void scatter_product(const ConvScatter<T>& v, const T* grad, i64 pixels, T* product,
+                            i64 width, T* strip) {
+  using V = Vec<T>;
+  constexpr int mr = Tile<V>::mr, nr = Tile<V>::nr;
+  const Panels panels(v.image.channels * v.image.taps, mr);
+  for (i64 k0 = 0; k0 < v.m; k0 += v.kc) {
+    const i64 kc = v.m - k0 < v.kc ? v.m - k0 : v.kc;
+    const T* weight = v.weight + k0 / v.kc * panels.count * v.panel;
+    for (i64 j = 0; j < pixels; j += nr) {
+      const int columns = static_cast<int>(pixels - j < nr ? pixels - j : nr);
+      const T* b = grad + k0 * v.grad_m + j;
+      i64 b_row = v.grad_m;
+      bool copy = panels.count > 1;
+      for (i64 p = 0; p < panels.count; ++p) {
+        const int rows = panels.rows(p);
+        const auto function =
+            copy ? tile_function<V, true>(rows, columns) : tile_function<V, false>(rows, columns);
+        function(kc, weight + p * v.panel, 1, mr, b, b_row, product + panels.start(p) * width + j,
+                 width, columns % V::lanes, k0 > 0, strip);
+        if (copy) b = strip, b_row = nr, copy = false;
+      }
+    }
+  }
+}
+
+// to[i] += from[i]
+template <class T>
+static void add_run(const T* from, i64 count, T* to) {
+  using V = Vec<T>;
+  i64 i = 0;
+  for (; i + V::lanes <= count; i += V::lanes) (V::load(to + i) + V::load(from + i)).store(to + i);
+  if (i < count) {
+    const int tail = static_cast<int>(count - i);
+    (V::load(to + i, tail) + V::load(from + i, tail)).store(to + i, tail);
+  }
+}
+
+// The image's channel back to dense rows, plus bias: what copy_row and view_images do, reversed.
+template <class T>
+static void copy_back(const ConvImage<T>& image, const T* copy, i64 width, T bias, T* out) {
+  using V = Vec<T>;
+  const ConvAxis &rows = image.rows, &columns = image.columns;
+  const i64 length = width + columns.reach;
+  // Elements outside the reach of every tap.
+  fill(out, rows.size * columns.size, bias);
+  for (i64 p = 0; p < rows.phases; ++p)
+    for (i64 i = 0; i < image.block_rows + rows.reach; ++i, copy += image.y_pitch) {
+      const i64 h = rows.origin + rows.phase[p] + i * rows.step;
+      if (h < 0 || h >= rows.size) continue;
+      T* const row = out + h * columns.size;
+      for (i64 q = 0; q < columns.phases; ++q) {
+        const T* from = copy + q * length;
+        const i64 first = columns.origin + columns.phase[q];
+        i64 x = 0, at = first;
+        for (; x < length && at < 0; ++x) at += columns.step;
+        if (columns.step == 1)
+          for (; x + V::lanes <= length && at + V::lanes <= columns.size;
+               x += V::lanes, at += V::lanes)
+            (V::load(from + x) + V(bias)).store(row + at);
+        for (; x < length && at < columns.size; ++x, at += columns.step) row[at] = from[x] + bias;
+      }
+    }
+}
+
+template <class T>
+static void conv_scatter(const ConvScatter<T>& v, i64 n, T* workspace) {
+  const ScatterWorkspace<T> at(v);
+  const ConvImage<T>& image = v.image;
+  T* const product = workspace + at.product;
+  fill(workspace, image.channels * image.c_pitch, T(0));
+  for (i64 y0 = 0; y0 < v.height; y0 += at.rows) {
+    const i64 height = v.height - y0 < at.rows ? v.height - y0 : at.rows;
+    scatter_product(v, v.grad + n * v.grad_n + y0 * v.width, height * v.width, product, at.width,
+                    workspace + at.strip);
+    for (i64 t = 0; t < image.taps; ++t)
+      for (i64 c = 0; c < image.channels; ++c) {
+        const T* from = product + (c * image.taps + t) * at.width;
+        T* to = workspace + c * image.c_pitch + image.tap[t] + y0 * image.y_pitch;
+        for (i64 y = 0; y < height; ++y, from += v.width, to += image.y_pitch)
+          add_run(from, v.width, to);
+      }
+  }
+  const i64 size = image.rows.size * image.columns.size;
+  for (i64 c = 0; c < image.channels; ++c) {
+    T* const out = v.out + n * v.out_n + c * size;
+    copy_back(image, workspace + c * image.c_pitch, v.width, v.bias ? v.bias[c] : T(0), out);
+    finish_block<T>(out, size, 1, size, nullptr, v.activation);
+  }
+}
+
+}  // namespace vectile::VECTILE_TIER
