@@ -208,8 +208,11 @@ class Words:
 def examples(corpus: Corpus, found: Sequence[str], count: int = 2) -> list[Example]:
     """Held-out sentences of 7 to 12 words if there are any, the best translated first (by chrF)."""
     chrf = require("sacrebleu", "scoring translations", "recipes").sentence_chrf
-    plain = re.compile(r"(?:[\w',.()-]+ ?){7,12}")  # no placeholder, no option, no quotation
-    rows = [i for i, pair in enumerate(corpus.test) if plain.fullmatch(pair.source)]
+    rows = []
+    for i, (source, _) in enumerate(corpus.test):
+        plain = re.fullmatch(r"[\w ',.()-]+", source)  # no placeholder, no quotation
+        if plain and 7 <= len(source.split()) <= 12:
+            rows.append(i)
     rows = rows or list(range(len(corpus.test)))
     rows.sort(key=lambda i: -chrf(found[i], [corpus.test[i].target]).score)
     made = []
