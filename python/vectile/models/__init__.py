@@ -3,6 +3,9 @@
 from vectile.models.autoencoder import VAE, Autoencoder
 from vectile.models.bert import BERT, BERTClassifier, BERTConfig, BERTMaskedLM
 from vectile.models.char_rnn import CharRNN, CharRNNConfig
+from vectile.models.cyclegan import CycleGAN
+from vectile.models.diffusion import Diffusion
+from vectile.models.gan import DCDiscriminator, DCGenerator, MLPDiscriminator, MLPGenerator
 from vectile.models.gpt import GPT, GPTConfig
 from vectile.models.mlp import MLP
 from vectile.models.seq2seq import Seq2Seq, Seq2SeqConfig
@@ -22,7 +25,13 @@ __all__ = [
     "BERTMaskedLM",
     "CharRNN",
     "CharRNNConfig",
+    "CycleGAN",
+    "DCDiscriminator",
+    "DCGenerator",
+    "Diffusion",
     "GPTConfig",
+    "MLPDiscriminator",
+    "MLPGenerator",
     "Seq2Seq",
     "Seq2SeqConfig",
     "SkipGram",
