@@ -59,6 +59,16 @@ struct Vec<float> {
     return _mm256_cvtepi32_ps(_mm256_maskload_epi32(p, bits(n)));
   }
 
+  // Lane l is p[start[l] - start[0]], a distance below 2 lanes; from p[n] on nothing is read.
+  static VECTILE_INLINE Vec near(const float* p, i64 n, const int32_t* start) {
+    const int live = n < 0 ? 0 : n < 16 ? int(n) : 16;
+    const __m256i index =
+        _mm256_sub_epi32(_mm256_loadu_si256((const __m256i*)start), _mm256_set1_epi32(start[0]));
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_maskload_ps(p, bits(live)), index);
+    const __m256 high = _mm256_permutevar8x32_ps(_mm256_maskload_ps(p + 8, bits(live - 8)), index);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+  }
+
   VECTILE_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
   VECTILE_INLINE void store(float* p, int n) const { _mm256_maskstore_ps(p, bits(n), v); }
   // Rounds half to even and saturates; NaN stores the lowest value.

@@ -11,6 +11,7 @@
 #include <immintrin.h>
 #endif
 
+#include "base/types.h"
 #include "simd/scalar.h"
 
 namespace vectile::VECTILE_TIER {
@@ -70,6 +71,14 @@ struct Vec<float> {
   }
   static VECTILE_INLINE Vec load(const int32_t* p, int n) {
     return _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(bits(n), p));
+  }
+
+  // Lane l is p[start[l] - start[0]], a distance below 2 lanes; from p[n] on nothing is read.
+  static VECTILE_INLINE Vec near(const float* p, i64 n, const int32_t* start) {
+    const unsigned live = _bzhi_u32(~0u, n < 0 ? 0u : n < 32 ? unsigned(n) : 32u);
+    const __m512i index = _mm512_sub_epi32(_mm512_loadu_si512(start), _mm512_set1_epi32(start[0]));
+    return _mm512_permutex2var_ps(_mm512_maskz_loadu_ps(__mmask16(live), p), index,
+                                  _mm512_maskz_loadu_ps(__mmask16(live >> 16), p + 16));
   }
 
   VECTILE_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }

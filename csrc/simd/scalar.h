@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/types.h"
+
 #define VECTILE_INLINE inline __attribute__((always_inline))
 #define VECTILE_LAMBDA __attribute__((always_inline))
 
@@ -66,6 +68,9 @@ struct Vec {
   static VECTILE_INLINE Vec load(const int8_t* p, int n) { return n > 0 ? T(*p) : T(0); }
   static VECTILE_INLINE Vec load(const uint8_t* p, int n) { return n > 0 ? T(*p) : T(0); }
   static VECTILE_INLINE Vec load(const int32_t* p, int n) { return n > 0 ? T(*p) : T(0); }
+
+  // Lane l is p[start[l] - start[0]], a distance below 2 lanes; from p[n] on nothing is read.
+  static VECTILE_INLINE Vec near(const T* p, i64 n, const int32_t*) { return n > 0 ? *p : T(0); }
 
   VECTILE_INLINE void store(T* p) const { *p = v; }
   VECTILE_INLINE void store(T* p, int n) const {

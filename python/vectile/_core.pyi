@@ -59,7 +59,29 @@ def adamw_(
     arg9: int,
     /,
 ) -> None: ...
+def adaptive_avg_pool(x: Any, output_size: Sequence[int]) -> NDArray[Any]: ...
+def adaptive_avg_pool_backward(grad: Any, input_size: Sequence[int]) -> NDArray[Any]: ...
+def adaptive_max_pool(x: Any, output_size: Sequence[int], return_indices: bool) -> Any: ...
 def add(a: Any, b: Any, out: Any = None) -> NDArray[Any]: ...
+def avg_pool(
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> NDArray[Any]: ...
+def avg_pool_backward(
+    grad: Any,
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> NDArray[Any]: ...
 def batch_norm(
     x: Any,
     running_mean: Any = None,
@@ -160,6 +182,12 @@ def group_norm(
 def group_norm_backward(
     grad: Any, x: Any, num_groups: int, weight: Any, mean: Any, rstd: Any
 ) -> tuple[Any, ...]: ...
+def interpolate(
+    x: Any, size: Sequence[int], mode: str, align_corners: bool, scale: Sequence[float]
+) -> NDArray[Any]: ...
+def interpolate_backward(
+    grad: Any, input_size: Sequence[int], mode: str, align_corners: bool, scale: Sequence[float]
+) -> NDArray[Any]: ...
 def layer_norm(
     x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-05, return_stats: bool = False
 ) -> Any: ...
@@ -179,6 +207,16 @@ def matmul_integer(
     a: Any, b: Any, a_zero_point: Any = None, b_zero_point: Any = None
 ) -> NDArray[Any]: ...
 def max(x: Any, axis: Any = None, keepdims: bool = False, out: Any = None) -> NDArray[Any]: ...
+def max_pool(
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    return_indices: bool,
+) -> Any: ...
+def max_pool_backward(grad: Any, index: Any, input_size: Sequence[int]) -> NDArray[Any]: ...
 def maximum(a: Any, b: Any, out: Any = None) -> NDArray[Any]: ...
 def mean(x: Any, axis: Any = None, keepdims: bool = False, out: Any = None) -> NDArray[Any]: ...
 def memory_stats() -> dict[str, Any]: ...

@@ -21,7 +21,11 @@ from numpy.typing import NDArray
 
 from vectile import _core, ops
 from vectile.ops import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_backward,
     add,
+    avg_pool,
+    avg_pool_backward,
     cross_entropy_backward,
     divide,
     dropout,
@@ -30,10 +34,13 @@ from vectile.ops import (
     erf_backward,
     exp,
     gelu_backward,
+    interpolate,
+    interpolate_backward,
     leaky_relu_backward,
     log,
     log_softmax_backward,
     matmul,
+    max_pool_backward,
     maximum,
     minimum,
     multiply,
@@ -270,3 +277,10 @@ def gather_backward(grad: Array, index: Array, axis: int, shape: tuple[int, ...]
     where_read[axis] = index
     np.add.at(out, tuple(where_read), grad)
     return out
+
+
+def pick_pooled(x: Array, index: Array, size: Sequence[int]) -> Array:
+    """The elements of x's planes, its last ``len(size)`` axes, at `index`."""
+    rows = x.reshape(-1, math.prod(size))
+    places = index.reshape(len(rows), -1)
+    return np.take_along_axis(rows, places, 1).reshape(index.shape)

@@ -41,6 +41,16 @@ from vectile.autograd.conv import conv, conv_input_grad, conv_weight_grad
 from vectile.autograd.engine import grad as _grad
 from vectile.autograd.networks import attention_by_parts, embedding, embedding_backward, log_softmax
 from vectile.autograd.networks import dropout as _dropout
+from vectile.autograd.pool import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_backward,
+    avg_pool,
+    avg_pool_backward,
+    interpolate,
+    interpolate_backward,
+    max_pool_backward,
+    pick_pooled,
+)
 from vectile.autograd.recurrent import recurrent_by_steps
 from vectile.autograd.shaping import (
     broadcast_to,

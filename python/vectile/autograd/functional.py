@@ -9,5 +9,6 @@ from vectile.autograd.arithmetic import *  # noqa: F403
 from vectile.autograd.conv import *  # noqa: F403
 from vectile.autograd.networks import *  # noqa: F403
 from vectile.autograd.norm import *  # noqa: F403
+from vectile.autograd.pool import *  # noqa: F403
 from vectile.autograd.recurrent import *  # noqa: F403
 from vectile.autograd.shaping import *  # noqa: F403

@@ -360,6 +360,38 @@ def group_norm(k, needs, g, x, weight, *settings):  # num_groups, mean, rstd, ep
     return k.group_norm_backward(g, x, weight, *settings)
 
 
+def max_pool(k, needs, g, index, size):
+    return (k.max_pool_backward(g, index, size),)
+
+
+def max_pool_backward(k, needs, g, index, size):
+    return (k.pick_pooled(g, index, size),)
+
+
+def avg_pool(k, needs, g, size, *windows):
+    return (k.avg_pool_backward(g, size, *windows),)
+
+
+def avg_pool_backward(k, needs, g, *windows):
+    return (k.avg_pool(g, *windows),)
+
+
+def adaptive_avg_pool(k, needs, g, size):
+    return (k.adaptive_avg_pool_backward(g, size),)
+
+
+def adaptive_avg_pool_backward(k, needs, g, size):
+    return (k.adaptive_avg_pool(g, size),)
+
+
+def interpolate(k, needs, g, size, *settings):
+    return (k.interpolate_backward(g, size, *settings),)
+
+
+def interpolate_backward(k, needs, g, size, *settings):
+    return (k.interpolate(g, size, *settings),)
+
+
 def mean_squared_error(k, needs, g, x, target):
     dx = k.multiply(k.subtract(x, target), k.multiply(g, 2.0 / (x.size or 1)))
     return dx, None if needs[1] is None else k.negative(dx)

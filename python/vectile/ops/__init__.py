@@ -15,6 +15,7 @@ from vectile.ops.gemm_s8 import *  # noqa: F403
 from vectile.ops.loss import *  # noqa: F403
 from vectile.ops.norm import *  # noqa: F403
 from vectile.ops.optimizer import *  # noqa: F403
+from vectile.ops.pool import *  # noqa: F403
 from vectile.ops.quantize import *  # noqa: F403
 from vectile.ops.recurrent import *  # noqa: F403
 from vectile.ops.reduce import *  # noqa: F403
