@@ -218,9 +218,9 @@ def examples(corpus: Corpus, found: Sequence[str], count: int = 2) -> list[Examp
     made = []
     for i in rows[:count]:
         pair = data.Pair(corpus.test[i].source, found[i])
-        (source,), (target,) = _ids(corpus.subwords, [pair])
-        parts = (Words.of(corpus.subwords.tokens(ids)) for ids in (source, target[:-1], target[1:]))
-        made.append(Example(pair, np.array([source]), np.array([target[:-1]]), *parts))
+        (given,), (target,) = _ids(corpus.subwords, [pair])
+        parts = (Words.of(corpus.subwords.tokens(ids)) for ids in (given, target[:-1], target[1:]))
+        made.append(Example(pair, np.array([given]), np.array([target[:-1]]), *parts))
     return made
 
 
