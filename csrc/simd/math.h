@@ -59,7 +59,7 @@ VECTILE_INLINE Vec<float> log_reduced(Vec<float> t, Vec<float> e) {
 }
 
 template <class T>
-VECTILE_INLINE Vec<T> exp(Vec<T> x) {  // <= 2 ulp
+VECTILE_INLINE Vec<T> exp(Vec<T> x) {  // <= 1 ulp
   if constexpr (sizeof(T) == 8) {
     return __builtin_exp(x.v);
   } else {

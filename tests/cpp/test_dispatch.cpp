@@ -10,7 +10,9 @@
 namespace vectile {
 namespace {
 
-TEST(Dispatch, EverySupportedTierFillsEveryKernel) {
+TEST(Dispatch, EverySupportedTierFillsEveryKernelAndOverridesSome) {
+  const std::string before = active_tier();
+  Kernels previous{};
   for (const std::string& tier : supported_tiers()) {
     set_tier(tier);
     EXPECT_STREQ(active_tier(), tier.c_str());
@@ -18,7 +20,10 @@ TEST(Dispatch, EverySupportedTierFillsEveryKernel) {
     void* pointers[sizeof(Kernels) / sizeof(void*)];
     std::memcpy(pointers, &k, sizeof k);
     for (void* p : pointers) EXPECT_NE(p, nullptr) << tier;
+    EXPECT_NE(std::memcmp(&k, &previous, sizeof k), 0) << tier << " is the tier before it";
+    previous = k;
   }
+  set_tier(before);
 }
 
 TEST(Dispatch, ScalarIsAlwaysThereAndUnknownNamesAreRefused) {
