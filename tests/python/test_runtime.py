@@ -138,7 +138,6 @@ def test_several_python_threads_at_once(rng):
     assert not wrong
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_computes(rng):
     x = rng.normal(size=(700, 700)).astype(np.float32)

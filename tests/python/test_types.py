@@ -1,14 +1,12 @@
 """Types as a user's checker sees them, and the extension's stub beside the extension."""
 
 import ast
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import typed_example
 
 import vectile
@@ -61,7 +59,6 @@ def mypy(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
 def test_mypy_strict_accepts_a_typed_program_and_the_package(tmp_path):
     program = mypy("--follow-imports=silent", "typed_example.py", cache=tmp_path)
     assert program.returncode == 0, program.stdout + program.stderr
