@@ -156,6 +156,7 @@ def check_backward(rng, q, k, v, mask, causal, scale=None):
         np.testing.assert_allclose(g, w, rtol=0, atol=bound, err_msg=name)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("causal", [False, True], ids=["dense", "causal"])
 @pytest.mark.parametrize("kind", ["none", "bool", "float"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -167,6 +168,7 @@ def test_matches_float64(isa, dtype, rng, size, kind, causal):
     check_backward(rng, q, k, v, mask, causal)
 
 
+@pytest.mark.sanitize
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_combination(data):
@@ -262,6 +264,7 @@ def test_causal_future_never_leaks(isa, dtype, rng):
     assert np.isnan(poisoned[..., 25:, :]).all()
 
 
+@pytest.mark.sanitize
 def test_masked_queries_give_zeros(isa, dtype, rng):
     q, k, v = inputs(rng, dtype, (1, 2, 2, 20, 33, 16, 16))
     dead = np.zeros((20, 1), bool)
@@ -306,6 +309,7 @@ def test_keys_may_be_permuted(isa, rng):
     np.testing.assert_allclose(got, sdpa(q, k, v), rtol=0, atol=2 * forward_bound(q, k, v))
 
 
+@pytest.mark.sanitize
 def test_fused_projection_is_read_in_place(isa, rng):
     qkv = rng.normal(size=(2, 40, 3, 4, 16)).astype(np.float32)
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)
@@ -327,6 +331,7 @@ def test_matrices_are_one_head(rng):
     assert dq.shape == q.shape and dk.shape == k.shape and dv.shape == v.shape
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("size", EMPTY, ids=str)
 def test_empty(isa, dtype, rng, size):
     q, k, v = inputs(rng, dtype, size)

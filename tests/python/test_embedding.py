@@ -28,6 +28,7 @@ def gradient_bound(grad, ids, rows):
     return most * np.finfo(grad.dtype).eps * gradient(np.abs(grad), ids, rows)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize(("shape", "rows", "n"), CASES)
 def test_matches_numpy(isa, dtype, rng, shape, rows, n):
     ids = rng.integers(0, rows, size=shape)
@@ -42,6 +43,7 @@ def test_matches_numpy(isa, dtype, rng, shape, rows, n):
     assert (np.abs(got - gradient(grad, ids, rows)) <= bound).all()
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("integer", INTEGERS)
 def test_any_integer_dtype_and_layout(rng, integer):
     ids = rng.integers(0, 50, size=(6, 8)).astype(integer)
@@ -53,6 +55,7 @@ def test_any_integer_dtype_and_layout(rng, integer):
         assert (error <= gradient_bound(grad, view, 50)).all()
 
 
+@pytest.mark.sanitize
 def test_strided_tables(rng):
     ids = np.array([[3, 0], [1, 3]])
     wide = rng.normal(size=(8, 12)).astype(np.float32)

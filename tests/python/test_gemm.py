@@ -62,6 +62,7 @@ def assert_within(got, expected, bound):
     assert np.all(np.abs(got - expected) <= bound)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_matmul_matches_float64(isa, dtype, rng, size, layout):
@@ -109,6 +110,7 @@ def test_any_thread_count_gives_the_same_bits(isa, rng, same_for_any_thread_coun
     same_for_any_thread_count(lambda: ops.matmul(a, b))
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize(
     ("a", "b"),
     [
@@ -139,6 +141,7 @@ def test_batches_broadcast_as_numpy(isa, dtype, rng, a, b):
 STEPS = st.sampled_from([1, -1, 2, -3])
 
 
+@pytest.mark.sanitize
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_strided_views(data):
@@ -173,6 +176,7 @@ def test_strided_views(data):
     np.testing.assert_array_equal(out[kept], before[kept])
 
 
+@pytest.mark.sanitize
 def test_out_may_overlap_an_operand(rng):
     a = rng.normal(size=(20, 20)).astype(np.float32)
     expected = ops.matmul(a, a)

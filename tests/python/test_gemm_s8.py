@@ -35,6 +35,7 @@ def draw(rng, shape, dtype):
     return np.where(rng.random(shape) < 0.5, x, edge).astype(dtype)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("b_type", BYTES)
 @pytest.mark.parametrize("a_type", BYTES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -62,6 +63,7 @@ def test_extremes_do_not_saturate(isa):
     np.testing.assert_array_equal(ops.matmul_integer(a, b), -32640000)
 
 
+@pytest.mark.sanitize
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_strided_batches(data):
@@ -94,6 +96,7 @@ def test_vectors(rng):
     assert ops.matmul_integer(a, a).shape == ()
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("y_type", BYTES)
 @pytest.mark.parametrize("a_type", BYTES)
 def test_qlinear_matmul(isa, rng, a_type, y_type):
@@ -125,6 +128,7 @@ def linear_bound(x, w):
     return (0.5 + 256 * 4 * eps) * step * w64.sum(1) + 8 * eps * (np.abs(x64) @ w64.T)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_dynamic_linear_keeps_its_bound(isa, dtype, rng, size):
     m, n, k = size

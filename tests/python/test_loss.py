@@ -43,6 +43,7 @@ def loss_bound(x, smoothing=0.0):
     return np.finfo(x.dtype).eps * (lse + smoothing * (m / 4 + 1) * spread)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_matches_float64(isa, dtype, rng, shape, smoothing):
@@ -93,6 +94,7 @@ def test_all_targets_ignored(dtype):
     np.testing.assert_array_equal(ops.cross_entropy_backward(one, x, t, lse, 9), 0)
 
 
+@pytest.mark.sanitize
 def test_ignored_rows_do_not_leak(isa, dtype):
     x = np.full((3, 40), np.nan, dtype)
     x[1] = np.arange(40)
@@ -109,6 +111,7 @@ def test_ignored_rows_do_not_leak(isa, dtype):
     assert np.isnan(ops.cross_entropy(x, t))
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("integer", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
 def test_any_integer_dtype_and_layout(rng, integer):
     x, t = (

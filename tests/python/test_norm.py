@@ -50,6 +50,7 @@ def assert_within(got, expected, bound):
     assert (error <= bound).all(), f"error {error.max()}, largest allowed {np.max(bound)}"
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("mean", [0.0, 1e4])
 def test_forward_matches_oracle(isa, dtype, rng, shape, mean):
@@ -76,6 +77,7 @@ def test_forward_matches_oracle(isa, dtype, rng, shape, mean):
     np.testing.assert_allclose(got_rstd, rstd[..., 0], rtol=relative)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("shape", [*SHAPES, (3000, 17)])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("mean", [0.0, 100.0])
@@ -143,6 +145,7 @@ def test_any_thread_count_gives_the_same_bits(isa, rng, same_for_any_thread_coun
     same_for_any_thread_count(lambda: ops.rms_norm_backward(g, x, w, s))
 
 
+@pytest.mark.sanitize
 @settings(max_examples=60, deadline=None)
 @given(
     x=hnp.arrays(

@@ -85,6 +85,7 @@ def step_bound(case, dtype):
 DEFAULT_SLOW = {"sgd": 0.0, "adam": 0.999, "adamw": 0.999, "rmsprop": 0.99}
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("case", CASES)
 def test_many_steps_match_float64(isa, dtype, rng, case):
     oracle, lists, options = CASES[case]
@@ -126,6 +127,7 @@ def test_equals_torch(dtype, rng, case):
         np.testing.assert_allclose(mine, p.detach().numpy(), rtol=0, atol=atol)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("case", CASES)
 def test_strided_arrays_change_in_place(rng, case):
     _, lists, options = CASES[case]

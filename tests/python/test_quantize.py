@@ -18,6 +18,7 @@ def reference(x, scale, zero):
     return np.clip(np.rint(x / scale) + zero.astype(x.dtype), info.min, info.max).astype(zero.dtype)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_per_tensor(isa, dtype, rng, shape, kind):
@@ -32,6 +33,7 @@ def test_per_tensor(isa, dtype, rng, shape, kind):
     np.testing.assert_array_equal(ops.quantize_linear(x, 0.37), reference(x, scale, np.uint8(0)))
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("shape", [(1,), (17,), (5, 33), (3, 4, 7), (2, 0, 3)], ids=str)
 def test_per_axis(isa, dtype, rng, shape, kind):
@@ -63,6 +65,7 @@ def test_int32_dequantizes(isa, dtype, rng):
     )
 
 
+@pytest.mark.sanitize
 @settings(max_examples=60, deadline=None)
 @given(
     x=hnp.arrays(
@@ -86,6 +89,7 @@ def test_dynamic_follows_onnx(x):
     assert np.all(error <= scale * np.float64(1.001))
 
 
+@pytest.mark.sanitize
 def test_strided_input_and_thread_counts(isa, rng, same_for_any_thread_count):
     x = rng.normal(size=(300, 401)).astype(np.float32)
     zero = np.int8(3)

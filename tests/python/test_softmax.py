@@ -41,6 +41,7 @@ def terms(n: int) -> int:
     return min(n, 4096) + n // 4096
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("shape", SHAPES)
 def test_softmax_matches_float64(isa, dtype, rng, shape):
     x = (3 * rng.normal(size=shape)).astype(dtype)
@@ -55,6 +56,7 @@ def test_softmax_matches_float64(isa, dtype, rng, shape):
         )
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("shape", SHAPES)
 def test_backward_matches_float64(isa, dtype, rng, shape):
     x, g = (rng.normal(size=shape).astype(dtype) for _ in range(2))
@@ -77,6 +79,7 @@ def test_any_thread_count_gives_the_same_bits(isa, rng, same_for_any_thread_coun
     same_for_any_thread_count(lambda: ops.softmax_backward(g, y))
 
 
+@pytest.mark.sanitize
 @settings(max_examples=60, deadline=None)
 @given(
     x=hnp.arrays(
@@ -122,6 +125,7 @@ def test_out_may_be_the_input_or_overlap_it(rng):
     np.testing.assert_array_equal(memory[3:].reshape(6, 8), expected)
 
 
+@pytest.mark.sanitize
 def test_foreign_memory_layouts(rng):
     x = rng.normal(size=(5, 7)).astype(np.float32)
     expected = ops.softmax(x)
