@@ -88,3 +88,108 @@ def test_arbitrary_arguments(name):
             assert str(error)
 
     run()
+
+
+F = np.float32
+X, POSITIVE = (np.random.default_rng(0).normal(size=(4, 6)).astype(F) ** e for e in (1, 2))
+ROW, COLUMN, IDS = X[0], X[:, 0], np.array([0, 3, 1, 5])
+BYTES = np.arange(24, dtype=np.uint8).reshape(4, 6)
+HEADS, IMAGE = X.reshape(2, 4, 3), np.ones((2, 4, 3), F)
+LSE = np.zeros((2, 4), F)
+
+
+def lists(count):
+    return [[np.ones((3, 5), F), np.ones(7, F)] for _ in range(count)]
+
+
+# op: a call that fits, from which the fuzzer strays by an argument or two
+FITTING = {
+    "adam_": lambda: (lists(4), {"lr": 0.1, "step": 1}),
+    "adamw_": lambda: (lists(4), {"lr": 0.1, "step": 1}),
+    "batch_norm": lambda: ([IMAGE, None, None, ROW[:4], ROW[:4], True], {}),
+    "cross_entropy": lambda: ([X, IDS], {}),
+    "cross_entropy_backward": lambda: ([F(1), X, IDS, COLUMN], {}),
+    "dequantize_linear": lambda: ([BYTES, POSITIVE[0], BYTES[0]], {"axis": 1}),
+    "dropout": lambda: ([X, 0.5, 3], {}),
+    "embedding": lambda: ([IDS, np.ones((6, 3), F)], {}),
+    "embedding_backward": lambda: ([X, IDS, 6], {}),
+    "layer_norm": lambda: ([X, ROW, ROW], {}),
+    "layer_norm_backward": lambda: ([X, X, ROW, COLUMN, COLUMN], {}),
+    "linear": lambda: ([X, np.ones((3, 6), F), np.ones(3, F)], {"activation": "relu"}),
+    "matmul": lambda: ([X, X.T], {}),
+    "matmul_integer": lambda: ([BYTES, BYTES.T], {}),
+    "qlinear_matmul": lambda: (
+        [BYTES, F(1), np.uint8(0), BYTES.T, F(1), np.uint8(0), F(1), np.uint8(0)],
+        {},
+    ),
+    "quantize_linear": lambda: ([X, POSITIVE[0], BYTES[0]], {"axis": 1}),
+    "rms_norm_backward": lambda: ([X, X, ROW, COLUMN], {}),
+    "rmsprop_": lambda: (lists(3), {"lr": 0.1}),
+    "scale_": lambda: ([lists(1)[0], 0.5], {}),
+    "scaled_dot_product_attention": lambda: ([HEADS, HEADS, HEADS], {"is_causal": True}),
+    "scaled_dot_product_attention_backward": lambda: ([HEADS] * 5 + [LSE], {}),
+    "sgd_": lambda: (lists(3), {"lr": 0.1, "momentum": 0.5}),
+    "softmax_backward": lambda: ([X, X], {}),
+    "sum_to": lambda: ([X, (1, 6)], {}),
+}
+
+
+def unaligned(x):
+    """The same values at an odd address."""
+    x = np.asarray(x)
+    out = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    out[...] = x
+    return out
+
+
+def reversed_strides(x):
+    return np.flip(np.flip(x).copy())
+
+
+def read_only(x):
+    x = np.array(x)
+    x.flags.writeable = False
+    return x
+
+
+LAYOUTS = [np.asfortranarray, unaligned, reversed_strides, read_only]
+
+
+@st.composite
+def strayed(draw, name):
+    """The fitting call with up to two arguments replaced by others, some of the same shape."""
+    positional, keyword = FITTING[name]()
+    places = st.sampled_from([*range(len(positional)), *keyword])
+    for key in draw(st.lists(places, unique=True, max_size=2)):
+        owner = positional if isinstance(key, int) else keyword
+        known = owner[key]
+        shape = np.shape(known) if isinstance(known, np.ndarray) else None
+        if isinstance(known, (np.ndarray, list)) and draw(st.booleans()):
+            layout = draw(st.sampled_from(LAYOUTS))
+            owner[key] = [*map(layout, known)] if isinstance(known, list) else layout(known)
+        else:
+            owner[key] = draw(st.one_of(arrays("f4", shape), arrays(None, shape), arrays(), junk))
+    return positional, keyword
+
+
+@pytest.mark.sanitize
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FITTING)
+def test_arguments_that_almost_fit(name):
+    op, completed = getattr(ops, name), 0
+
+    @settings(
+        max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(strayed(name))
+    def run(call):
+        nonlocal completed
+        positional, keyword = call
+        try:
+            op(*positional, **keyword)
+            completed += 1
+        except ORDINARY as error:
+            assert str(error)
+
+    run()
+    assert completed >= 5
