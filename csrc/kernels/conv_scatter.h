@@ -11,13 +11,15 @@ namespace vectile::VECTILE_TIER {
 
 template <class T>
 struct ScatterWorkspace {  // offsets in elements
-  i64 rows, width, product, strip, total;
+  i64 rows, width, grad, product, strip, total;
   explicit ScatterWorkspace(const ConvScatter<T>& v) {
     using V = Vec<T>;
     const auto line = [](i64 x) { return (x + 15) / 16 * 16; };
     rows = 512 / v.width < 1 ? 1 : 512 / v.width < v.height ? 512 / v.width : v.height;
-    width = line(rows * v.width);  // pixels of a block, by whole rows
-    product = copy_elements(v.image, 1, v.image.channels);
+    if (v.images > 1) rows = v.height;
+    width = line(v.images * rows * v.width);  // pixels of a block, by whole rows
+    grad = copy_elements(v.image, v.images, v.image.channels);
+    product = grad + (v.images > 1 ? v.m * width : 0);
     strip = product + v.image.channels * v.image.taps * width;
     total = strip + line(v.kc * Tile<V>::nr);
   }
@@ -30,8 +32,8 @@ static void conv_scatter_workspace(const ConvScatter<T>& v, i64* elements) {
 
 // product (rows of (channel, tap)) = W^T G for `pixels` pixels from `grad` on.
 template <class T>
-static void scatter_product(const ConvScatter<T>& v, const T* grad, i64 pixels, T* product,
-                            i64 width, T* strip) {
+static void scatter_product(const ConvScatter<T>& v, const T* grad, i64 grad_m, i64 pixels,
+                            T* product, i64 width, T* strip) {
   using V = Vec<T>;
   constexpr int mr = Tile<V>::mr, nr = Tile<V>::nr;
   const Panels panels(v.image.channels * v.image.taps, mr);
@@ -40,8 +42,8 @@ static void scatter_product(const ConvScatter<T>& v, const T* grad, i64 pixels, 
     const T* weight = v.weight + k0 / v.kc * panels.count * v.panel;
     for (i64 j = 0; j < pixels; j += nr) {
       const int columns = static_cast<int>(pixels - j < nr ? pixels - j : nr);
-      const T* b = grad + k0 * v.grad_m + j;
-      i64 b_row = v.grad_m;
+      const T* b = grad + k0 * grad_m + j;
+      i64 b_row = grad_m;
       bool copy = panels.count > 1;
       for (i64 p = 0; p < panels.count; ++p) {
         const int rows = panels.rows(p);
@@ -95,29 +97,43 @@ static void copy_back(const ConvImage<T>& image, const T* copy, i64 width, T bia
 }
 
 template <class T>
-static void conv_scatter(const ConvScatter<T>& v, i64 n, T* workspace) {
+static void conv_scatter(const ConvScatter<T>& v, i64 n0, i64 n1, T* workspace) {
   const ScatterWorkspace<T> at(v);
   const ConvImage<T>& image = v.image;
   T* const product = workspace + at.product;
-  fill(workspace, image.channels * image.c_pitch, T(0));
+  const i64 pixels = v.height * v.width, n_pitch = image.channels * image.c_pitch;
+  fill(workspace, (n1 - n0) * n_pitch, T(0));
   for (i64 y0 = 0; y0 < v.height; y0 += at.rows) {
     const i64 height = v.height - y0 < at.rows ? v.height - y0 : at.rows;
-    scatter_product(v, v.grad + n * v.grad_n + y0 * v.width, height * v.width, product, at.width,
+    const T* grad = v.grad + n0 * v.grad_n + y0 * v.width;
+    i64 grad_m = v.grad_m;
+    if (v.images > 1) {  // their pixels side by side
+      for (i64 m = 0; m < v.m; ++m)
+        for (i64 n = n0; n < n1; ++n)
+          for (i64 i = 0; i < pixels; ++i)
+            workspace[at.grad + m * at.width + (n - n0) * pixels + i] =
+                v.grad[n * v.grad_n + m * v.grad_m + i];
+      grad = workspace + at.grad, grad_m = at.width;
+    }
+    scatter_product(v, grad, grad_m, (n1 - n0) * height * v.width, product, at.width,
                     workspace + at.strip);
-    for (i64 t = 0; t < image.taps; ++t)
-      for (i64 c = 0; c < image.channels; ++c) {
-        const T* from = product + (c * image.taps + t) * at.width;
-        T* to = workspace + c * image.c_pitch + image.tap[t] + y0 * image.y_pitch;
-        for (i64 y = 0; y < height; ++y, from += v.width, to += image.y_pitch)
-          add_run(from, v.width, to);
-      }
+    for (i64 n = 0; n < n1 - n0; ++n)
+      for (i64 t = 0; t < image.taps; ++t)
+        for (i64 c = 0; c < image.channels; ++c) {
+          const T* from = product + (c * image.taps + t) * at.width + n * pixels;
+          T* to = workspace + n * n_pitch + c * image.c_pitch + image.tap[t] + y0 * image.y_pitch;
+          for (i64 y = 0; y < height; ++y, from += v.width, to += image.y_pitch)
+            add_run(from, v.width, to);
+        }
   }
   const i64 size = image.rows.size * image.columns.size;
-  for (i64 c = 0; c < image.channels; ++c) {
-    T* const out = v.out + n * v.out_n + c * size;
-    copy_back(image, workspace + c * image.c_pitch, v.width, v.bias ? v.bias[c] : T(0), out);
-    finish_block<T>(out, size, 1, size, nullptr, v.activation);
-  }
+  for (i64 n = n0; n < n1; ++n)
+    for (i64 c = 0; c < image.channels; ++c) {
+      T* const out = v.out + n * v.out_n + c * size;
+      copy_back(image, workspace + (n - n0) * n_pitch + c * image.c_pitch, v.width,
+                v.bias ? v.bias[c] : T(0), out);
+      finish_block<T>(out, size, 1, size, nullptr, v.activation);
+    }
 }
 
 }  // namespace vectile::VECTILE_TIER

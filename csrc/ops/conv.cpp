@@ -255,9 +255,10 @@ std::vector<Phase> phases_of(const ConvGeometry& g, int axis) {
 }
 
 // Whether the product with the taps' weights, added up afterwards, beats gathering: few rows waste
-// the tile and every step apart splits the taps into patterns.
+// the tile, a stride splits the taps into patterns, and a larger input mostly gathers zeros.
 bool scatters(const ConvGeometry& g) {
-  return g.group_c() < 16 || g.taps() == 1 || g.stride[0] > 1 || g.stride[1] > 1;
+  return g.group_c() < 16 || g.taps() == 1 || g.stride[0] > 1 || g.stride[1] > 1 ||
+         g.in[0] * g.in[1] > 2 * g.out[0] * g.out[1];
 }
 
 template <class T>
@@ -273,6 +274,10 @@ void scatter_input_grad(const ConvGeometry& g, const TensorView& any_grad, const
   ConvScatter<T> v{};
   v.image = pattern.image<T>(nullptr, strides, gc, g.out[0], true);
   v.m = gm, v.height = g.out[0], v.width = g.out[1];
+  // Enough images for a few strips, as their product and copies stay small.
+  const i64 image_size = std::max(rows * v.height * v.width, gc * pattern.copy_elements(v.height));
+  v.images =
+      std::clamp<i64>(std::min(64 / (v.height * v.width), kCopyElements / image_size), 1, g.n);
   v.grad_n = grad.strides[0], v.grad_m = grad.strides[1];
   v.kc = ceil_div(gm, ceil_div(gm, t.kc));
   v.panel = round_up(t.mr * v.kc + t.lanes, 16);
@@ -282,17 +287,18 @@ void scatter_input_grad(const ConvGeometry& g, const TensorView& any_grad, const
   const Buffer<T> packed = pack(k, w, g.groups, t, v.kc, v.panel);
   i64 elements = 0;
   k.conv_scatter_workspace(v, &elements);
-  const i64 work = gm * rows * v.height * v.width;
-  parallel_ranges(g.n * g.groups, std::max<i64>(1, 8 * kGrain / work), [&](i64 begin, i64 end) {
+  const i64 blocks = ceil_div(g.n, v.images);
+  const i64 work = gm * rows * v.height * v.width * v.images;
+  parallel_ranges(blocks * g.groups, std::max<i64>(1, 8 * kGrain / work), [&](i64 begin, i64 end) {
     const Buffer<T> workspace(elements);
     for (i64 i = begin; i < end; ++i) {
-      const i64 group = i % g.groups;
+      const i64 group = i % g.groups, n0 = i / g.groups * v.images;
       ConvScatter<T> own = v;
-      own.grad = grad.as<T>() + group * gm * v.grad_m;
+      own.grad = grad.template as<T>() + group * gm * v.grad_m;
       own.weight = packed.get() + group * group_size;
       own.bias = bias ? bias + group * gc : nullptr;
       own.out = out + group * gc * g.in[0] * g.in[1];
-      k.conv_scatter(own, i / g.groups, workspace.get());
+      k.conv_scatter(own, n0, std::min(g.n, n0 + v.images), workspace.get());
     }
   });
 }
