@@ -14,6 +14,7 @@ from vectile.models import GPT, GPTConfig
 from vectile.models.char_rnn import CharRNN, CharRNNConfig
 
 Array = np.ndarray
+RNG = np.random.default_rng
 
 
 class Step:
@@ -60,6 +61,39 @@ def tiny() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
+def cnn() -> nn.Sequential:
+    random.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * 14 * 14, 10),
+    )
+
+
+def dcgan() -> nn.Sequential:
+    """Generator and discriminator in a row, as the generator's step goes through them (arXiv 1511.06434)."""
+    random.manual_seed(0)
+    return nn.Sequential(
+        nn.ConvTranspose2d(64, 128, 4),
+        nn.BatchNorm2d(128),
+        nn.ReLU(),
+        nn.ConvTranspose2d(128, 64, 4, 2, 1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.ConvTranspose2d(64, 1, 4, 2, 1),
+        nn.Tanh(),
+        nn.Conv2d(1, 64, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 128, 4, 2, 1),
+        nn.BatchNorm2d(128),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(128, 1, 4),
+    )
+
+
 def in_torch(model: Any) -> Any:
     """The same model in torch's modules, with the same weights."""
     state = {k: torch.from_numpy(np.array(v)) for k, v in model.state_dict().items()}
@@ -68,15 +102,22 @@ def in_torch(model: Any) -> Any:
     elif isinstance(model, CharRNN):
         twin = torch_char_rnn(model.config)
     else:
-        kinds = {"Linear": lambda m: torch.nn.Linear(m.in_features, m.out_features)}
-        twin = torch.nn.Sequential(
-            *(
-                kinds.get(type(m).__name__, lambda m: getattr(torch.nn, type(m).__name__)())(m)
-                for m in model
-            )
-        )
+        twin = torch.nn.Sequential(*map(torch_layer, model))
     twin.load_state_dict(state)
     return twin
+
+
+def torch_layer(m: Any) -> Any:
+    kind = getattr(torch.nn, type(m).__name__)
+    if isinstance(m, nn.Linear):
+        return kind(m.in_features, m.out_features)
+    if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+        return kind(m.in_channels, m.out_channels, m.kernel_size, m.stride, m.padding)
+    if isinstance(m, nn.BatchNorm2d):
+        return kind(m.num_features)
+    if isinstance(m, nn.LeakyReLU):
+        return kind(m.negative_slope)
+    return kind()
 
 
 def torch_gpt(config: GPTConfig) -> Any:
@@ -204,6 +245,14 @@ def images(rng: np.random.Generator) -> tuple[Array, Array]:
     return rng.random((32, 784), np.float32), rng.integers(0, 10, 32)
 
 
+def pictures(rng: np.random.Generator) -> tuple[Array, Array]:
+    return rng.random((64, 1, 28, 28), np.float32), rng.integers(0, 10, 64)
+
+
+def noise(rng: np.random.Generator) -> tuple[Array, Array]:
+    return rng.standard_normal((64, 64, 1, 1), np.float32), np.ones((64, 1, 1, 1), np.float32)
+
+
 def points(rng: np.random.Generator) -> tuple[Array, Array]:
     x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
     return x, np.array([[0], [1], [1], [0]], np.float32)
@@ -215,11 +264,25 @@ def work(model: Any, rows: int) -> float:
     return 6 * rows * sum(model.state_dict()[n].size for n in products)
 
 
+def layer_work(model: nn.Sequential, x: Any) -> float:
+    """The same of layers whose weights meet every pixel."""
+    total = 0.0
+    for layer in model:
+        y = layer(x)
+        if getattr(layer, "weight", None) is not None and layer.weight.ndim > 1:
+            met = x if isinstance(layer, nn.ConvTranspose2d) else y
+            total += 6 * met.size * layer.weight.size / layer.weight.shape[0]
+        x = y
+    return total
+
+
 STEPS: dict[str, tuple[Callable[[], Any], Any, int]] = {
     "GPT d128 L4 H4 T64 B12, AdamW": (gpt, windows, 12 * 64),
     "character LSTM 2x256 B32 T64, SGD": (char_rnn, pages, 32 * 64),
     "MLP 784-128-128-10 B32, SGD": (mlp, images, 32),
     "MLP 2-8-1 B4, SGD": (tiny, points, 4),
+    "CNN, two 3x3 convolutions, 28x28 B64, SGD": (cnn, pictures, 0),
+    "DCGAN 16x16 B64, generator's step, SGD": (dcgan, noise, 0),
 }
 
 
@@ -232,7 +295,7 @@ def cases(quick: bool) -> Iterator[Case]:
             lambda x, t, make=make: exact(make, x, t),
             {"torch": lambda step: step()},
             tolerance=1e-4,
-            work=flop(work(make(), rows)),
+            work=flop(work(make(), rows) if rows else layer_work(make(), inputs(RNG(0))[0])),
             prepare={
                 "vectile": lambda x, t, make=make: ours(make, x, t),
                 "torch": lambda x, t, make=make: theirs(make, x, t),
