@@ -27,11 +27,24 @@ static typename Vec<T>::Mask lanes_between(i64 begin, i64 end) {
 template <class T>
 static void copy_row(const ConvAxis& axis, const T* row, i64 length, T* to) {
   using V = Vec<T>;
+  const T* const from = row + axis.origin;
   if (axis.step == 1) {  // of one phase
-    const T* from = row + axis.origin;
     for (i64 i = 0; i < length; i += V::lanes)
       V::load(from + i, lanes_between<T>(-axis.origin - i, axis.size - axis.origin - i), V())
           .store(to + i);
+    return;
+  }
+  if (axis.step == 2 && axis.phases == 2) {
+    const i64 low = -axis.origin, high = axis.size - axis.origin;  // of the source, from `from`
+    for (i64 i = 0; i < length; i += V::lanes) {
+      const i64 a = 2 * i, b = a + V::lanes;
+      V even, odd;
+      deinterleave(V::load(from + a, lanes_between<T>(low - a, high - a), V()),
+                   V::load(from + b, lanes_between<T>(low - b, high - b), V()), even, odd);
+      const int count = static_cast<int>(length - i < V::lanes ? length - i : V::lanes);
+      even.store(to + i, count);
+      odd.store(to + length + i, count);
+    }
     return;
   }
   for (i64 p = 0; p < axis.phases; ++p, to += length) {

@@ -69,6 +69,19 @@ static void add_run(const T* from, i64 count, T* to) {
   }
 }
 
+// Lanes [begin, end) of v, for any two numbers, to `to` + their number.
+template <class T>
+static void store_between(Vec<T> v, T* to, i64 begin, i64 end) {
+  constexpr i64 w = Vec<T>::lanes;
+  if (begin <= 0) {
+    if (end > 0) v.store(to, static_cast<int>(end < w ? end : w));
+    return;
+  }
+  T lanes[w];
+  v.store(lanes);
+  for (i64 i = begin; i < w && i < end; ++i) to[i] = lanes[i];
+}
+
 // The image's channel back to dense rows, plus bias: what copy_row and view_images do, reversed.
 template <class T>
 static void copy_back(const ConvImage<T>& image, const T* copy, i64 width, T bias, T* out) {
@@ -82,6 +95,18 @@ static void copy_back(const ConvImage<T>& image, const T* copy, i64 width, T bia
       const i64 h = rows.origin + rows.phase[p] + i * rows.step;
       if (h < 0 || h >= rows.size) continue;
       T* const row = out + h * columns.size;
+      if (columns.step == 2 && columns.phases == 2) {
+        const i64 low = -columns.origin, high = columns.size - columns.origin;
+        for (i64 x = 0; x < length; x += V::lanes) {
+          const int count = static_cast<int>(length - x < V::lanes ? length - x : V::lanes);
+          V a, b;
+          interleave(V::load(copy + x, count), V::load(copy + length + x, count), a, b);
+          store_between(a + V(bias), row + columns.origin + 2 * x, low - 2 * x, high - 2 * x);
+          store_between(b + V(bias), row + columns.origin + 2 * x + V::lanes,
+                        low - 2 * x - V::lanes, high - 2 * x - V::lanes);
+        }
+        continue;
+      }
       for (i64 q = 0; q < columns.phases; ++q) {
         const T* from = copy + q * length;
         const i64 first = columns.origin + columns.phase[q];

@@ -149,6 +149,19 @@ struct Vec<float> {
   friend VECTILE_INLINE Vec select(Mask m, Vec a, Vec b) {
     return _mm256_blendv_ps(b.v, a.v, m.bits);
   }
+  // Elements 0, 2, 4, ... and 1, 3, 5, ... of a followed by b; and back.
+  friend VECTILE_INLINE void deinterleave(Vec a, Vec b, Vec& even, Vec& odd) {
+    const auto in_order = [](__m256 x) VECTILE_LAMBDA {  // pairs 0, 2, 1, 3
+      return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+    };
+    even = in_order(_mm256_shuffle_ps(a.v, b.v, 0x88));
+    odd = in_order(_mm256_shuffle_ps(a.v, b.v, 0xdd));
+  }
+  friend VECTILE_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
+    const __m256 low = _mm256_unpacklo_ps(even.v, odd.v), high = _mm256_unpackhi_ps(even.v, odd.v);
+    a = _mm256_permute2f128_ps(low, high, 0x20);
+    b = _mm256_permute2f128_ps(low, high, 0x31);
+  }
   friend VECTILE_INLINE Mask is_nan(Vec a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
 
   friend VECTILE_INLINE float reduce_add(Vec a) {

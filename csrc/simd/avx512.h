@@ -167,6 +167,18 @@ struct Vec<float> {
   }
   friend VECTILE_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
 
+  // Elements 0, 2, 4, ... and 1, 3, 5, ... of a followed by b; and back.
+  friend VECTILE_INLINE void deinterleave(Vec a, Vec b, Vec& even, Vec& odd) {
+    const __m512i i = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    even = _mm512_permutex2var_ps(a.v, i, b.v);
+    odd = _mm512_permutex2var_ps(a.v, _mm512_add_epi32(i, _mm512_set1_epi32(1)), b.v);
+  }
+  friend VECTILE_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
+    const __m512i i = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    a = _mm512_permutex2var_ps(even.v, i, odd.v);
+    b = _mm512_permutex2var_ps(even.v, _mm512_add_epi32(i, _mm512_set1_epi32(8)), odd.v);
+  }
+
   // table[i], where i is the low five bits of each lane of `index`.
   friend VECTILE_INLINE Vec lookup(const float (&table)[32], Vec index) {
     return _mm512_permutex2var_ps(_mm512_load_ps(table), _mm512_castps_si512(index.v),

@@ -145,6 +145,9 @@ struct Vec {
     return a.v < lo.v ? lo : hi.v < a.v ? hi : a;
   }
   friend VECTILE_INLINE Vec select(Mask m, Vec a, Vec b) { return m.bit ? a : b; }
+  // Elements 0, 2, 4, ... and 1, 3, 5, ... of a followed by b; and back.
+  friend VECTILE_INLINE void deinterleave(Vec a, Vec b, Vec& even, Vec& odd) { even = a, odd = b; }
+  friend VECTILE_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) { a = even, b = odd; }
   friend VECTILE_INLINE Mask is_nan(Vec a) { return {a.v != a.v}; }
 
   friend VECTILE_INLINE T reduce_add(Vec a) { return a.v; }

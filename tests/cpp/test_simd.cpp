@@ -128,6 +128,34 @@ TYPED_TEST(SimdTest, Comparisons) {
   }
 }
 
+TYPED_TEST(SimdTest, MaskedLoadsKeepTheRest) {
+  using T = TypeParam;
+  constexpr int w = Vec<T>::lanes;
+  for (int n = 0; n <= w; ++n) {
+    const std::vector<T> x(w - n, T(3));  // nothing before its first lane
+    const auto y = lanes_of(Vec<T>::load(x.data() - n, !first_mask<T>(n), Vec<T>(T(5))));
+    for (int i = 0; i < w; ++i) EXPECT_EQ(y[i], i < n ? 5 : 3);
+  }
+}
+
+TYPED_TEST(SimdTest, InterleavesBothWays) {
+  using T = TypeParam;
+  constexpr int w = Vec<T>::lanes;
+  std::vector<T> x(2 * w);
+  for (int i = 0; i < 2 * w; ++i) x[i] = T(i);
+  Vec<T> even, odd, a, b;
+  deinterleave(Vec<T>::load(x.data()), Vec<T>::load(x.data() + w), even, odd);
+  for (int i = 0; i < w; ++i) {
+    EXPECT_EQ(lanes_of(even)[i], 2 * i);
+    EXPECT_EQ(lanes_of(odd)[i], 2 * i + 1);
+  }
+  interleave(even, odd, a, b);
+  for (int i = 0; i < w; ++i) {
+    EXPECT_EQ(lanes_of(a)[i], i);
+    EXPECT_EQ(lanes_of(b)[i], w + i);
+  }
+}
+
 TYPED_TEST(SimdTest, MasksCountLanes) {
   using T = TypeParam;
   for (int n = 0; n <= Vec<T>::lanes; ++n) {
