@@ -7,7 +7,9 @@ from vectile.models.cyclegan import CycleGAN
 from vectile.models.diffusion import Diffusion
 from vectile.models.gan import DCDiscriminator, DCGenerator, MLPDiscriminator, MLPGenerator
 from vectile.models.gpt import GPT, GPTConfig
+from vectile.models.lenet import LeNet
 from vectile.models.mlp import MLP
+from vectile.models.resnet import ResNet, resnet18, small_resnet
 from vectile.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from vectile.models.skipgram import SkipGram
 from vectile.models.transformer import TransformerConfig, TranslationTransformer
@@ -30,8 +32,10 @@ __all__ = [
     "DCGenerator",
     "Diffusion",
     "GPTConfig",
+    "LeNet",
     "MLPDiscriminator",
     "MLPGenerator",
+    "ResNet",
     "Seq2Seq",
     "Seq2SeqConfig",
     "SkipGram",
@@ -39,4 +43,6 @@ __all__ = [
     "TranslationTransformer",
     "Translator",
     "ViT",
+    "resnet18",
+    "small_resnet",
 ]
