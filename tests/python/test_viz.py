@@ -118,3 +118,15 @@ def test_samples_are_ink_on_paper():
 def test_wrong_shapes_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_passages_are_cut_to_their_columns(tmp_path):
+    made = viz.passages({"one": "a$b$c\n" + 50 * "x", "two": "\tt\x07ab\n" * 9}, width=12, lines=3)
+    viz.save(made, tmp_path / "picture.png")
+    first, second = (made.texts[i].get_text().split("\n") for i in (3, 5))
+    assert first == [r"a\$b\$c", 11 * "x" + "…"]
+    assert second == ["    t·ab"] * 3
+    renderer = FigureCanvasAgg(made).get_renderer()
+    width = made.get_size_inches()[0] * made.dpi
+    boxes = [made.texts[i].get_window_extent(renderer) for i in (3, 5)]
+    assert boxes[0].x1 < boxes[1].x0 and boxes[1].x1 < width and min(b.y0 for b in boxes) > 0

@@ -11,6 +11,7 @@ from vectile.viz.images import reconstructions, sample_grid
 from vectile.viz.kernels import kernel_chart
 from vectile.viz.maps import confusion_matrix, embedding_map
 from vectile.viz.style import save
+from vectile.viz.text import passages
 
 __all__ = [
     "attention_heads",
@@ -21,6 +22,7 @@ __all__ = [
     "embedding_map",
     "kernel_chart",
     "loss_curves",
+    "passages",
     "reconstructions",
     "sample_grid",
     "save",

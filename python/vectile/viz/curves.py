@@ -20,6 +20,7 @@ def loss_curves(
     target: float | None = None,
     title: str = "Loss while training",
     subtitle: str = "",
+    xlabel: str = "step",
     ylabel: str = "loss",
     log: bool = False,
 ) -> Any:
@@ -74,7 +75,7 @@ def loss_curves(
         )
     _limits(axes, np.concatenate([np.asarray(part, np.float64) for part in seen]), log)
     axes.set_xlim(0, last * 1.02)
-    axes.set_xlabel("step", color=style.INK)
+    axes.set_xlabel(xlabel, color=style.INK)
     axes.set_ylabel(ylabel, color=style.INK)
     if names := axes.get_legend_handles_labels()[1]:
         axes.legend(
