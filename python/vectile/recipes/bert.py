@@ -1,0 +1,245 @@
+"""BERT on Python's library: guess masked subwords, then tell from few labels which module a line is from."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectile import data, models, nn, no_grad, optim, viz
+from vectile.data.subwords import BOS, EOS, PAD, SPACE, UNK
+from vectile.models.bert import BERTConfig, mask_tokens
+from vectile.nn.utils import clip_grad_norm_
+from vectile.optim.lr_scheduler import WarmupCosineLR
+from vectile.recipes import Run, recipe
+
+Ids = NDArray[np.int64]
+MODULES = (
+    "argparse asyncio ctypes datetime doctest email http inspect "
+    "logging multiprocessing pickle statistics tarfile turtle typing xml"
+).split()
+LENGTH = 32  # tokens that the network sees at once
+SHORTEST = 25  # characters: shorter lines could be from anywhere
+RATES = {"fine-tuned": 3e-4, "from nothing": 1e-3}  # the best of 1e-4, 3e-4, 1e-3 for each
+
+
+class Corpus(NamedTuple):
+    """Lines to read, lines held out of everything, and (line, number of its module) from either."""
+
+    text: list[str]
+    held_out: list[str]
+    train: list[tuple[str, int]]
+    test: list[tuple[str, int]]
+
+
+@recipe(
+    "bert",
+    "pre-training: guess masked words of Python's library, then classify its lines from few labels",
+    needs=("tokenizers",),
+    falls=("masked", "fine-tuned", "from nothing"),
+)
+def train(
+    run: Run,
+    *,
+    width: Annotated[int, "features of a token (d_model), a multiple of 4 heads"] = 128,
+    layers: Annotated[int, "encoder layers"] = 3,
+    steps: Annotated[int, "steps of pre-training"] = 3000,
+    labels: Annotated[int, "labelled lines of each module"] = 50,
+) -> None:
+    labels, steps = run.pick((labels, steps), (8, 40))
+    corpus = load(labels, run.pick(1, 8), run.generator)
+    subwords = data.Subwords.train(corpus.text, run.pick(2000, 400))
+    mask = len(subwords)  # one id more than there are subwords
+    run.say(f"{len(corpus.text):,} lines to read, {len(corpus.train):,} of them with a label")
+    width, layers = run.pick((width, layers), (32, 1))
+    config = BERTConfig(
+        mask + 1, LENGTH, layers, 4, width, 4 * width, segments=0, dropout=0.0, norm_first=True
+    )
+    encoder = models.BERT(config)
+    reader = models.BERTMaskedLM(encoder)
+
+    def masked(stream: Ids, count: int, generator: np.random.Generator) -> tuple[Ids, Ids]:
+        """`count` stretches of the stream behind the first token, some of their tokens masked."""
+        starts = generator.integers(1, len(stream) - LENGTH, count)
+        ids = stream[starts[:, None] + np.arange(-1, LENGTH - 1)]
+        ids[:, 0] = BOS
+        return mask_tokens(ids, mask, mask + 1, generator, (PAD, BOS, EOS, UNK))
+
+    read, unread = (
+        np.array([token for ids in subwords.encode(part) for token in (*ids, EOS)])
+        for part in (corpus.text, corpus.held_out)
+    )
+    tests = [masked(unread, 64, np.random.default_rng(i)) for i in range(run.pick(16, 1))]
+    optimizer = optim.AdamW(reader.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = WarmupCosineLR(optimizer, steps // 20, steps, 0.02)
+    for _ in run.steps(steps, label="pre-training"):
+        loss = reader(*masked(read, 32, run.generator))
+        update(optimizer, schedule, loss)
+        run.log(masked=loss)
+    run.score("masked-token accuracy, held out", masked_accuracy(reader, tests), better="higher")
+    settings = {**asdict(config), "subwords": str(subwords)}
+    run.checkpoint(reader, settings, "pretrained")
+    pictures(run, reader, subwords, corpus.held_out)
+
+    lines, wanted = zip(*corpus.test, strict=True)
+    for name, start in (("fine-tuned", encoder), ("from nothing", models.BERT(config))):
+        classifier = models.BERTClassifier(start, len(MODULES))
+        fit(run, name, classifier, subwords, corpus.train)
+        guesses = predict(classifier, subwords, lines)
+        run.score(f"held-out lines told, {name}", np.mean(guesses == wanted), better="higher")
+        if name == "fine-tuned":
+            run.checkpoint(classifier, {**settings, "classes": MODULES})
+            title = "From which module is this line?"
+            run.figure("confusion", viz.confusion_matrix(wanted, guesses, MODULES, title=title))
+    figure = viz.loss_curves(
+        {name: run.history[name] for name in RATES if name in run.history},
+        title="Learning to tell modules apart",
+        subtitle=f"{labels} labelled lines of each of {len(MODULES)} modules",
+    )
+    run.figure("classification", figure)
+
+
+def load(labels: int, every: int, generator: np.random.Generator) -> Corpus:
+    """The library's lines; the last quarter of each of MODULES is held out.
+
+    Labelled lines occur once in the whole library: `labels` of each module, and 100 held out. Of the modules
+    without labels, one file in `every` is read.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
+    modules: dict[str, list[str]] = {name: [] for name in MODULES}
+    for number, file in enumerate(data.stdlib_files()):
+        name = file.relative_to(root).parts[0].removesuffix(".py")
+        if name in MODULES or (number % every == 0 and name not in ("encodings", "pydoc_data")):
+            text = file.read_text("utf-8", "ignore").split("\n")
+            modules.setdefault(name, []).extend(line.strip() for line in text if line.strip())
+    seen = Counter(line for lines in modules.values() for line in lines)
+    corpus = Corpus([], [], [], [])
+    for name, lines in modules.items():
+        cut = 3 * len(lines) // 4 if name in MODULES else len(lines)
+        for part, whole in ((lines[:cut], corpus.text), (lines[cut:], corpus.held_out)):
+            whole += part
+        if name not in MODULES:
+            continue
+        for part, chosen, count in (
+            (lines[:cut], corpus.train, labels),
+            (lines[cut:], corpus.test, 100),
+        ):
+            telling = [line for line in part if len(line) >= SHORTEST and seen[line] == 1]
+            rows = generator.permutation(len(telling))[:count]
+            chosen += [(telling[i], MODULES.index(name)) for i in rows]
+    return corpus
+
+
+def update(optimizer: optim.Optimizer, schedule: WarmupCosineLR, loss: Any) -> None:
+    """One step down the loss."""
+    optimizer.zero_grad()
+    loss.backward()
+    clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+    schedule.step()
+
+
+def masked_accuracy(reader: models.BERTMaskedLM, tests: Sequence[tuple[Ids, Ids]]) -> float:
+    """The share of masked tokens whose likeliest guess is right."""
+    right, total = 0, 0
+    with no_grad():
+        for ids, targets in tests:
+            asked = targets >= 0
+            right += int((reader(ids).numpy().argmax(-1) == targets)[asked].sum())
+            total += int(asked.sum())
+    return right / total
+
+
+def as_input(subwords: data.Subwords, lines: Sequence[str]) -> tuple[Ids, NDArray[np.bool_]]:
+    """Ids with the first token and padding, and where the padding is."""
+    ids = data.padded([[BOS, *found[: LENGTH - 2], EOS] for found in subwords.encode(lines)])
+    return ids, ids == PAD
+
+
+def fit(
+    run: Run,
+    name: str,
+    classifier: models.BERTClassifier,
+    subwords: data.Subwords,
+    examples: Sequence[tuple[str, int]],
+) -> None:
+    """Learns the labels, with dropout against learning them by heart."""
+    for module in classifier.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.1
+    lines, labels = [line for line, _ in examples], np.array([label for _, label in examples])
+    steps = run.pick(12 * len(lines) // 32, 40)
+    optimizer = optim.AdamW(classifier.parameters(), run.pick(RATES[name], 3e-3), weight_decay=0.05)
+    schedule = WarmupCosineLR(optimizer, steps // 10, steps)
+    batches = data.shuffled(len(lines), 32, run.generator)
+    for _ in run.steps(steps, label=name):
+        rows = next(batches)
+        ids, padding = as_input(subwords, [lines[i] for i in rows])
+        loss = classifier(ids, labels[rows], padding)
+        update(optimizer, schedule, loss)
+        run.log(**{name: loss})
+    classifier.eval()
+
+
+def predict(
+    classifier: models.BERTClassifier, subwords: data.Subwords, lines: Sequence[str]
+) -> Ids:
+    """The likeliest module of each line."""
+    found = []
+    with no_grad():
+        for start in range(0, len(lines), 100):
+            ids, padding = as_input(subwords, lines[start : start + 100])
+            found.append(classifier(ids, padding=padding).numpy().argmax(-1))
+    return np.concatenate(found)
+
+
+def visible(token: str) -> str:
+    """A subword without the space at its head; a space alone stays."""
+    return token.removeprefix(SPACE) or "␣"
+
+
+def pictures(
+    run: Run, reader: models.BERTMaskedLM, subwords: data.Subwords, lines: Sequence[str]
+) -> None:
+    """Attention over a held-out line, and guesses for a masked token in some."""
+    shown: list[str] = []
+    mask = len(subwords)
+    for i in run.generator.permutation(len(lines)):
+        ids, _ = as_input(subwords, [lines[i]])
+        if not 8 <= ids.shape[1] <= 18:
+            continue
+        place = int(run.generator.integers(2, ids.shape[1] - 1))
+        hidden = ids.copy()
+        hidden[0, place] = mask
+        with no_grad():
+            best = np.argsort(-reader(hidden).numpy()[0, place, :mask])[:4]
+        tokens = subwords.tokens(ids[0, 1:-1])
+        answer = tokens[place - 1]
+        tokens[place - 1] = (SPACE if answer.startswith(SPACE) else "") + "[?]"
+        guessed = ", ".join(visible(token) for token in subwords.tokens(best))
+        right = "✓" if best[0] == ids[0, place] else " "
+        line = "".join(tokens).replace(SPACE, " ").strip()
+        shown.append(f"{right} {visible(answer):<12} {guessed:<40} {line}")
+        if len(shown) == 24:
+            break
+    figure = viz.passages(
+        {f"  {'masked':<12} {'likeliest guesses':<40} line": "\n".join(shown)},
+        title="What stood behind the mask?",
+        subtitle="lines that were never trained on",
+        width=116,
+    )
+    run.figure("guesses", figure)
+    names = ["[first]", *map(visible, subwords.tokens(ids[0, 1:-1])), "[end]"]
+    figure = viz.attention_heads(
+        reader.bert.attention_weights(ids)[:, 0],
+        names,
+        title="Where each subword looks after pre-training",
+        subtitle=f"{lines[i]!r}; rows attend to columns",
+    )
+    run.figure("heads", figure)
