@@ -163,8 +163,10 @@ class BERTMaskedLM(nn.Module):
         """Logits (batch, length, vocab_size), or with `targets` the mean cross-entropy in nats over the
         positions whose target is not -100; only these go through the head."""
         hidden = self.bert(ids, padding, segments)
-        if targets is None:
-            return self.logits(hidden)
+        return self.logits(hidden) if targets is None else self.loss(hidden, targets)
+
+    def loss(self, hidden: Tensor, targets: ArrayLike) -> Tensor:
+        """The loss from the encoder's hidden states, for an encoder that serves other heads too."""
         wanted = np.asarray(targets)
         if wanted.shape != hidden.shape[:2]:
             raise ValueError(
@@ -203,9 +205,14 @@ class BERTClassifier(nn.Module):
         segments: ArrayLike | None = None,
     ) -> Tensor:
         """Logits, or with `targets` (batch,) the mean cross-entropy in nats."""
-        first = self.bert(ids, padding, segments)[:, 0]
-        logits: Tensor = self.classifier(self.dropout(self.pooler(first, "tanh")))
+        pooled = self.pool(self.bert(ids, padding, segments))
+        logits: Tensor = self.classifier(self.dropout(pooled))
         return logits if targets is None else F.cross_entropy(logits, np.asarray(targets))
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """One vector (batch, d_model) in (-1, 1) for each sequence, from the first hidden state."""
+        out: Tensor = self.pooler(hidden[:, 0], "tanh")
+        return out
 
 
 def mask_tokens(

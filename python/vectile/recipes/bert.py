@@ -12,9 +12,10 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vectile import data, models, nn, no_grad, optim, viz
+from vectile import Tensor, data, models, nn, no_grad, optim, viz
 from vectile.data.subwords import BOS, EOS, PAD, SPACE, UNK
 from vectile.models.bert import BERTConfig, mask_tokens
+from vectile.nn import functional as F
 from vectile.nn.utils import clip_grad_norm_
 from vectile.optim.lr_scheduler import WarmupCosineLR
 from vectile.recipes import Run, recipe
@@ -24,9 +25,10 @@ MODULES = (
     "argparse asyncio ctypes datetime doctest email http inspect "
     "logging multiprocessing pickle statistics tarfile turtle typing xml"
 ).split()
-LENGTH = 32  # tokens that the network sees at once
+LENGTH = 24  # tokens that the network sees at once
+NEAR = 200  # tokens within which two stretches are neighbours
+PAIRS = 32  # of neighbours in a batch
 SHORTEST = 25  # characters: shorter lines could be from anywhere
-RATES = {"fine-tuned": 3e-4, "from nothing": 1e-3}  # the best of 1e-4, 3e-4, 1e-3 for each
 
 
 class Corpus(NamedTuple):
@@ -42,7 +44,7 @@ class Corpus(NamedTuple):
     "bert",
     "pre-training: guess masked words of Python's library, then classify its lines from few labels",
     needs=("tokenizers",),
-    falls=("masked", "fine-tuned", "from nothing"),
+    falls=("masked", "neighbour", "fine-tuned", "from nothing"),
 )
 def train(
     run: Run,
@@ -63,42 +65,66 @@ def train(
     )
     encoder = models.BERT(config)
     reader = models.BERTMaskedLM(encoder)
-
-    def masked(stream: Ids, count: int, generator: np.random.Generator) -> tuple[Ids, Ids]:
-        """`count` stretches of the stream behind the first token, some of their tokens masked."""
-        starts = generator.integers(1, len(stream) - LENGTH, count)
-        ids = stream[starts[:, None] + np.arange(-1, LENGTH - 1)]
-        ids[:, 0] = BOS
-        return mask_tokens(ids, mask, mask + 1, generator, (PAD, BOS, EOS, UNK))
-
+    classifier = models.BERTClassifier(encoder, len(MODULES))
     read, unread = (
         np.array([token for ids in subwords.encode(part) for token in (*ids, EOS)])
         for part in (corpus.text, corpus.held_out)
     )
-    tests = [masked(unread, 64, np.random.default_rng(i)) for i in range(run.pick(16, 1))]
-    optimizer = optim.AdamW(reader.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05)
+
+    def examples(stream: Ids, generator: np.random.Generator) -> tuple[Ids, Ids]:
+        """PAIRS stretches of the stream, then one from near each, with some of their tokens masked."""
+        starts = generator.integers(1, len(stream) - NEAR, PAIRS)
+        near = starts + generator.integers(LENGTH, NEAR - LENGTH, PAIRS)
+        ids = stream[np.concatenate([starts, near])[:, None] + np.arange(-1, LENGTH - 1)]
+        ids[:, 0] = BOS
+        return mask_tokens(ids, mask, mask + 1, generator, (PAD, BOS, EOS, UNK))
+
+    def heads(ids: Ids) -> tuple[Tensor, Tensor]:
+        """Hidden states, and how well each stretch goes with each of those from near another."""
+        hidden = encoder(ids)
+        pooled = classifier.pool(hidden)
+        return hidden, pooled[:PAIRS] @ pooled[PAIRS:].T
+
+    parameters = {id(p): p for head in (reader, classifier) for p in head.parameters()}
+    optimizer = optim.AdamW(parameters.values(), 2e-3, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = WarmupCosineLR(optimizer, steps // 20, steps, 0.02)
     for _ in run.steps(steps, label="pre-training"):
-        loss = reader(*masked(read, 32, run.generator))
-        update(optimizer, schedule, loss)
-        run.log(masked=loss)
-    run.score("masked-token accuracy, held out", masked_accuracy(reader, tests), better="higher")
+        ids, targets = examples(read, run.generator)
+        hidden, matches = heads(ids)
+        loss = reader.loss(hidden, targets)
+        neighbour = F.cross_entropy(matches, np.arange(PAIRS))
+        update(optimizer, schedule, loss + neighbour)
+        run.log(masked=loss, neighbour=neighbour)
+
+    told, paired = [], []
+    with no_grad():
+        for seed in range(run.pick(32, 2)):
+            ids, targets = examples(unread, np.random.default_rng(seed))
+            hidden, matches = heads(ids)
+            likeliest = reader.logits(hidden).numpy().argmax(-1)
+            told.append((likeliest == targets)[targets >= 0].mean())
+            paired.append(np.mean(matches.numpy().argmax(-1) == np.arange(PAIRS)))
+    run.score("masked tokens told, held out", np.mean(told), better="higher")
+    run.score(f"neighbours told among {PAIRS}, held out", np.mean(paired), better="higher")
     settings = {**asdict(config), "subwords": str(subwords)}
     run.checkpoint(reader, settings, "pretrained")
     pictures(run, reader, subwords, corpus.held_out)
 
     lines, wanted = zip(*corpus.test, strict=True)
-    for name, start in (("fine-tuned", encoder), ("from nothing", models.BERT(config))):
-        classifier = models.BERTClassifier(start, len(MODULES))
-        fit(run, name, classifier, subwords, corpus.train)
-        guesses = predict(classifier, subwords, lines)
+    fresh = models.BERTClassifier(models.BERT(config), len(MODULES))
+    for name, model in (("fine-tuned", classifier), ("from nothing", fresh)):
+        fit(run, name, model, subwords, corpus.train)
+        guesses = predict(model, subwords, lines)
         run.score(f"held-out lines told, {name}", np.mean(guesses == wanted), better="higher")
         if name == "fine-tuned":
-            run.checkpoint(classifier, {**settings, "classes": MODULES})
+            run.checkpoint(model, {**settings, "classes": MODULES})
             title = "From which module is this line?"
             run.figure("confusion", viz.confusion_matrix(wanted, guesses, MODULES, title=title))
+    curves: dict[str, Any] = {
+        name: run.history[name] for name in ("fine-tuned", "from nothing") if name in run.history
+    }
     figure = viz.loss_curves(
-        {name: run.history[name] for name in RATES if name in run.history},
+        curves,
         title="Learning to tell modules apart",
         subtitle=f"{labels} labelled lines of each of {len(MODULES)} modules",
     )
@@ -145,17 +171,6 @@ def update(optimizer: optim.Optimizer, schedule: WarmupCosineLR, loss: Any) -> N
     schedule.step()
 
 
-def masked_accuracy(reader: models.BERTMaskedLM, tests: Sequence[tuple[Ids, Ids]]) -> float:
-    """The share of masked tokens whose likeliest guess is right."""
-    right, total = 0, 0
-    with no_grad():
-        for ids, targets in tests:
-            asked = targets >= 0
-            right += int((reader(ids).numpy().argmax(-1) == targets)[asked].sum())
-            total += int(asked.sum())
-    return right / total
-
-
 def as_input(subwords: data.Subwords, lines: Sequence[str]) -> tuple[Ids, NDArray[np.bool_]]:
     """Ids with the first token and padding, and where the padding is."""
     ids = data.padded([[BOS, *found[: LENGTH - 2], EOS] for found in subwords.encode(lines)])
@@ -174,8 +189,8 @@ def fit(
         if isinstance(module, nn.Dropout):
             module.p = 0.1
     lines, labels = [line for line, _ in examples], np.array([label for _, label in examples])
-    steps = run.pick(12 * len(lines) // 32, 40)
-    optimizer = optim.AdamW(classifier.parameters(), run.pick(RATES[name], 3e-3), weight_decay=0.05)
+    steps = run.pick(15 * len(lines) // 32, 40)
+    optimizer = optim.AdamW(classifier.parameters(), run.pick(1e-3, 3e-3), weight_decay=0.05)
     schedule = WarmupCosineLR(optimizer, steps // 10, steps)
     batches = data.shuffled(len(lines), 32, run.generator)
     for _ in run.steps(steps, label=name):
