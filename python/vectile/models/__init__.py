@@ -12,8 +12,10 @@ from vectile.models.mlp import MLP
 from vectile.models.resnet import ResNet, resnet18, small_resnet
 from vectile.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from vectile.models.skipgram import SkipGram
+from vectile.models.stylegan import StyleGenerator
 from vectile.models.transformer import TransformerConfig, TranslationTransformer
 from vectile.models.translator import Translator
+from vectile.models.unet import UNet
 from vectile.models.vit import ViT
 
 __all__ = [
@@ -39,9 +41,11 @@ __all__ = [
     "Seq2Seq",
     "Seq2SeqConfig",
     "SkipGram",
+    "StyleGenerator",
     "TransformerConfig",
     "TranslationTransformer",
     "Translator",
+    "UNet",
     "ViT",
     "resnet18",
     "small_resnet",

@@ -43,13 +43,21 @@ def frozen(opponent: nn.Module) -> Iterator[None]:
         opponent.requires_grad_(True)
 
 
-def report(run: Run, images: Any, title: str, labels: Array | None = None) -> None:
+def grey(images: Any) -> Array:
+    """What a network made, from [-1, 1] to grey values in [0, 1]."""
+    out: Array = np.clip((np.asarray(images) + 1) / 2, 0, 1)
+    return out
+
+
+def report(run: Run, images: Any, title: str, labels: Array | None = None) -> Judge:
     """Score samples in [-1, 1] and draw the first hundred; `labels` are the digits that they should be."""
-    made = np.clip((np.asarray(images) + 1) / 2, 0, 1)
-    Judge(run, made.shape[-1]).score(run, made, labels)
+    made = grey(images)
+    judge = Judge(run, made.shape[-1])
+    judge.score(run, made, labels)
     subtitle = f"{run.recipe.name}, seed {run.seed}: not chosen, the first that it made"
     figure = viz.sample_grid(enlarged(made[:100]), columns=20, title=title, subtitle=subtitle)
     run.figure("samples", figure)
+    return judge
 
 
 def enlarged(images: Array) -> Array:
