@@ -91,6 +91,18 @@ def test_ddim_with_full_noise_at_every_time_is_ddpm(rng, clip):
     assert not np.allclose(other, ddpm[-1][1])
 
 
+def test_ddims_noise_has_the_papers_deviation(rng):
+    """Equation 16 of arXiv 2010.02502, seen as the spread of one step from one place."""
+    process, count = Diffusion(linear_schedule(60)), 20_000
+    x = np.full((count, 1), 0.4)
+    for eta in (0.5, 1.0):
+        chain = process.ddim(model, x, 2, eta, np.random.default_rng(1))
+        first = next(chain)[1]
+        kept, after = process.kept[59], process.kept[0]
+        sigma = eta * np.sqrt((1 - after) / (1 - kept) * (1 - kept / after))
+        assert abs(first.std() / sigma - 1) < 5 / np.sqrt(2 * count)
+
+
 def test_ddim_without_noise_is_decided_by_where_it_starts(rng):
     process, x = Diffusion(linear_schedule(60)), rng.standard_normal((4, 2)).astype(np.float32)
     first = list(process.ddim(model, x, 7))

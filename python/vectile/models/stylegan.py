@@ -85,6 +85,7 @@ class StyleGenerator(nn.Module):
             StyleLayer(i, o, latent) for i, o in zip(inputs, outputs, strict=False)
         )
         self.output = nn.Conv2d(widths[-1], channels, 1)
+        self.apply(_init_)
 
     def forward(self, z: Any, other: Any = None, crossover: int | None = None) -> Tensor:
         """Images from z; with `other`, layers from number `crossover` on take their style from that noise."""
@@ -117,3 +118,11 @@ class StyleGenerator(nn.Module):
         side = 4 << layer // 2
         shape = (count, 1, side, side)
         return random.generator().standard_normal(shape).astype(self.constant.dtype)
+
+
+def _init_(module: nn.Module) -> None:
+    """Weights that keep the variance: with smaller ones all noise would map to nearly the same style."""
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.kaiming_normal_(module.weight, SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -66,7 +66,7 @@ def train(
     ):
         run.score(f"{name}: mean absolute error", np.abs(found - true).mean(), better="lower")
     few = slice(0, 14)
-    names = ("digit", "outline made", "and back", "true outline")
+    names = ("digit", "outline", "and back", "truth")
     title, subtitle = (
         "Digits to outlines",
         "held-out digits; training never saw a digit beside its outline",
@@ -75,7 +75,7 @@ def train(
         a[few], to_b[few], back_a[few], b[few], names=names, title=title, subtitle=subtitle
     )
     run.figure("outlines", shown)
-    names = ("outline", "digit made", "and back", "true digit")
+    names = ("outline", "digit", "and back", "truth")
     shown = viz.reconstructions(
         b[few],
         to_a[few],

@@ -17,7 +17,7 @@ Width = Annotated[int, "channels next to the image; twice as many further in"]
 
 @recipe("dcgan", "a GAN of convolutions draws digits from noise", falls=("discriminator",))
 def dcgan(run: Run, *, latent: Latent = 32, width: Width = 32) -> None:
-    model = play(run, {"latent": latent, "width": width}, run.pick(3000, 24))
+    model = play(run, {"latent": latent, "width": width}, run.pick(2000, 24))
     with no_grad():
         samples = model(noise(run, 1000, latent))
     report(run, samples, "Digits that nobody wrote")
@@ -38,7 +38,7 @@ def play(run: Run, settings: dict[str, int], steps: int) -> models.DCGenerator:
     real, conditional = 2 * training.images - 1, "classes" in settings
     generator = models.DCGenerator(**settings)
     discriminator = models.DCDiscriminator(
-        settings["width"], classes=settings.get("classes", 0), dropout=0.3
+        settings["width"], classes=settings.get("classes", 0), dropout=0.5
     )
     forger = optim.Adam(generator.parameters(), lr=4e-4, betas=(0.5, 0.99))
     judge = optim.Adam(discriminator.parameters(), lr=4e-4, betas=(0.5, 0.99))

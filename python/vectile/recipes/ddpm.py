@@ -43,15 +43,18 @@ def train(
     start = run.generator.standard_normal(shape).astype(np.float32)
     chain = [x for _, x in process.ddpm(average.model, start, run.generator)]
     judge = report(run, chain[-1], "Digits that nobody wrote")
-    shown = {f"DDPM, {process.steps} steps": chain[-1]}
+    shown = {f"DDPM {process.steps}": chain[-1]}
     fast = min(fast, process.steps)
     for count in (fast, max(1, fast // 2), max(1, fast // 4)):
         made = sample(process.ddim(average.model, start, count))
         distance = judge.distance(grey(made), judge.held_out.images)
         run.score(f"Fréchet distance, DDIM in {count} steps", distance, better="lower")
-        shown[f"DDIM, {count} steps"] = made
+        shown[f"DDIM {count}"] = made
     few = [enlarged(grey(images[:14])) for images in shown.values()]
-    title, subtitle = "Fewer steps", "every column begins with the same noise"
+    title, subtitle = (
+        "Fewer steps",
+        "rows by number of steps; every column begins with the same noise",
+    )
     figure = viz.reconstructions(*few, names=tuple(shown), title=title, subtitle=subtitle)
     run.figure("steps", figure)
     run.figure("denoising", denoising(start, chain))

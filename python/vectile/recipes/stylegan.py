@@ -23,7 +23,7 @@ def train(
     run: Run,
     *,
     latent: Annotated[int, "numbers of noise, and of a style"] = 32,
-    gamma: Annotated[float, "price of the discriminator's slope at real digits"] = 1.0,
+    gamma: Annotated[float, "price of the discriminator's slope at real digits"] = 0.1,
     mixing: Annotated[float, "how often a digit in training gets two styles"] = 0.5,
 ) -> None:
     training, _ = data.digits(SIZE)
@@ -46,7 +46,7 @@ def train(
         made: Tensor = generator(noise(run, count, latent), other, crossover)
         return made
 
-    for step in run.steps(run.pick(3000, 24)):
+    for step in run.steps(run.pick(2500, 24)):
         images = real[next(rows)]
         with no_grad():
             forged = forge(len(images))
