@@ -114,8 +114,8 @@ def validate(model: Any, corpus: Corpus, label_smoothing: float) -> float:
     losses, weights = [], []
     model.eval()
     with no_grad():
-        for i in range(0, len(sources), 64):
-            source, target = data.padded(sources[i : i + 64]), data.padded(targets[i : i + 64])
+        for i in range(0, len(sources), 32):
+            source, target = data.padded(sources[i : i + 32]), data.padded(targets[i : i + 32])
             logits = model(source, target[:, :-1])
             losses.append(cross_entropy(logits, target[:, 1:], label_smoothing).item())
             weights.append((target[:, 1:] != PAD).sum())

@@ -26,7 +26,7 @@ def train(
     config = models.Seq2SeqConfig(len(corpus.subwords), hidden=hidden, cell=cell, attention=None)
     model = models.Seq2Seq(config)
     optimizer = optim.Adam(model.parameters(), lr=3e-3)
-    steps = run.pick(1600, 40)
+    steps = run.pick(2000, 40)
     schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(300, 10), steps)
     translation.fit(run, corpus, model, optimizer, schedule, steps)
 
