@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vectile import nn
 from vectile.models import search
 
 EOS, BOS = 0, 1
@@ -25,16 +26,14 @@ class Prefixes:
         return Prefixes(tuple(self.rows[i] for i in rows))
 
 
-class Table:
+class Table(nn.Module):
     """Each prefix has logits of its own, the same every time that it is asked."""
 
     def __init__(self, vocabulary, seed=0):
-        self.vocabulary, self.seed, self.training = vocabulary, seed, True
+        super().__init__()
+        self.vocabulary, self.seed = vocabulary, seed
         self.config = SimpleNamespace(bos=BOS, eos=EOS)
         self.modes = []
-
-    def train(self, mode=True):
-        self.training = mode
 
     def start(self, source):
         self.modes.append(self.training)

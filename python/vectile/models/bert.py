@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from vectile import nn
 from vectile.autograd import Tensor, no_grad
 from vectile.nn import functional as F
+from vectile.nn.utils import evaluating
 
 IGNORED = -100
 """The target of a position that is not to be predicted: `cross_entropy`'s ignore_index."""
@@ -103,21 +104,15 @@ class BERT(nn.Module):
         self, ids: ArrayLike, padding: ArrayLike | None = None, segments: ArrayLike | None = None
     ) -> NDArray[Any]:
         """Every head's weights: (n_layers, batch, heads, length, length), rows attend to columns."""
-        was_training, found = self.training, []
-        self.eval()
-        try:
-            with no_grad():
-                x = self._embed(ids, segments)
-                layers: Any = self.encoder.layers
-                for layer in layers:
-                    seen = layer.norm1(x) if layer.norm_first else x
-                    attention = layer.self_attn(
-                        seen, seen, seen, padding, average_attn_weights=False
-                    )
-                    found.append(attention[1].numpy())
-                    x = layer(x, src_key_padding_mask=padding)
-        finally:
-            self.train(was_training)
+        found = []
+        with evaluating(self), no_grad():
+            x = self._embed(ids, segments)
+            layers: Any = self.encoder.layers
+            for layer in layers:
+                seen = layer.norm1(x) if layer.norm_first else x
+                attention = layer.self_attn(seen, seen, seen, padding, average_attn_weights=False)
+                found.append(attention[1].numpy())
+                x = layer(x, src_key_padding_mask=padding)
         return np.stack(found)
 
     def _embed(self, ids: ArrayLike, segments: ArrayLike | None) -> Tensor:

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor, no_grad
-from vectile.models.sampling import Sampler
+from vectile.models.sampling import Sampler, prompt_rows
 from vectile.nn import functional as F
+from vectile.nn.utils import evaluating
 
 _CELLS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -102,26 +103,14 @@ class CharRNN(nn.Module):
         Sampling as in `GPT.generate`; every step costs the same, however long the text has grown.
         ValueError for an empty prompt or settings out of range.
         """
-        given = np.asarray(ids)
-        if given.dtype.kind not in "iu":
-            raise TypeError(f"generate: ids dtype: expected integers, got {given.dtype}")
-        if given.ndim not in (1, 2) or given.size == 0:
-            raise ValueError(f"generate: ids shape: expected (batch, length), got {given.shape}")
-        if max_new_tokens < 0:
-            raise ValueError(f"generate: max_new_tokens: expected >= 0, got {max_new_tokens}")
         sampler = Sampler(temperature, top_k, top_p, seed, greedy)
-        prompt = np.atleast_2d(given).astype(np.int64)
-        written, state, was_training = [prompt], None, self.training
-        self.eval()
-        try:
-            with no_grad():
-                for _ in range(max_new_tokens):
-                    logits, state = self(written[-1], state)
-                    written.append(sampler(logits.numpy()[:, -1])[:, None])
-        finally:
-            self.train(was_training)
+        written, state = [prompt_rows(ids, max_new_tokens)], None
+        with evaluating(self), no_grad():
+            for _ in range(max_new_tokens):
+                logits, state = self(written[-1], state)
+                written.append(sampler(logits.numpy()[:, -1])[:, None])
         out = np.concatenate(written, axis=1)
-        return out[0] if given.ndim == 1 else out
+        return out[0] if np.ndim(ids) == 1 else out
 
 
 def streams(text: ArrayLike, batch: int) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn, ops
 from vectile.autograd import Tensor, no_grad
-from vectile.models.sampling import Sampler
+from vectile.models.sampling import Sampler, prompt_rows
 from vectile.nn import functional as F
 from vectile.nn.utils import evaluating
 
@@ -205,15 +205,8 @@ class GPT(nn.Module):
         goes on from there, with and without the cache. `callback` gets each step's new ids (batch,).
         ValueError for an empty prompt or settings out of range.
         """
-        given = np.asarray(ids)
-        if given.dtype.kind not in "iu":
-            raise TypeError(f"generate: ids dtype: expected integers, got {given.dtype}")
-        if given.ndim not in (1, 2) or given.size == 0:
-            raise ValueError(f"generate: ids shape: expected (batch, length), got {given.shape}")
-        if max_new_tokens < 0:
-            raise ValueError(f"generate: max_new_tokens: expected >= 0, got {max_new_tokens}")
         sampler = Sampler(temperature, top_k, top_p, seed, greedy)
-        prompt = np.atleast_2d(given).astype(np.int64)
+        prompt = prompt_rows(ids, max_new_tokens)
         out = np.empty((len(prompt), prompt.shape[1] + max_new_tokens), np.int64)
         out[:, : prompt.shape[1]] = prompt
         context, start, cache = (
@@ -231,7 +224,7 @@ class GPT(nn.Module):
                 out[:, end] = sampler(logits)
                 if callback is not None:
                     callback(out[:, end])
-        return out[0] if given.ndim == 1 else out
+        return out[0] if np.ndim(ids) == 1 else out
 
     def _embed(self, ids: ArrayLike, past: int) -> Tensor:
         array = np.asarray(ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vectile import ops, random
 
@@ -58,3 +58,18 @@ class Sampler:
         rank = np.minimum((mass <= draw).sum(-1, keepdims=True), last)
         ids: NDArray[np.int64] = np.take_along_axis(order, rank, -1)[:, 0]
         return ids
+
+
+def prompt_rows(ids: ArrayLike, max_new_tokens: int) -> NDArray[np.int64]:
+    """The prompts (batch, length) of a `generate` call whose `ids` may lack the batch.
+
+    TypeError unless they are integers; ValueError for an empty prompt or a negative `max_new_tokens`.
+    """
+    given = np.asarray(ids)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"generate: ids dtype: expected integers, got {given.dtype}")
+    if given.ndim not in (1, 2) or given.size == 0:
+        raise ValueError(f"generate: ids shape: expected (batch, length), got {given.shape}")
+    if max_new_tokens < 0:
+        raise ValueError(f"generate: max_new_tokens: expected >= 0, got {max_new_tokens}")
+    return np.atleast_2d(given).astype(np.int64)

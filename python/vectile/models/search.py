@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import ops
 from vectile.autograd import no_grad
+from vectile.nn import Module
+from vectile.nn.utils import evaluating
 
 Ids = NDArray[np.int64]
 S = TypeVar("S", bound="State")
@@ -28,7 +29,6 @@ class Decodes(Protocol):
     """A model that writes a sequence token by token; `config` names its `bos` and `eos`."""
 
     config: Any
-    training: bool
 
     def start(self, source: ArrayLike) -> Any:
         """The State before the first token, one row for each source (batch, length)."""
@@ -38,7 +38,9 @@ class Decodes(Protocol):
         """Logits (rows, vocabulary) after each row's newest token `ids` (rows,), and the next State."""
         ...
 
-    def train(self, mode: bool = True) -> Any: ...
+    def modules(self) -> Iterator[Module]:
+        """Itself and its layers, whose mode the search sets: those of an nn.Module."""
+        ...
 
 
 class Hypothesis(NamedTuple):
@@ -58,7 +60,7 @@ def length_penalty(length: int, alpha: float) -> float:
 def greedy_search(model: Decodes, source: ArrayLike, max_length: int = 100) -> list[list[int]]:
     """The likeliest token at every step, until `eos` or `max_length`: ids for each source (batch, length)."""
     _check(max_length=max_length)
-    with _evaluating(model):
+    with evaluating(model), no_grad():
         state = model.start(source)
         batch = len(np.asarray(source))
         written: list[list[int]] = [[] for _ in range(batch)]
@@ -95,7 +97,7 @@ def beam_search(
     _check(width=width, max_length=max_length)
     if not alpha >= 0:
         raise ValueError(f"beam_search: alpha: expected >= 0, got {alpha}")
-    with _evaluating(model):
+    with evaluating(model), no_grad():
         return _beam_search(model, source, width, alpha, max_length)
 
 
@@ -162,15 +164,3 @@ def _check(**settings: int) -> None:
     for name, value in settings.items():
         if value < 1:
             raise ValueError(f"search: {name}: expected >= 1, got {value}")
-
-
-@contextmanager
-def _evaluating(model: Decodes) -> Iterator[None]:
-    """Without dropout and without gradients."""
-    was_training = model.training
-    model.train(False)
-    try:
-        with no_grad():
-            yield
-    finally:
-        model.train(was_training)

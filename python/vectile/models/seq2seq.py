@@ -22,6 +22,7 @@ from vectile.autograd import (
     tanh,
     where,
 )
+from vectile.nn.utils import evaluating
 
 Score = Literal["dot", "scaled_dot", "general", "additive"]
 _CELLS: dict[str, Callable[..., Any]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -239,15 +240,12 @@ class Seq2Seq(nn.Module):
         if self.attention is None:
             raise ValueError("attention_weights: attention: expected a score, got a fixed context")
         words, found = self._ids("target", target), []
-        was_training = self.training
-        self.eval()
-        with no_grad():
+        with evaluating(self), no_grad():
             state = self._encode(source)
             for ids in words.T:
                 _, state, weights = self._step(ids, state)
                 assert weights is not None
                 found.append(weights[:, 0].numpy())
-        self.train(was_training)
         return np.stack(found, 1)
 
     # ---- the parts ---------------------------------------------------------------------------------------

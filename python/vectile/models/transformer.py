@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn, ops
 from vectile.autograd import Tensor, no_grad
+from vectile.nn.utils import evaluating
 
 Array = NDArray[Any]
 Heads = tuple[Array, Array]  # keys and values, (rows, heads, length, head_dim)
@@ -208,9 +209,7 @@ class TranslationTransformer(nn.Module):
 
             return run
 
-        was_training = self.training
-        self.eval()
-        with no_grad():
+        with evaluating(self), no_grad():
             x: Any = self._embed(ids)
             for layer in encoder.layers:
                 x = layer.residual(x, 1, attend("encoder", layer.self_attn))
@@ -220,7 +219,6 @@ class TranslationTransformer(nn.Module):
                 x = layer.residual(x, 1, attend("decoder", layer.self_attn))
                 x = layer.residual(x, 2, attend("cross", layer.multihead_attn, memory))
                 x = layer.residual(x, 3, layer.feed_forward)
-        self.train(was_training)
         return AttentionWeights(**{kind: np.stack(maps) for kind, maps in found.items()})
 
     def _embed(self, ids: Array, past: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,16 @@ from vectile.autograd import Tensor
 from vectile.nn.module import Module
 
 
+class _Tree(Protocol):
+    def modules(self) -> Iterator[Module]: ...
+
+
 @contextmanager
-def evaluating(model: Module) -> Iterator[None]:
+def evaluating(model: _Tree) -> Iterator[None]:
     """Within, the whole model is in eval mode; afterwards each part is in the mode that it was in."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    for module, _ in modes:
+        module.training = False
     try:
         yield
     finally:
