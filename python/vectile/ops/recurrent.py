@@ -62,7 +62,7 @@ def rnn(
             unknown.
     """
     arguments = _rnn_cell(nonlinearity), x, h0, None, w_ih, w_hh, b_ih, b_hh, reverse, lengths
-    return _split(_core.recurrent(*arguments, True), 1, return_kept)
+    return _split(_core.recurrent(*arguments, return_kept), 1, return_kept)
 
 
 def lstm(
@@ -87,11 +87,8 @@ def lstm(
     Returns:
         y (T, B, H), h_n (B, H), c_n (B, H)[, kept].
     """
-    return _split(
-        _core.recurrent("lstm", x, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse, lengths, True),
-        2,
-        return_kept,
-    )
+    arguments = "lstm", x, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse, lengths
+    return _split(_core.recurrent(*arguments, return_kept), 2, return_kept)
 
 
 def gru(
@@ -112,7 +109,7 @@ def gru(
     ``n = tanh(w_in x + b_in + r (w_hn h_{t-1} + b_hn))``. Arguments, results and errors as :func:`rnn`.
     """
     arguments = "gru", x, h0, None, w_ih, w_hh, b_ih, b_hh, reverse, lengths
-    return _split(_core.recurrent(*arguments, True), 1, return_kept)
+    return _split(_core.recurrent(*arguments, return_kept), 1, return_kept)
 
 
 def rnn_backward(
@@ -239,12 +236,12 @@ def _rnn_cell(nonlinearity: str) -> Cell:
     raise ValueError(f"rnn: nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
 
 
-def _split(kept: Kept, finals: int, return_kept: bool) -> Any:
-    """y and the `finals` final states out of the stacked states, as views."""
-    states = kept[0]
+def _split(result: Any, finals: int, kept: bool) -> Any:
+    """y and the `finals` final states out of the stacked states, as views; what was `kept` behind them."""
+    states = result[0] if kept else result
     steps = len(states) - finals
     results = states[:steps], *(states[steps + i] for i in range(finals))
-    return (*results, kept) if return_kept else results
+    return (*results, result) if kept else results
 
 
 def _backward(
