@@ -125,7 +125,11 @@ def test_gradient_penalty():
     [
         (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "Conv2d: in_channels: expected a mult"),
         (lambda: nn.Conv2d(4, 3, 3, groups=2), ValueError, "Conv2d: out_channels: expected a mul"),
-        (lambda: nn.Conv2d(3, 4, (3, 3, 3)), ValueError, "Conv2d: kernel_size length: expected 2"),
+        (
+            lambda: nn.Conv2d(3, 4, (3, 3, 3)),
+            ValueError,
+            "Conv2d: kernel_size length: expected 1 or 2",
+        ),
         (lambda: nn.Conv2d(3, 4, 3, 2, "same"), ValueError, "stride value: expected 1 with pad"),
         (lambda: nn.Conv2d(3, 4, 3, padding_mode="wrap"), ValueError, "padding_mode: expected"),
         (

@@ -345,7 +345,7 @@ I = np.zeros((2, 2, 2), np.int32)
         (lambda: ops.max_pool2d(X, 5), ValueError, "window: expected at most the 4 elements"),
         (lambda: ops.max_pool2d(X, 2**40), ValueError, "kernel_size value"),
         (lambda: ops.max_pool2d(X, (1, 2, 3)), ValueError, "kernel_size length: expected 1 or 2"),
-        (lambda: ops.max_pool2d(X, "ab"), TypeError, "kernel_size type: expected int or ints"),
+        (lambda: ops.max_pool2d(X, "ab"), TypeError, "kernel_size type: expected int or 2 of them"),
         (lambda: ops.max_pool(X, (1, 1, 1)), ValueError, "pooled axes: expected 1 or 2, got 3"),
         (lambda: ops.adaptive_max_pool2d(X, 0), ValueError, "output_size value"),
         (lambda: ops.adaptive_avg_pool2d(X, -1), ValueError, "output_size value"),

@@ -4,19 +4,18 @@ derivatives, so that any order of differentiation stays among three kernels."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from vectile import _core
 from vectile.autograd import arrays, rules
-from vectile.autograd.arithmetic import gelu, silu
+from vectile.autograd.networks import SLOPE_FROM_RESULT, activate
 from vectile.autograd.tape import mode
 from vectile.autograd.tensor import Tensor, TensorLike, as_tensor, edge, track, wrap
-from vectile.ops.conv import ConvSettings, Padding, Sizes, settings_of, transposed
+from vectile.ops.conv import ConvSettings, Padding, settings_of, transposed
+from vectile.ops.gemm import Activation
+from vectile.ops.sizes import Sizes
 
 __all__ = ["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"]
-
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
-_SLOPE_FROM_RESULT = ("relu", "tanh", "sigmoid")
 
 
 def conv1d(
@@ -104,7 +103,7 @@ def _convolve(
     def run(b: Any, fused: str | None) -> Any:
         return _core.conv(op, axes, t._data, w._data, b, *settings, fused)
 
-    return _record(run, rules.conv, rules.conv_activation, t, w, bias, settings, activation)
+    return _record(op, run, rules.conv, rules.conv_activation, t, w, bias, settings, activation)
 
 
 def _transpose(
@@ -123,6 +122,7 @@ def _transpose(
         return _core.conv_input_grad(op, axes, t._data, w._data, b, shape, *settings, fused)
 
     return _record(
+        op,
         run,
         rules.conv_input_grad,
         rules.conv_transpose_activation,
@@ -135,6 +135,7 @@ def _transpose(
 
 
 def _record(
+    op: str,
     run: Any,
     rule: Any,
     rule_activation: Any,
@@ -152,15 +153,10 @@ def _record(
         return wrap(run(offset, activation))
     if activation is None:
         return track(run(offset, None), rule, edges, (t, w), (settings,))
-    if activation in _SLOPE_FROM_RESULT:
+    if activation in SLOPE_FROM_RESULT:
         data = run(offset, activation)
         return track(data, rule_activation, edges, (t, w), (settings, activation), data)
-    if activation not in ("gelu", "gelu_tanh", "silu"):
-        run(offset, activation)  # says what it expected
-    y = track(run(offset, None), rule, edges, (t, w), (settings,))  # the slope needs what goes in
-    if activation == "silu":
-        return silu(y)
-    return gelu(y, "tanh") if activation == "gelu_tanh" else gelu(y)
+    return activate(op, track(run(offset, None), rule, edges, (t, w), (settings,)), activation)
 
 
 # ---- what the rules call -----------------------------------------------------------------------------

@@ -37,7 +37,22 @@ __all__ = [
     "softmax",
 ]
 
-_SLOPE_FROM_RESULT = ("relu", "tanh", "sigmoid")
+#: Activations whose slope follows from their result, so that a kernel may apply them while recorded.
+SLOPE_FROM_RESULT = ("relu", "tanh", "sigmoid")
+
+
+def activate(op: str, y: Tensor, activation: str) -> Tensor:
+    """The other activations, whose slope needs what goes into them; ValueError for an unknown name."""
+    if activation == "gelu_tanh":
+        return gelu(y, "tanh")
+    if activation == "gelu":
+        return gelu(y)
+    if activation == "silu":
+        return silu(y)
+    raise ValueError(
+        f"{op}: activation: expected None, 'relu', 'gelu', 'gelu_tanh', 'silu', 'tanh' or 'sigmoid', "
+        f"got {activation!r}"
+    )
 
 
 def linear(
@@ -60,23 +75,13 @@ def linear(
         raise RuntimeError(
             "linear: weight: a packed or quantized matrix has no gradient; use no_grad"
         )
-    if activation is None or activation in _SLOPE_FROM_RESULT:
+    if activation is None or activation in SLOPE_FROM_RESULT:
         data = ops.linear(t._data, matrix, offset, activation=activation)
         edges = (edge(t), to_w, to_b)
         if activation is None:
             return track(data, rules.linear, edges, (t, weight))
         return track(data, rules.linear_activation, edges, (t, weight), (activation,), data)
-    y = linear(t, weight, bias)  # the slope needs what goes into the activation
-    if activation == "gelu_tanh":
-        return gelu(y, "tanh")
-    if activation == "gelu":
-        return gelu(y)
-    if activation == "silu":
-        return silu(y)
-    raise ValueError(
-        "linear: activation: expected None, 'relu', 'gelu', 'gelu_tanh', 'silu', 'tanh' or 'sigmoid', "
-        f"got {activation!r}"
-    )
+    return activate("linear", linear(t, weight, bias), activation)
 
 
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:

@@ -13,8 +13,9 @@ from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.module import Module
 from vectile.nn.parameter import Parameter
-from vectile.ops.conv import Padding, Sizes, settings_of, sizes
+from vectile.ops.conv import Padding, settings_of
 from vectile.ops.gemm import Activation
+from vectile.ops.sizes import Sizes, sizes
 
 # padding_mode -> numpy.pad's mode for the index of the element to repeat
 _MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}

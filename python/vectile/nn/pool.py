@@ -9,7 +9,7 @@ from vectile.autograd import Tensor
 from vectile.nn import functional as F
 from vectile.nn.functional.pool import AdaptiveSize
 from vectile.nn.module import Module
-from vectile.ops.pool import Size
+from vectile.ops.sizes import Sizes
 
 
 class _Pool(Module):
@@ -31,10 +31,10 @@ class _Pool(Module):
 class _MaxPool(_Pool):
     def __init__(
         self,
-        kernel_size: Size,
-        stride: Size | None = None,
-        padding: Size = 0,
-        dilation: Size = 1,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        dilation: Sizes = 1,
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
@@ -67,9 +67,9 @@ class AvgPool1d(_Pool):
 
     def __init__(
         self,
-        kernel_size: Size,
-        stride: Size | None = None,
-        padding: Size = 0,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
@@ -90,9 +90,9 @@ class AvgPool2d(_Pool):
 
     def __init__(
         self,
-        kernel_size: Size,
-        stride: Size | None = None,
-        padding: Size = 0,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
@@ -153,7 +153,7 @@ class Upsample(_Pool):
 
     def __init__(
         self,
-        size: Size | None = None,
+        size: Sizes | None = None,
         scale_factor: float | Sequence[float] | None = None,
         mode: str = "nearest",
         align_corners: bool | None = None,

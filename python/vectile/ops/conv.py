@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
 from vectile.ops.gemm import Activation
+from vectile.ops.sizes import Sizes, sizes
 
 __all__ = [
     "conv1d",
@@ -27,7 +28,6 @@ __all__ = [
     "conv_transpose2d",
 ]
 
-Sizes = int | Sequence[int]
 Padding = Sizes | Literal["same", "valid"]
 
 
@@ -38,17 +38,6 @@ class ConvSettings(NamedTuple):
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
-
-
-def sizes(op: str, name: str, value: Sizes, axes: int) -> tuple[int, ...]:
-    """One integer per axis; a single one serves all."""
-    if isinstance(value, (int, np.integer)):
-        return (int(value),) * axes
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise TypeError(f"{op}: {name} type: expected int or {axes} of them, got {value!r}")
-    if len(value) != axes:
-        raise ValueError(f"{op}: {name} length: expected {axes}, got {len(value)}")
-    return tuple([operator.index(v) for v in value])
 
 
 def settings_of(
@@ -147,9 +136,8 @@ def conv1d(
     activation: Activation | None = None,
 ) -> NDArray[Any]:
     """Return :func:`conv2d` over one spatial axis: x (N, C, L), weight (OC, C / groups, k)."""
-    kernel = np.shape(weight)[2:]
-    settings = settings_of("conv1d", 1, kernel, stride, padding, dilation, groups)
-    return _core.conv("conv1d", 1, x, weight, bias, *settings, activation)
+    settings = stride, padding, dilation, groups
+    return _convolve("conv1d", 1, x, weight, bias, settings, activation)
 
 
 def conv2d(
@@ -187,9 +175,8 @@ def conv2d(
         ValueError: shapes do not match, a setting is out of range, or the kernel does not fit into
             the padded image.
     """
-    kernel = np.shape(weight)[2:]
-    settings = settings_of("conv2d", 2, kernel, stride, padding, dilation, groups)
-    return _core.conv("conv2d", 2, x, weight, bias, *settings, activation)
+    settings = stride, padding, dilation, groups
+    return _convolve("conv2d", 2, x, weight, bias, settings, activation)
 
 
 def conv_transpose1d(
@@ -205,21 +192,8 @@ def conv_transpose1d(
     activation: Activation | None = None,
 ) -> NDArray[Any]:
     """Return :func:`conv_transpose2d` over one spatial axis: x (N, C, L), weight (C, OC / groups, k)."""
-    x, weight = np.asarray(x), np.asarray(weight)
-    shape, settings = transposed(
-        "conv_transpose1d",
-        1,
-        x.shape,
-        weight.shape,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-    )
-    return _core.conv_input_grad(
-        "conv_transpose1d", 1, x, weight, bias, shape, *settings, activation
-    )
+    settings = stride, padding, output_padding, groups, dilation
+    return _transpose("conv_transpose1d", 1, x, weight, bias, settings, activation)
 
 
 def conv_transpose2d(
@@ -251,21 +225,8 @@ def conv_transpose2d(
     Raises:
         As :func:`conv2d`.
     """
-    x, weight = np.asarray(x), np.asarray(weight)
-    shape, settings = transposed(
-        "conv_transpose2d",
-        2,
-        x.shape,
-        weight.shape,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-    )
-    return _core.conv_input_grad(
-        "conv_transpose2d", 2, x, weight, bias, shape, *settings, activation
-    )
+    settings = stride, padding, output_padding, groups, dilation
+    return _transpose("conv_transpose2d", 2, x, weight, bias, settings, activation)
 
 
 # ---- gradients -------------------------------------------------------------------------------------
@@ -281,9 +242,8 @@ def conv1d_input_grad(
     groups: int = 1,
 ) -> NDArray[Any]:
     """Return the gradient of :func:`conv1d`'s x; see :func:`conv2d_input_grad`."""
-    kernel = np.shape(weight)[2:]
-    settings = settings_of("conv1d_input_grad", 1, kernel, stride, padding, dilation, groups)
-    return _core.conv_input_grad("conv1d_input_grad", 1, grad, weight, None, input_shape, *settings)
+    settings = stride, padding, dilation, groups
+    return _input_grad("conv1d_input_grad", 1, grad, weight, input_shape, settings)
 
 
 def conv2d_input_grad(
@@ -299,9 +259,8 @@ def conv2d_input_grad(
 
     `grad` has the shape of the result; the other arguments and the errors are those of the forward.
     """
-    kernel = np.shape(weight)[2:]
-    settings = settings_of("conv2d_input_grad", 2, kernel, stride, padding, dilation, groups)
-    return _core.conv_input_grad("conv2d_input_grad", 2, grad, weight, None, input_shape, *settings)
+    settings = stride, padding, dilation, groups
+    return _input_grad("conv2d_input_grad", 2, grad, weight, input_shape, settings)
 
 
 def conv1d_weight_grad(
@@ -314,9 +273,8 @@ def conv1d_weight_grad(
     groups: int = 1,
 ) -> NDArray[Any]:
     """Return the gradient of :func:`conv1d`'s weight; see :func:`conv2d_weight_grad`."""
-    kernel = tuple(weight_shape)[2:]
-    settings = settings_of("conv1d_weight_grad", 1, kernel, stride, padding, dilation, groups)
-    return _core.conv_weight_grad("conv1d_weight_grad", 1, grad, x, weight_shape, *settings)
+    settings = stride, padding, dilation, groups
+    return _weight_grad("conv1d_weight_grad", 1, grad, x, weight_shape, settings)
 
 
 def conv2d_weight_grad(
@@ -333,6 +291,58 @@ def conv2d_weight_grad(
     `grad` has the shape of the result; the other arguments and the errors are those of the forward. The
     sum over images and pixels is taken in an order that depends on the shapes only.
     """
-    kernel = tuple(weight_shape)[2:]
-    settings = settings_of("conv2d_weight_grad", 2, kernel, stride, padding, dilation, groups)
-    return _core.conv_weight_grad("conv2d_weight_grad", 2, grad, x, weight_shape, *settings)
+    settings = stride, padding, dilation, groups
+    return _weight_grad("conv2d_weight_grad", 2, grad, x, weight_shape, settings)
+
+
+# ---- over any number of axes -------------------------------------------------------------------------
+
+
+def _convolve(
+    op: str,
+    axes: int,
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    settings: tuple[Any, ...],
+    activation: Activation | None,
+) -> NDArray[Any]:
+    full = settings_of(op, axes, np.shape(weight)[2:], *settings)
+    return _core.conv(op, axes, x, weight, bias, *full, activation)
+
+
+def _transpose(
+    op: str,
+    axes: int,
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    settings: tuple[Any, ...],
+    activation: Activation | None,
+) -> NDArray[Any]:
+    shape, full = transposed(op, axes, np.shape(x), np.shape(weight), *settings)
+    return _core.conv_input_grad(op, axes, x, weight, bias, shape, *full, activation)
+
+
+def _input_grad(
+    op: str,
+    axes: int,
+    grad: ArrayLike,
+    weight: ArrayLike,
+    shape: Sequence[int],
+    settings: tuple[Any, ...],
+) -> NDArray[Any]:
+    full = settings_of(op, axes, np.shape(weight)[2:], *settings)
+    return _core.conv_input_grad(op, axes, grad, weight, None, shape, *full)
+
+
+def _weight_grad(
+    op: str,
+    axes: int,
+    grad: ArrayLike,
+    x: ArrayLike,
+    shape: Sequence[int],
+    settings: tuple[Any, ...],
+) -> NDArray[Any]:
+    full = settings_of(op, axes, tuple(shape)[2:], *settings)
+    return _core.conv_weight_grad(op, axes, grad, x, shape, *full)

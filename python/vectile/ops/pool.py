@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
+from vectile.ops.sizes import Sizes, sizes
 
 __all__ = [
     "adaptive_avg_pool",
@@ -35,26 +35,9 @@ __all__ = [
     "max_pool_backward",
 ]
 
-Size = int | Sequence[int]
-
-
-def sizes(op: str, name: str, value: Size, axes: int) -> tuple[int, ...]:
-    """One int per pooled axis from an int or a sequence of them."""
-    if isinstance(value, (int, np.integer)):
-        return (int(value),) * axes
-    try:
-        numbers = tuple(v.__index__() for v in value)
-    except (TypeError, AttributeError):
-        raise TypeError(f"{op}: {name} type: expected int or ints, got {value!r}") from None
-    if len(numbers) == 1:
-        return numbers * axes
-    if len(numbers) != axes:
-        raise ValueError(f"{op}: {name} length: expected 1 or {axes}, got {len(numbers)}")
-    return numbers
-
 
 def _windows(
-    op: str, axes: int, kernel_size: Size, stride: Size | None, padding: Size
+    op: str, axes: int, kernel_size: Sizes, stride: Sizes | None, padding: Sizes
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     kernel = sizes(op, "kernel_size", kernel_size, axes)
     step = kernel if stride is None else sizes(op, "stride", stride, axes)
@@ -64,9 +47,9 @@ def _windows(
 def max_pool(
     x: ArrayLike,
     kernel_size: Sequence[int],
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
@@ -93,10 +76,10 @@ def max_pool(
 
 def max_pool1d(
     x: ArrayLike,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
@@ -107,10 +90,10 @@ def max_pool1d(
 
 def max_pool2d(
     x: ArrayLike,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
@@ -131,13 +114,13 @@ def adaptive_max_pool(
     return _core.adaptive_max_pool(x, size, return_indices)
 
 
-def adaptive_max_pool1d(x: ArrayLike, output_size: Size, return_indices: bool = False) -> Any:
+def adaptive_max_pool1d(x: ArrayLike, output_size: Sizes, return_indices: bool = False) -> Any:
     """Return :func:`adaptive_max_pool` over the last axis."""
     size = sizes("adaptive_max_pool1d", "output_size", output_size, 1)
     return adaptive_max_pool(x, size, return_indices)
 
 
-def adaptive_max_pool2d(x: ArrayLike, output_size: Size, return_indices: bool = False) -> Any:
+def adaptive_max_pool2d(x: ArrayLike, output_size: Sizes, return_indices: bool = False) -> Any:
     """Return :func:`adaptive_max_pool` over the last two axes."""
     size = sizes("adaptive_max_pool2d", "output_size", output_size, 2)
     return adaptive_max_pool(x, size, return_indices)
@@ -155,8 +138,8 @@ def max_pool_backward(grad: ArrayLike, index: ArrayLike, input_size: Sequence[in
 def avg_pool(
     x: ArrayLike,
     kernel_size: Sequence[int],
-    stride: Size | None = None,
-    padding: Size = 0,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -173,9 +156,9 @@ def avg_pool(
 
 def avg_pool1d(
     x: ArrayLike,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> NDArray[Any]:
@@ -186,9 +169,9 @@ def avg_pool1d(
 
 def avg_pool2d(
     x: ArrayLike,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -202,8 +185,8 @@ def avg_pool_backward(
     grad: ArrayLike,
     input_size: Sequence[int],
     kernel_size: Sequence[int],
-    stride: Size | None = None,
-    padding: Size = 0,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -223,12 +206,12 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Sequence[int]) -> NDArray[Any]:
     return _core.adaptive_avg_pool(x, size)
 
 
-def adaptive_avg_pool1d(x: ArrayLike, output_size: Size) -> NDArray[Any]:
+def adaptive_avg_pool1d(x: ArrayLike, output_size: Sizes) -> NDArray[Any]:
     """Return :func:`adaptive_avg_pool` over the last axis."""
     return adaptive_avg_pool(x, sizes("adaptive_avg_pool1d", "output_size", output_size, 1))
 
 
-def adaptive_avg_pool2d(x: ArrayLike, output_size: Size) -> NDArray[Any]:
+def adaptive_avg_pool2d(x: ArrayLike, output_size: Sizes) -> NDArray[Any]:
     """Return :func:`adaptive_avg_pool` over the last two axes."""
     return adaptive_avg_pool(x, sizes("adaptive_avg_pool2d", "output_size", output_size, 2))
 

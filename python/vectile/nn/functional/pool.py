@@ -10,7 +10,7 @@ import numpy as np
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd import functional as _F
 from vectile.autograd.tensor import wrap
-from vectile.ops.pool import Size, sizes
+from vectile.ops.sizes import Sizes, sizes
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -39,10 +39,10 @@ def _with_indices(result: Any) -> Any:
 
 def max_pool1d(
     x: Any,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
@@ -58,10 +58,10 @@ def max_pool1d(
 
 def max_pool2d(
     x: Any,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
@@ -73,9 +73,9 @@ def max_pool2d(
 
 def avg_pool1d(
     x: Any,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
@@ -86,9 +86,9 @@ def avg_pool1d(
 
 def avg_pool2d(
     x: Any,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -148,7 +148,7 @@ _MODES = {
 
 def interpolate(
     x: Any,
-    size: Size | None = None,
+    size: Sizes | None = None,
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
