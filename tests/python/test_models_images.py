@@ -4,33 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from torch_reference import close, f, images, prepared, torch, weights
 
 from vectile import models, nn, random
-
-torch = pytest.importorskip("torch", reason="PyTorch is the reference")
-f = torch.nn.functional
-
-
-def prepared(model, seed=0):
-    """In float64, with every parameter away from its initial value."""
-    rng = np.random.default_rng(seed)
-    for parameter in model.parameters():
-        parameter.data = parameter.data + 0.1 * rng.standard_normal(parameter.shape).astype("f4")
-    return model.double().eval()
-
-
-def weights(model):
-    return {name: torch.tensor(value) for name, value in model.state_dict().items()}
-
-
-def close(actual, expected):
-    actual, expected = np.asarray(actual), expected.detach().numpy()
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= 1e-10 * max(1.0, np.abs(expected).max())
-
-
-def images(*shape, seed=1):
-    return np.random.default_rng(seed).random(shape)
 
 
 def test_mlp():
