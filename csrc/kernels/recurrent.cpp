@@ -74,10 +74,14 @@ static void forward_cell(const RecurrentForward<T>& r, i64 b0, i64 b1, T* worksp
       if constexpr (Cell::only_input >= 0)
         prefetch_rows(gates + Cell::only_input * n + u, s.gate_row, rows, columns);
       if (r.weight)
-        for (int g = 0; g < Cell::shape.gates; ++g)
-          multiply_strip(panels, n, h, row, r.weight + (Cell::shape.gates * u + g * stored) * n,
-                         stored, columns, gates + Cell::slot[g] * n + u, s.gate_row,
-                         Cell::from_input[g]);
+        for (const CellRange range : Cell::shape)
+          for (int g = 0; g < range.count; ++g) {
+            const bool from_input = range.slot + g < Cell::shape.gates;  // products to add to
+            multiply_strip(panels, n, h, row,
+                           r.weight + (Cell::shape.gates * u + (range.gate + g) * stored) * n,
+                           stored, columns, gates + (range.slot + g) * n + u, s.gate_row,
+                           from_input);
+          }
       for (i64 i = 0; i < rows; ++i) {
         if (runs(s, t, b0 + i)) {
           T* const c_saved = r.c ? r.c + (first + i) * n : nullptr;
@@ -129,8 +133,8 @@ static void backward_cell(const RecurrentBackward<T>& r, i64 b0, i64 b1, T* work
     for (i64 u = 0; u < n; u += strips.width) {
       const T* strip = r.weight + Cell::shape.gates * n * u;
       const i64 stored = strips.stored(u);
-      for (const SlotRange range : Cell::ranges) {
-        multiply_strip(panels, range.count * n, dgates + range.first * n, s.gate_row, strip, stored,
+      for (const CellRange range : Cell::shape) {
+        multiply_strip(panels, range.count * n, dgates + range.slot * n, s.gate_row, strip, stored,
                        strips.columns(u), dh + u, row, true);
         strip += range.count * n * stored;
       }
@@ -196,7 +200,7 @@ static void recurrent_pack(const RecurrentShape& s, bool backward, const T* w, T
 }
 
 template <class T>
-static void recurrent_sizes(const RecurrentShape& s, i64* packed, i64* workspace, const T*) {
+static void recurrent_sizes(const RecurrentShape& s, i64* packed, i64* workspace) {
   *packed = cell_shape(s.kind).gates * s.hidden * Strips<T>(s.hidden, s.rows).padded();
   *workspace = 3 * s.rows * state_row(s);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/recurrent_types.h"
+#include "kernels/rows.h"
 #include "simd/activations.h"
 
 namespace vectile::VECTILE_TIER {
@@ -10,10 +11,7 @@ namespace vectile::VECTILE_TIER {
 // f(j) for whole vectors of units and f(j, m) for the last m of them.
 template <class T, class F>
 VECTILE_INLINE void each_unit(i64 begin, i64 end, F f) {
-  constexpr i64 w = Vec<T>::lanes;
-  i64 j = begin;
-  for (; j + w <= end; j += w) f(j);
-  if (j < end) f(j, static_cast<int>(end - j));
+  row_each<T>(end - begin, [&](i64 j, auto... m) VECTILE_LAMBDA { f(begin + j, m...); });
 }
 
 // 1 / (1 + e^-x), <= 3 ulp for x >= -87, and below 2^-125 under that: half of sigmoid()'s work.
@@ -63,19 +61,11 @@ struct BackwardRow {
   T *dh, *dc;
 };
 
-// Slots whose gradients, side by side, meet the rows of w_hh in order.
-struct SlotRange {
-  int first, count;
-};
-
 // h' = f(W_ih x + W_hh h + b), f = tanh or relu (Elman, "Finding Structure in Time", 1990)
 template <bool kRelu>
 struct RnnCell {
   static constexpr CellShape shape = cell_shape(CellKind::rnn_tanh);
-  static constexpr int slot[] = {0};
-  static constexpr bool from_input[] = {true};
   static constexpr int only_input = -1;
-  static constexpr SlotRange ranges[] = {{0, 1}};
 
   template <class T>
   static void forward(const ForwardRow<T>& r, i64 begin, i64 end) {
@@ -105,10 +95,7 @@ struct RnnCell {
 // (Hochreiter and Schmidhuber 1997; forget gate: Gers, Schmidhuber and Cummins 2000)
 struct LstmCell {
   static constexpr CellShape shape = cell_shape(CellKind::lstm);
-  static constexpr int slot[] = {0, 1, 2, 3};
-  static constexpr bool from_input[] = {true, true, true, true};
   static constexpr int only_input = -1;
-  static constexpr SlotRange ranges[] = {{0, 4}};
 
   template <class T>
   static void forward(const ForwardRow<T>& r, i64 begin, i64 end) {
@@ -157,10 +144,7 @@ struct LstmCell {
 // (Cho et al., arXiv 1406.1078; the reset gate after the product, as in cuDNN and PyTorch)
 struct GruCell {
   static constexpr CellShape shape = cell_shape(CellKind::gru);
-  static constexpr int slot[] = {0, 1, 3};
-  static constexpr bool from_input[] = {true, true, false};
   static constexpr int only_input = 2;  // the slot that no product with h brings into the cache
-  static constexpr SlotRange ranges[] = {{0, 2}, {3, 1}};
 
   template <class T>
   static void forward(const ForwardRow<T>& r, i64 begin, i64 end) {

@@ -12,13 +12,20 @@ enum class CellKind { rnn_tanh, rnn_relu, lstm, gru };
 //   rnn   h
 //   lstm  i f g o
 //   gru   r z n q    q = W_hn h + b_hn, the part of n that r scales
+// The slots of the ranges, side by side, meet the rows of w_hh in order.
+struct CellRange {
+  int slot, gate, count;
+};
 struct CellShape {
-  int gates, slots;
+  int gates, slots, range_count;
+  CellRange range[2];
+  constexpr const CellRange* begin() const { return range; }
+  constexpr const CellRange* end() const { return range + range_count; }
 };
 constexpr CellShape cell_shape(CellKind kind) {
-  return kind == CellKind::lstm  ? CellShape{4, 4}
-         : kind == CellKind::gru ? CellShape{3, 4}
-                                 : CellShape{1, 1};
+  return kind == CellKind::lstm  ? CellShape{4, 4, 1, {{0, 0, 4}, {}}}
+         : kind == CellKind::gru ? CellShape{3, 4, 2, {{0, 0, 2}, {3, 2, 1}}}
+                                 : CellShape{1, 1, 1, {{0, 0, 1}, {}}};
 }
 
 // One direction of one layer over a whole sequence. A sequence past its length keeps its state and

@@ -69,7 +69,7 @@ template <class T>
 class Packed {
  public:
   explicit Packed(const AxisTaps& t) : start_(t.start), count_(t.count) {
-    const i64 n = t.outputs(), padded = (n + kAxisPadding - 1) / kAxisPadding * kAxisPadding;
+    const i64 n = t.outputs(), padded = round_up(n, kAxisPadding);
     const i64 pitch = n == 1 ? 1 : padded;
     start_.resize(static_cast<std::size_t>(padded), start_.empty() ? 0 : start_.back());
     const i64 most = n ? *std::max_element(count_.begin(), count_.end()) : 0;

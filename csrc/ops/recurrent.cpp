@@ -55,23 +55,8 @@ struct Problem {
   i64 cells() const { return shape.steps * shape.batch; }
   // Columns of gates whose gradients meet w_ih.
   i64 input_columns() const { return cell.gates * shape.hidden; }
-  i64 chunks() const { return shape.rows ? (shape.batch + shape.rows - 1) / shape.rows : 0; }
+  i64 chunks() const { return shape.rows ? ceil_div(shape.batch, shape.rows) : 0; }
 };
-
-// Blocks of gates whose columns, side by side, meet rows of w_hh: (first slot, first gate, count).
-struct GateRange {
-  int slot, gate, count;
-};
-struct GateRanges {
-  GateRange range[2];
-  int count;
-  const GateRange* begin() const { return range; }
-  const GateRange* end() const { return range + count; }
-};
-GateRanges hidden_ranges(const Problem& p) {
-  if (p.shape.kind == CellKind::gru) return {{{0, 0, 2}, {3, 2, 1}}, 2};
-  return {{{0, 0, p.cell.gates}}, 1};
-}
 
 // Rows of the batch that go through the steps together. Threads take whole sequences, so that no
 // step waits for another thread.
@@ -79,7 +64,7 @@ i64 rows_of_chunk(i64 batch, double work) {
   constexpr i64 least_rows = 16;
   constexpr double least_work = 1 << 21;  // multiply-adds
   const i64 chunks = std::min(batch / least_rows, static_cast<i64>(work / least_work));
-  return chunks > 1 ? (batch + chunks - 1) / chunks : batch;
+  return chunks > 1 ? ceil_div(batch, chunks) : batch;
 }
 
 Array state(const char* op, const char* name, const TensorView* given, const Problem& p,
@@ -141,7 +126,7 @@ Problem check_arguments(const char* op, const RecurrentArguments& a) {
   s.rows =
       rows_of_chunk(s.batch, double(p.cells()) * double(hidden) * double(hidden) * p.cell.gates);
   // Rows a cache line beyond a multiple of their lines do not collide in the cache.
-  s.gate_row = (p.cell.slots * hidden + 15) / 16 * 16 + 16;
+  s.gate_row = round_up(p.cell.slots * hidden, 16) + 16;
   p.from_zero = !a.h0;
   p.h0 = state(op, "h0", a.h0, p, a.x);
   if (a.kind == CellKind::lstm) p.c0 = state(op, "c0", a.c0, p, a.x);
@@ -163,7 +148,7 @@ Buffer<T> slot_biases(const Problem& p, const TensorView* b_ih, const TensorView
       bias[slot * n + j] += b->as<T>()[(gate * n + j) * b->strides[0]];
   };
   add(b_ih, 0, 0, p.cell.gates);
-  for (const GateRange r : hidden_ranges(p)) add(b_hh, r.gate, r.slot, r.count);
+  for (const CellRange r : p.cell) add(b_hh, r.gate, r.slot, r.count);
   return bias;
 }
 
@@ -171,7 +156,7 @@ template <class T>
 struct Scratch {
   i64 packed, workspace;
   explicit Scratch(const RecurrentShape& s) {
-    kernels_of<T>().recurrent_sizes(s, &packed, &workspace, nullptr);
+    kernels_of<T>().recurrent_sizes(s, &packed, &workspace);
   }
 };
 
@@ -185,7 +170,7 @@ void add_first_product(const Problem& p, T* gates) {
   TensorView rows = p.h0;
   rows.data = gates;
   const Array product = p.from_zero ? Array() : matmul(p.h0, transposed(p.w_hh));
-  for (const GateRange r : hidden_ranges(p)) {
+  for (const CellRange r : p.cell) {
     const TensorView to = block(rows, batch, p.shape.gate_row, r.slot * n, (r.slot + r.count) * n);
     if (r.slot >= p.cell.gates)  // a slot without a product of the inputs
       for (i64 b = 0; b < batch; ++b)
@@ -290,7 +275,7 @@ void hidden_weight_gradient(const Problem& p, const Array& dgates, const Array& 
   const TensorView steps = block(dgates, p.cells(), s.gate_row, 0, p.cell.slots * n);
   const TensorView y = block(states, p.cells(), n, 0, n);
   const i64 from = s.reverse ? 0 : s.batch, before = s.reverse ? s.batch : 0;
-  for (const GateRange r : hidden_ranges(p)) {
+  for (const CellRange r : p.cell) {
     const TensorView rows = slice(dw, r.gate * n, (r.gate + r.count) * n);
     const auto columns = [&](const TensorView& g) {
       return block(g, g.shape[0], g.strides[0], r.slot * n, (r.slot + r.count) * n);
@@ -318,7 +303,7 @@ Buffer<T> slot_sums(const Problem& p, const Array& dgates) {
 template <class T>
 void add_first_gradient(const Problem& p, const Array& dgates, const Array& dh0) {
   const i64 n = p.shape.hidden;
-  for (const GateRange r : hidden_ranges(p)) {
+  for (const CellRange r : p.cell) {
     const TensorView g =
         block(dgates, p.shape.batch, p.shape.gate_row, r.slot * n, (r.slot + r.count) * n);
     add_rows<T>(matmul(g, slice(p.w_hh, r.gate * n, (r.gate + r.count) * n)), dh0);
@@ -401,7 +386,7 @@ RecurrentGradients recurrent_backward(const RecurrentArguments& a, const TensorV
     const Buffer<T> sums = slot_sums<T>(p, dgates);
     const i64 n = s.hidden;
     std::copy_n(sums.get(), p.input_columns(), result.db_ih.as<T>());
-    for (const GateRange part : hidden_ranges(p))
+    for (const CellRange part : p.cell)
       std::copy_n(sums.get() + part.slot * n, part.count * n, result.db_hh.as<T>() + part.gate * n);
   });
   return result;
