@@ -10,7 +10,6 @@
 #include <limits>
 #include <vector>
 
-#include "dispatch/cpu.h"
 #include "simd/activations.h"
 
 namespace vectile::VECTILE_TIER {
@@ -326,13 +325,4 @@ TEST(Activations, LimitsAreFiniteAndNaNPropagates) {
 }
 
 }  // namespace
-
-int run(int argc, char** argv) {
-  if (!cpu_supports(VECTILE_TIER_NAME)) return 77;
-  testing::InitGoogleTest(&argc, argv);
-  return RUN_ALL_TESTS();
-}
-
 }  // namespace vectile::VECTILE_TIER
-
-int main(int argc, char** argv) { return vectile::VECTILE_TIER::run(argc, argv); }
