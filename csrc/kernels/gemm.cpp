@@ -29,17 +29,23 @@ struct Workspace {             // offsets in elements, each on a cache line
 };
 
 // The block's rows of A, kc steps of K from `a` on, as panels. Rows that are adjacent in memory are
-// taken a few steps of K at a time, so that cache lines shared by two panels are read once.
+// taken a few steps of K at a time, so that cache lines shared by two panels are read once, and
+// asked for a round ahead: they lie on as many pages.
 template <class T>
 static void pack_panels(const Gemm<T>& g, const T* a, const Panels& panels, i64 kc, i64 panel,
                         T* to) {
   using V = Vec<T>;
   constexpr int mr = Tile<V>::mr;
   const i64 step = g.a_row == 1 ? 16 : kc;
-  for (i64 s = 0; s < kc; s += step)
-    for (i64 p = 0; p < panels.count; ++p)
-      pack_panel<V, mr>(a + panels.start(p) * g.a_row + s * g.a_col, g.a_row, g.a_col,
-                        panels.rows(p), kc - s < step ? kc - s : step, to + p * panel + s * mr);
+  for (i64 s = 0; s < kc; s += step) {
+    const i64 count = kc - s < step ? kc - s : step;
+    const i64 next = kc - s - count < step ? kc - s - count : step;
+    for (i64 p = 0; p < panels.count; ++p) {
+      const T* const from = a + panels.start(p) * g.a_row + s * g.a_col;
+      for (i64 i = 0; i < next; ++i) __builtin_prefetch(from + (step + i) * g.a_col);
+      pack_panel<V, mr>(from, g.a_row, g.a_col, panels.rows(p), count, to + p * panel + s * mr);
+    }
+  }
 }
 
 template <class T>
