@@ -22,25 +22,36 @@ static typename Vec<T>::Mask lanes_between(i64 begin, i64 end) {
   return first(end) & !first(begin);
 }
 
+// The elements of a row at `from` on that lie at its positions [low, high); zeros beside them.
+template <class T>
+VECTILE_INLINE Vec<T> load_between(const T* from, i64 low, i64 high) {
+  if (low <= 0 && high >= Vec<T>::lanes) return Vec<T>::load(from);
+  return Vec<T>::load(from, lanes_between<T>(low, high), Vec<T>());
+}
+
 // One source row into its phases: to[p, i] = row[origin + phase[p] + i * step], or zero outside.
 // Writes up to lanes - 1 elements past the end.
 template <class T>
 static void copy_row(const ConvAxis& axis, const T* row, i64 length, T* to) {
   using V = Vec<T>;
   const T* const from = row + axis.origin;
-  if (axis.step == 1) {  // of one phase
-    for (i64 i = 0; i < length; i += V::lanes)
-      V::load(from + i, lanes_between<T>(-axis.origin - i, axis.size - axis.origin - i), V())
-          .store(to + i);
+  const i64 low = -axis.origin, high = axis.size - axis.origin;  // of the source, from `from`
+  if (axis.step == 1) {
+    const i64 begin = low < 0 ? 0 : low < length ? low : length;
+    const i64 end = high < begin ? begin : high < length ? high : length;
+    for (i64 i = 0; i < begin; i += V::lanes) V().store(to + i);
+    i64 i = begin;
+    for (; i + V::lanes <= end; i += V::lanes) V::load(from + i).store(to + i);
+    if (i < end) V::load(from + i, static_cast<int>(end - i)).store(to + i);
+    for (i = end; i < length; i += V::lanes) V().store(to + i);
     return;
   }
   if (axis.step == 2 && axis.phases == 2) {
-    const i64 low = -axis.origin, high = axis.size - axis.origin;  // of the source, from `from`
     for (i64 i = 0; i < length; i += V::lanes) {
       const i64 a = 2 * i, b = a + V::lanes;
       V even, odd;
-      deinterleave(V::load(from + a, lanes_between<T>(low - a, high - a), V()),
-                   V::load(from + b, lanes_between<T>(low - b, high - b), V()), even, odd);
+      deinterleave(load_between(from + a, low - a, high - a),
+                   load_between(from + b, low - b, high - b), even, odd);
       const int count = static_cast<int>(length - i < V::lanes ? length - i : V::lanes);
       even.store(to + i, count);
       odd.store(to + length + i, count);
