@@ -10,8 +10,8 @@ namespace vectile {
 // read neighbouring elements: phase[p] holds the remainders in use, each with outputs + reach
 // elements.
 struct ConvAxis {
-  i64 size, step, origin, reach, phases;
-  const i64* phase;
+  i64 size, step, origin, reach, phases, taps;
+  const i64 *phase, *d;
 };
 
 // Images as the taps see them. Channel c of image n, output pixel (y, x) and tap t is the element
@@ -27,7 +27,7 @@ struct ConvImage {
   i64 block_rows;  // output rows that a copy holds at most
   i64 n_pitch, c_pitch, y_pitch;
   const i64* tap;
-  i64 taps;
+  i64 taps;  // all columns.taps of the first row of the kernel, then of the next
 };
 
 // out[n, m, y, x] = activation(sum over c, t of weight[m, c, t] image[n, c, y, x, t] + bias[m])

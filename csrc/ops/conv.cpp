@@ -102,7 +102,8 @@ void convolve_depthwise(const Kernels& kernels, ConvPattern& pattern, const Tens
     dense[i] = w.data[i / size * weights.group_stride + i % size / w.taps * w.m_stride +
                       (w.dense ? i % w.taps : w.tap[i % w.taps])];
   Conv<T> v{};
-  v.image = pattern.image(source.as<T>(), source.strides, 1, out.height, true);
+  v.image = pattern.image(source.as<T>(), source.strides, 1, out.height,
+                          !pattern.leaves_at_edges(tiles_of<T>(kernels).lanes));
   v.m = w.m, v.height = out.height, v.width = out.width;
   v.out = out.data, v.out_n = out.n_stride, v.out_m = out.m_stride;
   v.out_y = out.y_stride, v.out_x = out.x_stride;
@@ -344,7 +345,7 @@ void weight_grad(const ConvGeometry& g, const TensorView& grad, const TensorView
 
   if (is_depthwise(g.groups, gc, gm)) {
     ConvWeightGrad<T> v{};
-    v.image = pattern.image(x.as<T>(), x.strides, 1, height, true);
+    v.image = pattern.image(x.as<T>(), x.strides, 1, height, !pattern.leaves_at_edges(t.lanes));
     v.m = gm, v.height = height, v.width = width;
     v.grad_n = grad.strides[0], v.grad_m = grad.strides[1];
     parallel_ranges(g.groups, rows_grain(g.n * pixels * gm * taps), [&](i64 begin, i64 end) {

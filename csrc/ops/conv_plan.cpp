@@ -97,6 +97,16 @@ ConvPattern::ConvPattern(const ConvReach& rows, const ConvReach& columns)
   in_place_ = (columns.step == 1 || columns.outputs <= 1) && inside(rows_) && inside(columns_);
 }
 
+bool ConvPattern::leaves_at_edges(i64 lanes) const {
+  const i64 last = columns_.outputs > 0 ? (columns_.outputs - 1) / lanes * lanes : 0;
+  const auto whole = [&](i64 distance) {  // but for those vectors
+    const i64 at = columns_.origin + distance;
+    return at + lanes >= 0 && (last <= lanes || at + last <= columns_.size);
+  };
+  return columns_.step == 1 &&
+         std::all_of(columns_.distance.begin(), columns_.distance.end(), whole);
+}
+
 i64 ConvPattern::copy_elements(i64 block_rows) const {
   const i64 width = static_cast<i64>(columns_.phases.size()) * (columns_.outputs + columns_.reach);
   return static_cast<i64>(rows_.phases.size()) * (block_rows + rows_.reach) * width;

@@ -46,7 +46,10 @@ class ConvPattern {
  public:
   ConvPattern(const ConvReach& rows, const ConvReach& columns);
   bool in_place() const { return in_place_; }  // no tap leaves the image and columns are adjacent
-  i64 copy_elements(i64 block_rows) const;     // per channel
+  // Whether columns are adjacent and, of a row's vectors of outputs, taps leave the image in the
+  // first and the last one only.
+  bool leaves_at_edges(i64 lanes) const;
+  i64 copy_elements(i64 block_rows) const;  // per channel
   // The pattern over images of dense rows (n, c, h, w) of `channels`, in place where it is
   // in_place(), or copied in blocks of block_rows output rows. Points into this object.
   template <class T>
@@ -59,7 +62,14 @@ class ConvPattern {
     std::vector<i64> distance, phase, index;  // of each tap
     explicit Line(const ConvReach& reach);
     ConvAxis axis() const {
-      return {size, step, origin, reach, static_cast<i64>(phases.size()), phases.data()};
+      return {size,
+              step,
+              origin,
+              reach,
+              static_cast<i64>(phases.size()),
+              static_cast<i64>(distance.size()),
+              phases.data(),
+              distance.data()};
     }
   };
   Line rows_, columns_;

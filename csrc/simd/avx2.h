@@ -41,7 +41,10 @@ struct Vec<float> {
 
   static VECTILE_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
   static VECTILE_INLINE Vec load(const float* p, int n) { return _mm256_maskload_ps(p, bits(n)); }
-  // The lanes of `mask` from p, of which nothing else is read; the others from `rest`.
+  // The lanes of `mask` from p, of which nothing else is read; the others are zero, or from `rest`.
+  static VECTILE_INLINE Vec load(const float* p, Mask mask) {
+    return _mm256_maskload_ps(p, _mm256_castps_si256(mask.bits));
+  }
   static VECTILE_INLINE Vec load(const float* p, Mask mask, Vec rest) {
     const __m256 read = _mm256_maskload_ps(p, _mm256_castps_si256(mask.bits));
     return _mm256_blendv_ps(rest.v, read, mask.bits);

@@ -50,7 +50,10 @@ struct Vec<float> {
   static VECTILE_INLINE Vec load(const float* p, int n) {
     return _mm512_maskz_loadu_ps(bits(n), p);
   }
-  // The lanes of `mask` from p, of which nothing else is read; the others from `rest`.
+  // The lanes of `mask` from p, of which nothing else is read; the others are zero, or from `rest`.
+  static VECTILE_INLINE Vec load(const float* p, Mask mask) {
+    return _mm512_maskz_loadu_ps(mask.bits, p);
+  }
   static VECTILE_INLINE Vec load(const float* p, Mask mask, Vec rest) {
     return _mm512_mask_loadu_ps(rest.v, mask.bits, p);
   }

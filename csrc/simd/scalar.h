@@ -60,7 +60,8 @@ struct Vec {
 
   static VECTILE_INLINE Vec load(const T* p) { return *p; }
   static VECTILE_INLINE Vec load(const T* p, int n) { return n > 0 ? *p : T(0); }
-  // The lanes of `mask` from p, of which nothing else is read; the others from `rest`.
+  // The lanes of `mask` from p, of which nothing else is read; the others are zero, or from `rest`.
+  static VECTILE_INLINE Vec load(const T* p, Mask mask) { return mask.bit ? *p : T(0); }
   static VECTILE_INLINE Vec load(const T* p, Mask mask, Vec rest) { return mask.bit ? *p : rest.v; }
   static VECTILE_INLINE Vec load(const int8_t* p) { return T(*p); }
   static VECTILE_INLINE Vec load(const uint8_t* p) { return T(*p); }
