@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,17 +13,19 @@ from vectile.recipes.run import Run
 
 _HIDDEN = (128, 32)
 
+Features = NDArray[np.float32]
+
 
 class Judge:
     """Reads digits of `size` x `size` pixels in [0, 1]; its last hidden layer is a space to measure in.
 
-    Trained on the training digits, or read from judge.safetensors in the run's folder where an earlier run
-    left it. `seed` fixes it: the judge is the same in every recipe.
+    Trained on the training digits alone, also after Ctrl-C, since the scores need it; or read from
+    judge.safetensors in the run's folder where an earlier run left it. No seed changes it: the judge is the
+    same in every recipe.
     """
 
     def __init__(self, run: Run, size: int = 8) -> None:
-        training, self.held_out = data.digits(size)
-        self.real = np.concatenate([training.images, self.held_out.images])
+        self.training, self.held_out = training, _ = data.digits(size)
         self.model = models.MLP(size * size, _HIDDEN, 10)
         path, steps = run.out / "judge.safetensors", run.pick(3000, 40)
         settings = {"kind": "judge", "size": size, "steps": steps, "hidden": list(_HIDDEN)}
@@ -30,16 +34,15 @@ class Judge:
             if found == settings:
                 self.model.load_state_dict(tensors)
                 return
+        # drawn here, so that every recipe has the same judge
         generator = np.random.Generator(np.random.Philox(size))
-        for (
-            parameter
-        ) in self.model.parameters():  # drawn here, so that every recipe has the same judge
+        for parameter in self.model.parameters():
             bound = 1 / np.sqrt(parameter.shape[-1])
             parameter.data[...] = generator.uniform(-bound, bound, parameter.shape)
         optimizer = optim.AdamW(self.model.parameters(), lr=2e-3, weight_decay=0.05)
         schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, steps // 20, steps)
         rows = data.shuffled(len(training.labels), 64, generator)
-        for _ in run.steps(steps, label="judge"):
+        for _ in run.steps(steps, label="judge", always=True):
             batch = next(rows)
             images = data.warped(training.images[batch], generator, shift=size / 16)
             loss = F.cross_entropy(self.model(images), training.labels[batch])
@@ -47,13 +50,12 @@ class Judge:
             loss.backward()
             optimizer.step()
             schedule.step()
-        if not run.stopped:
-            checkpoint.save(path, self.model.state_dict(), settings)
+        checkpoint.save(path, self.model.state_dict(), settings)
 
-    def features(self, images: ArrayLike) -> NDArray[np.float32]:
+    def features(self, images: ArrayLike) -> Features:
         """The last hidden layer, (n, 32)."""
         with no_grad():
-            out: NDArray[np.float32] = self.model.features(np.asarray(images, np.float32)).numpy()
+            out: Features = self.model.features(np.asarray(images, np.float32)).numpy()
         return out
 
     def predict(self, images: ArrayLike) -> NDArray[np.int64]:
@@ -63,26 +65,46 @@ class Judge:
         out: NDArray[np.int64] = logits.argmax(1)
         return out
 
-    def distance(self, a: ArrayLike, b: ArrayLike) -> float:
-        """Fréchet distance of two sets of images in the space of `features`."""
-        return metrics.frechet_distance(self.features(a), self.features(b))
+    def distance(self, images: ArrayLike) -> float:
+        """Fréchet distance to held-out digits in the space of `features`, between sets of half as many (179).
+
+        The mean over twenty draws of both sets, the same for all figures, so that these compare.
+        """
+        features, held_out = self.features(images), self.features(self.held_out.images)
+        count = len(held_out) // 2
+        if len(features) < count:
+            raise ValueError(f"distance: images: expected at least {count}, got {len(features)}")
+        draws = np.random.Generator(np.random.Philox(0))
+        found = []
+        for half, _ in self._halves(held_out):
+            rows = draws.permutation(len(features))[:count]
+            found.append(metrics.frechet_distance(features[rows], half))
+        return float(np.mean(found))
+
+    def reference(self) -> float:
+        """`distance` between two halves of the held-out digits: what perfect samples would reach."""
+        halves = self._halves(self.features(self.held_out.images))
+        return float(np.mean([metrics.frechet_distance(a, b) for a, b in halves]))
+
+    def _halves(self, features: Features) -> Iterator[tuple[Features, Features]]:
+        generator, count = np.random.Generator(np.random.Philox(1)), len(features) // 2
+        for _ in range(20):
+            order = generator.permutation(len(features))
+            yield features[order[:count]], features[order[count : 2 * count]]
 
     def score(self, run: Run, samples: ArrayLike, labels: ArrayLike | None = None) -> None:
-        """Hand in the samples' distance to held-out digits, and beside it that of two sets of real digits.
+        """Hand in the samples' distance to held-out digits, and beside it that of real digits.
 
-        Sets are as large as the held-out one (n = 359), so that the figures compare; give at least as many
-        samples. With `labels`, what the samples were asked to be, also how often the judge agrees.
+        Other held-out digits show what is possible, training digits what learning them by heart would give.
+        With `labels`, what the samples were asked to be, also how often the judge agrees.
         """
-        images, count = np.asarray(samples), len(self.held_out.images)
-        if len(images) < count:
-            raise ValueError(f"score: samples: expected at least {count}, got {len(images)}")
-        distance = self.distance(images[:count], self.held_out.images)
+        distance = self.distance(samples)
         run.score("Fréchet distance, samples to held-out digits", distance, better="lower")
-        order = np.random.Generator(np.random.Philox(0)).permutation(len(self.real))
-        halves = self.real[order[:count]], self.real[order[count : 2 * count]]
-        run.score("Fréchet distance, two sets of real digits", self.distance(*halves))
+        distance = self.distance(self.training.images)
+        run.score("Fréchet distance, training to held-out digits", distance)
+        run.score("Fréchet distance, two halves of the held-out digits", self.reference())
         if labels is not None:
-            right = np.mean(self.predict(images) == np.asarray(labels))
+            right = np.mean(self.predict(samples) == np.asarray(labels))
             run.score("samples that the judge reads as asked", right, better="higher")
             right = np.mean(self.predict(self.held_out.images) == self.held_out.labels)
             run.score("held-out digits that the judge reads right", right)

@@ -69,18 +69,21 @@ class Run:
         quick: int = _QUICK_STEPS,
         seconds: float | None = None,
         label: str = "training",
+        always: bool = False,
     ) -> Iterator[int]:
         """The step numbers 0 … count - 1 under a progress bar; a smoke run takes `quick` of them.
 
-        Ends early after `seconds`, if given, and with Ctrl-C.
+        Ends early after `seconds`, if given, and with Ctrl-C unless `always`.
         """
         count = min(count, quick) if self.quick else count
+        self._note = ""
         with terminal.progress_bar(self.screen, "{task.fields[note]}") as bar:
             task = bar.add_task(label, total=1.0, note="")
             start, drawn = time.perf_counter(), 0.0
             for step in range(count):
                 spent = time.perf_counter() - start
-                if self.stopped or (seconds is not None and spent >= seconds):
+                stopped = self.stopped and not always
+                if stopped or (seconds is not None and spent >= seconds):
                     break
                 self._step = step
                 yield step
