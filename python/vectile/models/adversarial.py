@@ -50,9 +50,14 @@ def gradient_penalty(
     real, fake = (np.asarray(as_tensor(images).numpy()) for images in (real, fake))
     if real.shape != fake.shape:
         raise ValueError(f"gradient_penalty: fake shape: expected {real.shape}, got {fake.shape}")
-    if mix is None:
-        mix = generator().random(len(real))
-    share = np.asarray(mix, real.dtype).reshape((-1,) + (1,) * (real.ndim - 1))
+    if real.ndim < 2 or not real.size:
+        raise ValueError(
+            f"gradient_penalty: real shape: expected a batch of images, got {real.shape}"
+        )
+    mix = np.asarray(generator().random(len(real)) if mix is None else mix, real.dtype)
+    if mix.shape != (len(real),):
+        raise ValueError(f"gradient_penalty: mix shape: expected ({len(real)},), got {mix.shape}")
+    share = mix.reshape((-1,) + (1,) * (real.ndim - 1))
     slope = _slope(critic, share * real + (1 - share) * fake)
     return (((_squares(slope) + 1e-12).sqrt() - 1.0) ** 2).mean()
 

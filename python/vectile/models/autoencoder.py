@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vectile import nn, random
 from vectile.autograd import Tensor, exp, no_grad, tensor
 from vectile.autograd import sum as total
+from vectile.models import checks
 from vectile.models.mlp import MLP
 from vectile.nn import functional as F
 
@@ -29,10 +30,13 @@ class Autoencoder(nn.Module):
         latent: int = 2,
     ) -> None:
         super().__init__()
+        for size in shape:
+            checks.integers(type(self).__name__, shape=size)
+        checks.integers(type(self).__name__, latent=latent)
         self.shape, self.latent = tuple(shape), latent
-        size = math.prod(shape)
+        size, hidden = math.prod(shape), tuple(hidden)
         self.encoder = MLP(size, hidden, self._codes * latent, activation=nn.GELU)
-        self.decoder = MLP(latent, tuple(hidden)[::-1], size, activation=nn.GELU)
+        self.decoder = MLP(latent, hidden[::-1], size, activation=nn.GELU)
 
     _codes = 1  # numbers that the encoder gives for each latent dimension
 
@@ -68,8 +72,13 @@ class VAE(Autoencoder):
         """(E_q[log p(x | z)], KL(q || p)) in nats, each (batch,); their difference is the ELBO (eq. 3).
 
         A pixel counts how many of `counts` points carry ink, so p(x | z) is binomial and log p(x) is a
-        likelihood. The expectation takes one draw z = mean + deviation * noise (eq. 4).
+        likelihood. The expectation takes one draw z = mean + deviation * noise (eq. 4). ValueError for pixels
+        outside [0, 1].
         """
+        checks.integers("VAE.elbo", counts=counts)
+        pixels = np.asarray(x)
+        if not np.all((pixels >= 0) & (pixels <= 1)):
+            raise ValueError("VAE.elbo: x values: expected pixels in [0, 1], got others")
         mean, log_variance = self.posterior(x)
         noise = random.generator().standard_normal(mean.shape).astype(mean.dtype)
         logits = self.decode(mean + exp(0.5 * log_variance) * noise)
@@ -83,6 +92,7 @@ class VAE(Autoencoder):
 
     def sample(self, count: int) -> NDArray[Any]:
         """`count` images in [0, 1] decoded from the prior."""
+        checks.integers("VAE.sample", 0, count=count)
         z = random.generator().standard_normal((count, self.latent))
         with no_grad():
             weight = self.decoder.layers[0].weight

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor, as_tensor
+from vectile.models import checks
 from vectile.nn import functional as F
 
 
@@ -30,6 +31,9 @@ class Translator(nn.Module):
 
     def __init__(self, width: int = 16, blocks: int = 3, channels: int = 1) -> None:
         super().__init__()
+        checks.integers("CycleGAN", width=width, channels=channels)
+        checks.integers("CycleGAN", 0, blocks=blocks)
+        self.channels = channels
         self.net = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False),
             nn.InstanceNorm2d(width),
@@ -46,7 +50,10 @@ class Translator(nn.Module):
         )
 
     def forward(self, images: Any) -> Tensor:
-        out: Tensor = self.net(images)
+        x = checks.shaped("CycleGAN", "images", images, "n", self.channels, "height", "width")
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            raise ValueError(f"CycleGAN: images size: expected even sides, got {x.shape[2:]}")
+        out: Tensor = self.net(x)
         return out
 
 
@@ -127,6 +134,7 @@ class ImagePool:
     """The last `size` made pictures, so that a judge also sees old ones (arXiv 1612.07828)."""
 
     def __init__(self, size: int, generator: np.random.Generator) -> None:
+        checks.integers("ImagePool", size=size)
         self.size, self.generator = size, generator
         self.images: list[NDArray[Any]] = []
 
@@ -143,4 +151,4 @@ class ImagePool:
                 self.images[place] = image
             else:
                 out.append(image)
-        return np.stack(out)
+        return np.stack(out) if out else images

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import random
 from vectile.autograd import Tensor, no_grad
+from vectile.models import checks
 from vectile.nn import functional as F
 
 Array = NDArray[Any]
@@ -24,12 +25,14 @@ Model = Callable[[Any, Any], Tensor]
 
 def linear_schedule(steps: int) -> Array:
     """Betas from 1e-4 to 0.02, as much noise in any number of steps as in 1000 (arXiv 2006.11239)."""
+    checks.integers("linear_schedule", steps=steps)
     scale = 1000 / steps
     return np.minimum(np.linspace(1e-4 * scale, 0.02 * scale, steps), 0.999)
 
 
 def cosine_schedule(steps: int, offset: float = 0.008) -> Array:
     """Betas whose cumulated product follows a squared cosine (arXiv 2102.09672, eq. 17)."""
+    checks.integers("cosine_schedule", steps=steps)
     times = np.arange(steps + 1) / steps
     kept = np.cos((times + offset) / (1 + offset) * np.pi / 2) ** 2
     betas: Array = np.minimum(1 - kept[1:] / kept[:-1], 0.999)
@@ -44,7 +47,11 @@ class Diffusion:
 
     def __init__(self, betas: ArrayLike) -> None:
         self.betas = np.asarray(betas, np.float64)
-        if self.betas.ndim != 1 or not np.all((self.betas > 0) & (self.betas < 1)):
+        if (
+            self.betas.ndim != 1
+            or not self.betas.size
+            or not np.all((self.betas > 0) & (self.betas < 1))
+        ):
             raise ValueError("Diffusion: betas: expected a vector of numbers in (0, 1)")
         self.steps = len(self.betas)
         self.kept = np.cumprod(1 - self.betas)  # the paper's alpha-bar
@@ -54,6 +61,10 @@ class Diffusion:
 
     def add_noise(self, x0: Array, t: ArrayLike, noise: Array) -> Array:
         """x_t = sqrt(kept) x_0 + sqrt(1 - kept) noise, for one t or one per row (arXiv 2006.11239, eq. 4)."""
+        if np.shape(noise) != np.shape(x0):
+            raise ValueError(
+                f"add_noise: noise shape: expected {np.shape(x0)}, got {np.shape(noise)}"
+            )
         kept = _rows(self.kept, t, x0)
         xt: Array = np.sqrt(kept) * x0 + np.sqrt(1 - kept) * noise
         return xt
@@ -61,6 +72,10 @@ class Diffusion:
     def loss(self, model: Model, x0: Array, generator: np.random.Generator | None = None) -> Tensor:
         """Mean |noise - model(x_t, t)|^2 at random times (arXiv 2006.11239, eq. 14)."""
         generator = generator or random.generator()
+        if not isinstance(x0, np.ndarray) or x0.dtype.kind != "f" or x0.ndim < 2:
+            raise TypeError(
+                "Diffusion.loss: x0: expected an array (n, …) of floating-point numbers"
+            )
         t = generator.integers(0, self.steps, len(x0))
         noise = generator.standard_normal(x0.shape).astype(x0.dtype)
         return F.mse_loss(model(self.add_noise(x0, t, noise), t), noise)
@@ -144,7 +159,10 @@ def sample(chain: Iterator[tuple[int, Array]]) -> Array:
 
 def _rows(values: Array, t: ArrayLike, x: Array) -> Array:
     """values[t] in x's dtype, shaped to multiply x: a number, or one for each row."""
-    picked = np.asarray(values[np.asarray(t)], x.dtype)
+    times = checks.indices("Diffusion", "t", t, len(values))
+    if times.shape not in ((), x.shape[:1]):
+        raise ValueError(f"Diffusion: t shape: expected () or {x.shape[:1]}, got {times.shape}")
+    picked = np.asarray(values[times], x.dtype)
     return picked.reshape(picked.shape + (1,) * (x.ndim - 1)) if picked.ndim else picked
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn
-from vectile.autograd import Tensor, as_tensor, concatenate
+from vectile.autograd import Tensor, concatenate
+from vectile.models import checks
 from vectile.nn import functional as F
 
 SLOPE = 0.2
@@ -27,12 +28,15 @@ class MLPGenerator(nn.Module):
         self, latent: int = 32, hidden: int = 256, size: int = 8, channels: int = 1
     ) -> None:
         super().__init__()
+        sizes = {"latent": latent, "hidden": hidden, "size": size, "channels": channels}
+        checks.integers("MLPGenerator", **sizes)
         self.latent, self.shape = latent, (channels, size, size)
         self.input = nn.Linear(latent, hidden)
         self.hidden = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, math.prod(self.shape))
 
     def forward(self, z: Any) -> Tensor:
+        z = checks.shaped("MLPGenerator", "z", z, "n", self.latent)
         h = F.leaky_relu(self.input(z), SLOPE)
         h = F.leaky_relu(self.hidden(h), SLOPE)
         return F.tanh(self.output(h)).reshape((-1, *self.shape))
@@ -45,13 +49,15 @@ class MLPDiscriminator(nn.Module):
         self, hidden: int = 256, size: int = 8, channels: int = 1, dropout: float = 0.3
     ) -> None:
         super().__init__()
+        checks.integers("MLPDiscriminator", hidden=hidden, size=size, channels=channels)
+        self.shape = (channels, size, size)
         self.input = nn.Linear(channels * size * size, hidden)
         self.hidden = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, 1)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, images: Any) -> Tensor:
-        x = F.flatten(as_tensor(images), 1)
+        x = F.flatten(checks.shaped("MLPDiscriminator", "images", images, "n", *self.shape), 1)
         h = self.dropout(F.leaky_relu(self.input(x), SLOPE))
         h = self.dropout(F.leaky_relu(self.hidden(h), SLOPE))
         scores: Tensor = self.output(h)
@@ -68,6 +74,8 @@ class DCGenerator(nn.Module):
         self, latent: int = 32, width: int = 32, channels: int = 1, classes: int = 0
     ) -> None:
         super().__init__()
+        checks.integers("DCGenerator", latent=latent, width=width, channels=channels)
+        checks.integers("DCGenerator", 0, classes=classes)
         self.latent, self.classes = latent, classes
         self.net = nn.Sequential(
             nn.ConvTranspose2d(latent + classes, 2 * width, 4, bias=False),
@@ -82,9 +90,11 @@ class DCGenerator(nn.Module):
         self.apply(dcgan_init_)
 
     def forward(self, z: Any, labels: ArrayLike | None = None) -> Tensor:
-        if self.classes:
-            z = concatenate([as_tensor(z), one_hot(labels, self.classes)], 1)
-        out: Tensor = self.net(as_tensor(z).reshape((*z.shape, 1, 1)))
+        z = checks.shaped("DCGenerator", "z", z, "n", self.latent)
+        known = one_hot("DCGenerator", labels, len(z), self.classes)
+        if known is not None:
+            z = concatenate([z, known.astype(z.dtype)], 1)
+        out: Tensor = self.net(z.reshape((*z.shape, 1, 1)))
         return out
 
 
@@ -104,7 +114,9 @@ class DCDiscriminator(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.classes = classes
+        checks.integers("DCDiscriminator", width=width, channels=channels)
+        checks.integers("DCDiscriminator", 0, classes=classes)
+        self.channels, self.classes = channels, classes
         self.net = nn.Sequential(
             nn.Conv2d(channels + classes, width, 4, stride=2, padding=1),
             nn.LeakyReLU(SLOPE),
@@ -119,22 +131,32 @@ class DCDiscriminator(nn.Module):
             self.apply(dcgan_init_)
 
     def forward(self, images: Any, labels: ArrayLike | None = None) -> Tensor:
-        x = as_tensor(images)
-        if self.classes:
-            planes = one_hot(labels, self.classes)[:, :, None, None]
-            shape = (len(planes), self.classes, *x.shape[2:])
-            x = concatenate([x, np.ascontiguousarray(np.broadcast_to(planes, shape))], 1)
+        x = checks.shaped("DCDiscriminator", "images", images, "n", self.channels, 16, 16)
+        known = one_hot("DCDiscriminator", labels, len(x), self.classes)
+        if known is not None:
+            planes = np.broadcast_to(known[:, :, None, None], (*known.shape, 16, 16))
+            x = concatenate([x, planes.astype(x.dtype)], 1)
         scores: Tensor = self.net(x)
         return scores.reshape((-1,))
 
 
-def one_hot(labels: ArrayLike | None, classes: int) -> NDArray[np.float32]:
-    """(n, classes), 1 at each label. ValueError without labels, IndexError for one outside [0, classes)."""
+def one_hot(
+    owner: str, labels: ArrayLike | None, count: int, classes: int
+) -> NDArray[np.float32] | None:
+    """(count, classes), 1 at each label; None for a network without classes.
+
+    ValueError for labels where there are no classes, for missing ones or another number of them, TypeError
+    unless they are integers, IndexError for one outside [0, classes).
+    """
+    if not classes:
+        if labels is not None:
+            raise ValueError(f"{owner}: labels: expected None, the network has no classes")
+        return None
     if labels is None:
-        raise ValueError(f"one_hot: labels: expected integers below {classes}, got None")
-    index = np.asarray(labels)
-    if index.size and not 0 <= int(index.min()) <= int(index.max()) < classes:
-        raise IndexError(f"one_hot: labels value: expected in [0, {classes}), got {index.max()}")
+        raise ValueError(f"{owner}: labels: expected integers below {classes}, got None")
+    index = checks.indices(owner, "labels", labels, classes)
+    if index.shape != (count,):
+        raise ValueError(f"{owner}: labels shape: expected ({count},), got {index.shape}")
     out: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[index]
     return out
 

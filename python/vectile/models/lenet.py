@@ -6,6 +6,7 @@ from typing import Any
 
 from vectile import nn
 from vectile.autograd import Tensor
+from vectile.models import checks
 
 
 class LeNet(nn.Module):
@@ -18,9 +19,9 @@ class LeNet(nn.Module):
 
     def __init__(self, size: int = 28, channels: int = 1, classes: int = 10) -> None:
         super().__init__()
-        side = (size // 2 - 4) // 2
-        if side < 1:
-            raise ValueError(f"LeNet: size: expected >= 12, got {size}")
+        checks.integers("LeNet", 12, size=size)
+        checks.integers("LeNet", channels=channels, classes=classes)
+        self.shape, side = (channels, size, size), (size // 2 - 4) // 2
         self.features = nn.Sequential(
             nn.Conv2d(channels, 6, 5, padding=2),
             nn.Tanh(),
@@ -39,5 +40,6 @@ class LeNet(nn.Module):
         )
 
     def forward(self, images: Any) -> Tensor:
-        out: Tensor = self.classifier(self.features(images))
+        x = checks.shaped("LeNet", "images", images, "batch", *self.shape)
+        out: Tensor = self.classifier(self.features(x))
         return out

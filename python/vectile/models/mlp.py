@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from vectile import nn
-from vectile.autograd import Tensor
+from vectile.autograd import Tensor, as_tensor
+from vectile.models import checks
 
 
 class MLP(nn.Module):
@@ -26,9 +27,10 @@ class MLP(nn.Module):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        widths = (in_features, *([hidden] if isinstance(hidden, int) else hidden), out_features)
-        if min(widths) < 1:
-            raise ValueError(f"MLP: widths: expected >= 1, got {widths}")
+        between = tuple(hidden) if isinstance(hidden, Sequence) else (hidden,)
+        widths = (in_features, *between, out_features)
+        for width in widths:
+            checks.integers("MLP", widths=width)
         self.flatten = nn.Flatten()
         self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation()
@@ -36,6 +38,9 @@ class MLP(nn.Module):
 
     def features(self, x: Any) -> Tensor:
         """What the last layer sees: the last hidden layer after its activation."""
+        x = as_tensor(x)
+        if x.ndim < 2:
+            raise ValueError(f"MLP: x shape: expected (batch, …), got {x.shape}")
         x = self.flatten(x)
         for layer in list(self.layers)[:-1]:
             x = self.dropout(self.activation(layer(x)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from vectile import nn
 from vectile.autograd import Tensor
+from vectile.models import checks
 from vectile.nn import functional as F
 
 
@@ -61,7 +62,8 @@ class ResNet(nn.Module):
             )
         if stem not in ("large", "small"):
             raise ValueError(f'ResNet: stem: expected "large" or "small", got {stem!r}')
-        large = stem == "large"
+        checks.integers("ResNet", classes=classes, in_channels=in_channels)
+        self.in_channels, large = in_channels, stem == "large"
         kernel, stride, padding = (7, 2, 3) if large else (3, 1, 1)
         self.conv1 = nn.Conv2d(in_channels, widths[0], kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
@@ -80,7 +82,8 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Any) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(images))))
+        x = checks.shaped("ResNet", "images", images, "batch", self.in_channels, "height", "width")
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         for i in range(self.stages):
             x = self.get_submodule(f"layer{i + 1}")(x)
         pooled = self.avgpool(x)

@@ -319,14 +319,20 @@ class Seq2Seq(nn.Module):
 
 def linear_decay(step: int, steps: int, floor: float = 0.0) -> float:
     """From 1 at step 0 down to `floor` at `steps`, and there on."""
+    if steps < 1:
+        raise ValueError(f"linear_decay: steps: expected >= 1, got {steps}")
     return max(floor, 1.0 - (1.0 - floor) * step / steps)
 
 
 def exponential_decay(step: int, k: float) -> float:
     """k^step, for k < 1."""
+    if not 0.0 < k < 1.0:
+        raise ValueError(f"exponential_decay: k: expected in (0, 1), got {k}")
     return float(k**step)
 
 
 def inverse_sigmoid_decay(step: int, k: float) -> float:
     """k / (k + exp(step / k)), for k >= 1: near 1 at first, one half at step k log k."""
+    if not k >= 1.0:
+        raise ValueError(f"inverse_sigmoid_decay: k: expected >= 1, got {k}")
     return k / (k + math.exp(min(step / k, 700.0)))

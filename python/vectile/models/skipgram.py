@@ -133,8 +133,13 @@ class SkipGram(nn.Module):
         centres and contexts (B,), negatives (B, K). True and false contexts share one gather, one product
         and one loss: -log s(-x) = softplus(x), and softplus(-x) = softplus(x) - x for the true one.
         """
-        wrong = np.asarray(negatives)
-        right = np.asarray(contexts)[:, None]
+        wrong, true = np.asarray(negatives), np.asarray(contexts)
+        if wrong.ndim != 2 or true.shape != wrong.shape[:1]:
+            raise ValueError(
+                f"SkipGram: negatives shape: expected (B, K) for contexts (B,), got {wrong.shape} for "
+                f"{true.shape}"
+            )
+        right = true[:, None]
         scores: Tensor = self(centres, np.concatenate([right, wrong], axis=1))
         return (F.softplus(scores).sum() - scores[:, 0].sum()) * (1.0 / max(1, len(right)))
 

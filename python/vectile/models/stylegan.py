@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from vectile import nn, random
 from vectile.autograd import Tensor, as_tensor
+from vectile.models import checks
 from vectile.nn import functional as F
 
 SLOPE = 0.2
@@ -75,6 +76,10 @@ class StyleGenerator(nn.Module):
         mapping_layers: int = 4,
     ) -> None:
         super().__init__()
+        checks.integers("StyleGenerator", latent=latent, channels=channels, widths=len(widths))
+        checks.integers("StyleGenerator", 0, mapping_layers=mapping_layers)
+        for width in widths:
+            checks.integers("StyleGenerator", widths=width)
         self.latent = latent
         self.mapping = MappingNetwork(latent, mapping_layers)
         self.constant = nn.Parameter(nn.init.empty(1, widths[0], 4, 4))
@@ -89,10 +94,16 @@ class StyleGenerator(nn.Module):
 
     def forward(self, z: Any, other: Any = None, crossover: int | None = None) -> Tensor:
         """Images from z; with `other`, layers from number `crossover` on take their style from that noise."""
-        w = self.mapping(z)
+        z = checks.shaped("StyleGenerator", "z", z, "n", self.latent)
+        w, depth = self.mapping(z), len(self.layers)
         if other is None:
-            return self.synthesize([w] * len(self.layers))
-        cut = len(self.layers) // 2 if crossover is None else crossover
+            if crossover is not None:
+                raise ValueError("StyleGenerator: crossover: expected None without other, got one")
+            return self.synthesize([w] * depth)
+        cut = depth // 2 if crossover is None else crossover
+        if not 0 <= cut <= depth:
+            raise ValueError(f"StyleGenerator: crossover: expected in [0, {depth}], got {cut}")
+        other = checks.shaped("StyleGenerator", "other", other, len(z), self.latent)
         later = self.mapping(other)
         return self.synthesize([w if i < cut else later for i in range(len(self.layers))])
 
@@ -101,12 +112,13 @@ class StyleGenerator(nn.Module):
     ) -> Tensor:
         """Images from one style (n, latent) a layer; pixel noise comes from `vectile.random` unless given.
 
-        ValueError unless there are as many styles as layers.
+        ValueError unless there are as many styles as layers, and as many noises.
         """
-        if len(styles) != len(self.layers):
-            raise ValueError(
-                f"synthesize: styles length: expected {len(self.layers)}, got {len(styles)}"
-            )
+        for name, given in (("styles", styles), ("noise", noise)):
+            if given is not None and len(given) != len(self.layers):
+                raise ValueError(
+                    f"synthesize: {name} length: expected {len(self.layers)}, got {len(given)}"
+                )
         x: Any = self.constant
         for i, (layer, w) in enumerate(zip(self.layers, styles, strict=True)):
             if i and i % 2 == 0:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor, concatenate
+from vectile.models import checks
 from vectile.nn import functional as F
 
 
@@ -79,6 +80,17 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        checks.integers("UNet", channels=channels, groups=groups, multipliers=len(multipliers))
+        checks.integers("UNet", 2, width=width)
+        if width % 2:
+            raise ValueError(f"UNet: width: expected an even number, got {width}")
+        for multiplier in multipliers:
+            checks.integers("UNet", multipliers=multiplier)
+        if not set(attention) <= set(range(len(multipliers))):
+            raise ValueError(
+                f"UNet: attention: expected levels below {len(multipliers)}, got {sorted(attention)}"
+            )
+        self.channels = channels
         widths, time = [width * m for m in multipliers], 4 * width
         self.width, self.attention = width, frozenset(attention)
 
@@ -111,7 +123,15 @@ class UNet(nn.Module):
         nn.init.zeros_(self.output.weight)
 
     def forward(self, x: Any, t: ArrayLike) -> Tensor:
-        levels = range(len(self.down))
+        levels, halves = range(len(self.down)), 2 ** len(self.shrink)
+        x = checks.shaped("UNet", "x", x, "n", self.channels, "height", "width")
+        if x.shape[2] % halves or x.shape[3] % halves:
+            raise ValueError(
+                f"UNet: x size: expected multiples of {halves} for {len(levels)} levels, "
+                f"got {x.shape[2:]}"
+            )
+        if np.shape(t) != (len(x),):
+            raise ValueError(f"UNet: t shape: expected ({len(x)},), got {np.shape(t)}")
         h = self.input(x)
         time = F.silu(self.time(timestep_embedding(t, self.width).astype(h.dtype)))
         seen = []

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectile import nn
-from vectile.autograd import Tensor, as_tensor, broadcast_to, concatenate, no_grad
+from vectile.autograd import Tensor, broadcast_to, concatenate, no_grad
+from vectile.models import checks
 
 
 class ViT(nn.Module):
@@ -30,6 +31,7 @@ class ViT(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        checks.integers("ViT", size=size, patch=patch, channels=channels, classes=classes)
         if size % patch:
             raise ValueError(f"ViT: patch: expected a divisor of size {size}, got {patch}")
         self.size, self.patch, self.channels = size, patch, channels
@@ -62,12 +64,8 @@ class ViT(nn.Module):
 
     def _tokens(self, images: Any) -> Tensor:
         """The encoder's input (batch, 1 + patches, d_model)."""
-        x = as_tensor(images)
-        expected = (self.channels, self.size, self.size)
-        if x.shape[1:] != expected or x.ndim != 4:
-            raise ValueError(
-                f"ViT: images shape: expected (batch, {', '.join(map(str, expected))}), got {x.shape}"
-            )
+        shape = ("batch", self.channels, self.size, self.size)
+        x = checks.shaped("ViT", "images", images, *shape)
         n, p, side = x.shape[0], self.patch, self.size // self.patch
         cut = x.reshape((n, self.channels, side, p, side, p)).transpose((0, 2, 4, 1, 3, 5))
         patches = self.embed(cut.reshape((n, side * side, self.channels * p * p)))
