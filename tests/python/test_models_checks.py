@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from vectile import models, nn
+from vectile import models, nn, random
 from vectile.models import adversarial, cyclegan, diffusion, seq2seq
 
 ZEROS = np.zeros
@@ -151,3 +151,18 @@ CASES = [
 def test_what_does_not_fit_is_named(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("name", ["vit", "gpt"])
+def test_looking_at_attention_is_without_dropout_and_leaves_the_mode_alone(name):
+    random.manual_seed(0)
+    model, x = {
+        "vit": lambda: (models.ViT(d_model=8, n_heads=2, dropout=0.5), images(2, 1, 8, 8)),
+        "gpt": lambda: (models.GPT(models.GPTConfig(9, 8, 2, 2, 8, dropout=0.5)), [[1, 2, 3]]),
+    }[name]()
+    seen = [model.train(mode).attention_weights(x) for mode in (True, True, False)]
+    assert np.array_equal(seen[0], seen[1]) and np.array_equal(seen[0], seen[2])
+    assert not model.training
+    dropouts = [m for m in model.train().modules() if isinstance(m, nn.Dropout)]
+    model.attention_weights(x)
+    assert dropouts and all(m.training for m in dropouts)

@@ -179,7 +179,7 @@ class GPT(nn.Module):
 
             return run
 
-        with no_grad():
+        with evaluating(self), no_grad():
             x = self._embed(ids, 0)
             for block in self.blocks:
                 x = block(x, attend(block))

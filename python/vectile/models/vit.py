@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vectile import nn
 from vectile.autograd import Tensor, broadcast_to, concatenate, no_grad
 from vectile.models import checks
+from vectile.nn.utils import evaluating
 
 
 class ViT(nn.Module):
@@ -53,7 +54,7 @@ class ViT(nn.Module):
     def attention_weights(self, images: Any) -> NDArray[Any]:
         """(layers, batch, heads, 1 + patches, 1 + patches): rows attend to columns, the class token first."""
         found = []
-        with no_grad():
+        with evaluating(self), no_grad():
             x = self._tokens(images)
             for layer in cast(Any, self.encoder).layers:
                 normed = layer.norm1(x)
