@@ -23,7 +23,8 @@ def save(
 ) -> None:
     """Write `tensors` and JSON-able `settings`: to a temporary file, synced, then renamed into place."""
     numpy_io = require("safetensors.numpy", "saving a checkpoint")
-    contiguous = {key: np.ascontiguousarray(array) for key, array in tensors.items()}
+    # not ascontiguousarray, which gives a number without axes one
+    contiguous = {key: np.asarray(array, order="C") for key, array in tensors.items()}
     write_atomically(path, numpy_io.save(contiguous, {_KEY: json.dumps(settings)}))
 
 

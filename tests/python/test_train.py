@@ -157,12 +157,14 @@ def test_round_trip_of_dtypes_and_layouts(tmp_path):
         "f": np.arange(6, dtype=np.float32).reshape(2, 3).T,
         "i": np.array([-1, 127], np.int8),
         "e": np.zeros((0, 4)),
+        "n": np.array(7),
     }
     checkpoint.save(tmp_path / "f", tensors, {"text": "ü"})
     loaded, settings = checkpoint.load(tmp_path / "f")
     assert settings == {"text": "ü"}
     for key, value in tensors.items():
-        assert np.array_equal(loaded[key], value) and loaded[key].dtype == value.dtype
+        assert loaded[key].shape == value.shape and loaded[key].dtype == value.dtype
+        assert np.array_equal(loaded[key], value)
 
 
 def test_wrong_files_are_named(tmp_path):
