@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from vectile import checkpoint, cli, extras, nn, optim, random, recipes, viz
+from vectile import checkpoint, cli, extras, models, nn, optim, random, recipes, viz
 from vectile.models import Translator
 from vectile.recipes.registry import Recipe
 
@@ -70,6 +70,11 @@ def test_a_smoke_run_learns_and_leaves_everything_behind(name, tmp_path, sentenc
         tensors, settings = checkpoint.load(tmp_path / file)
         assert settings["recipe"] == name
         assert all(np.isfinite(value).all() for value in tensors.values())
+        if "network" in settings:  # a judge is the recipe's own
+            model = models.load(tmp_path / file)
+            found = model.state_dict()
+            assert not model.training and found.keys() == tensors.keys()
+            assert all(np.array_equal(found[key], tensors[key]) for key in tensors)
 
 
 @pytest.mark.parametrize("name", recipes.recipes())
@@ -149,8 +154,27 @@ def test_a_trained_translator_is_loaded_from_its_checkpoint(name, tmp_path, sent
         assert len(found) == 3 and all(isinstance(text, str) for text in found)
         assert found == [translator([text], width, max_length=9)[0] for text in texts]
     recipes.run_recipe(recipes.find("mlp"), tmp_path / "mlp", quick=True)
-    with pytest.raises(ValueError, match="expected a translation model, got kind None"):
+    with pytest.raises(ValueError, match="expected a translation model with its subwords, got MLP"):
         Translator.load(tmp_path / "mlp" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({}, "a network that a recipe wrote"),
+        ({"network": "MLP", "model": []}, "a network that a recipe wrote"),
+        ({"network": "system", "model": {}, "beside": {}}, "one of vectile.models or vectile.nn"),
+        ({"network": "MLP", "model": {"depth": 3}, "beside": {}}, "unexpected keyword"),
+        ({"network": "Linear", "model": {"in_features": 2, "out_features": 2}}, "beside"),
+    ],
+)
+def test_a_checkpoint_that_holds_no_network_says_so(about, message, tmp_path):
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(path, nn.Linear(2, 2).state_dict(), about)
+    with pytest.raises(ValueError, match=rf"model\.safetensors: expected .*{message}"):
+        models.load(path)
+    with pytest.raises(FileNotFoundError):
+        models.load(tmp_path / "none.safetensors")
 
 
 def test_options_come_from_the_signature(tmp_path):

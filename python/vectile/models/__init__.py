@@ -10,6 +10,7 @@ from vectile.models.gpt import GPT, GPTConfig
 from vectile.models.lenet import LeNet
 from vectile.models.mlp import MLP
 from vectile.models.resnet import ResNet, resnet18, small_resnet
+from vectile.models.saved import load
 from vectile.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from vectile.models.skipgram import SkipGram
 from vectile.models.stylegan import StyleGenerator
@@ -47,6 +48,7 @@ __all__ = [
     "Translator",
     "UNet",
     "ViT",
+    "load",
     "resnet18",
     "small_resnet",
 ]

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from vectile import checkpoint
 from vectile.data.subwords import Subwords, padded
+from vectile.models.saved import load_with
 from vectile.models.search import beam_search, greedy_search
-from vectile.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from vectile.models.transformer import TransformerConfig, TranslationTransformer
-
-_KINDS: dict[str, tuple[Any, Any]] = {
-    "seq2seq": (Seq2Seq, Seq2SeqConfig),
-    "transformer": (TranslationTransformer, TransformerConfig),
-}
+from vectile.models.seq2seq import Seq2Seq
+from vectile.models.transformer import TranslationTransformer
 
 
 class Translator:
@@ -59,21 +53,12 @@ class Translator:
                 found[row] = text
         return found
 
-    def settings(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the model's weights, for `load`."""
-        (kind,) = (name for name, (model, _) in _KINDS.items() if isinstance(self.model, model))
-        config = asdict(self.model.config)
-        return {"kind": kind, "config": config, "subwords": str(self.subwords)}
-
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Translator:
         """The translator that a recipe wrote; ValueError for another checkpoint."""
-        tensors, about = checkpoint.load(path)
-        settings: Any = about.get("model")
-        kind = settings.get("kind") if isinstance(settings, dict) else None
-        if kind not in _KINDS:
-            raise ValueError(f"{path}: expected a translation model, got kind {kind!r}")
-        build, config = _KINDS[kind]
-        model = build(config(**settings["config"]))
-        model.load_state_dict(tensors)
-        return cls(model.eval(), Subwords(settings["subwords"]))
+        model, beside = load_with(path)
+        if not isinstance(model, (Seq2Seq, TranslationTransformer)) or "subwords" not in beside:
+            raise ValueError(
+                f"{path}: expected a translation model with its subwords, got {type(model).__name__}"
+            )
+        return cls(model, Subwords(beside["subwords"]))

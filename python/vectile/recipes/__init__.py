@@ -5,7 +5,8 @@
     @recipe("tiny", "what a reader learns from it")
     def train(run: Run, *, width: Annotated[int, "units in the hidden layer"] = 32) -> None:
         training, held_out = data.digits()
-        model = models.MLP(64, width, 10)
+        settings = {"in_features": 64, "hidden": width, "out_features": 10}
+        model = models.MLP(**settings)
         optimizer = optim.AdamW(model.parameters(), lr=3e-3)
         rows = data.shuffled(len(training.labels), 64, run.generator)
         for step in run.steps(1000):
@@ -13,7 +14,7 @@
             run.log(loss=loss)
         run.score("held-out accuracy", accuracy, better="higher")
         run.figure("errors", viz.confusion_matrix(held_out.labels, predicted))
-        run.checkpoint(model, {"width": width})
+        run.checkpoint(model, settings)  # models.load reads it
 
 Keyword arguments become options of the command line: `--width 64`. All randomness comes from `run.generator`
 and `vectile.random`, both seeded by `--seed`; with `--quick`, `run.steps` and `run.pick` shrink the work to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,7 +134,7 @@ def score(run: Run, corpus: Corpus, model: Any, width: int = 4) -> list[str]:
     bleu, longest = _bleu(corpus), run.pick(80, 20)
     sources, references = zip(*corpus.test, strict=True)
     translator = models.Translator(model, corpus.subwords)
-    run.checkpoint(model, translator.settings())
+    run.checkpoint(model, asdict(model.config), beside={"subwords": str(corpus.subwords)})
     greedy = translator(sources, 1, max_length=longest)
     beam = translator(sources, width, max_length=longest)
     run.score("BLEU, greedy", bleu(greedy, references), "higher")

@@ -106,8 +106,8 @@ def train(
             paired.append(np.mean(matches.numpy().argmax(-1) == np.arange(PAIRS)))
     run.score("masked tokens told, held out", np.mean(told), better="higher")
     run.score(f"neighbours told among {PAIRS}, held out", np.mean(paired), better="higher")
-    settings = {**asdict(config), "subwords": str(subwords)}
-    run.checkpoint(reader, settings, "pretrained")
+    beside: dict[str, Any] = {"subwords": str(subwords)}
+    run.checkpoint(reader, asdict(config), "pretrained", beside=beside)
     pictures(run, reader, subwords, corpus.held_out)
 
     lines, wanted = zip(*corpus.test, strict=True)
@@ -117,7 +117,8 @@ def train(
         guesses = predict(model, subwords, lines)
         run.score(f"held-out lines told, {name}", np.mean(guesses == wanted), better="higher")
         if name == "fine-tuned":
-            run.checkpoint(model, {**settings, "classes": MODULES})
+            settings = {**asdict(config), "classes": len(MODULES)}
+            run.checkpoint(model, settings, beside={**beside, "classes": MODULES})
             title = "From which module is this line?"
             run.figure("confusion", viz.confusion_matrix(wanted, guesses, MODULES, title=title))
     curves: dict[str, Any] = {

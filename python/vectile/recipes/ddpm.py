@@ -58,7 +58,7 @@ def train(
     figure = viz.reconstructions(*few, names=tuple(shown), title=title, subtitle=subtitle)
     run.figure("steps", figure)
     run.figure("denoising", denoising(start, chain))
-    run.checkpoint(average.model, {"width": width})
+    run.checkpoint(average.model, {"width": width}, beside={"betas": process.betas})
 
 
 def denoising(start: Array, chain: list[Array], rows: int = 6, columns: int = 12) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from vectile import data, models, no_grad, optim, viz
 from vectile.nn import functional as F
@@ -19,7 +19,13 @@ def train(
     # 1,438 images to train on and 359 that the model never sees
     training, held_out = data.digits()
     steps = run.pick(3000, 40)
-    model = models.MLP(64, (width, width), 10, dropout)
+    settings: dict[str, Any] = {
+        "in_features": 64,
+        "hidden": [width, width],
+        "out_features": 10,
+        "dropout": dropout,
+    }
+    model = models.MLP(**settings)
     optimizer = optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, steps // 20, steps)
     rows = data.shuffled(len(training.labels), 64, run.generator)
@@ -45,4 +51,4 @@ def train(
         labels = [f"{true} as {guess}" for true, guess in pairs]
         figure = viz.sample_grid(held_out.images[wrong], labels, title="What it got wrong")
         run.figure("errors", figure)
-    run.checkpoint(model, {"width": width, "dropout": dropout})
+    run.checkpoint(model, settings)

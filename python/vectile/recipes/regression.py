@@ -88,5 +88,5 @@ def train(run: Run, *, rate: Annotated[float, "learning rate of the descent"] = 
         subtitle="ink on a dark pixel speaks for the digit, on a light one against it",
     )
     run.figure("weights", figure)
-    run.checkpoint(linear, name="linear")
-    run.checkpoint(logistic, name="logistic")
+    run.checkpoint(linear, {"in_features": 10, "out_features": 1}, "linear")
+    run.checkpoint(logistic, {"in_features": 64, "out_features": 10}, "logistic")

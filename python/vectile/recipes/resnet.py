@@ -48,4 +48,4 @@ def train(run: Run, *, rate: Annotated[float, "largest learning rate"] = 0.1) ->
     labels = [f"{true}" if true == guess else f"{true} as {guess}" for true, guess in pairs]
     title = "What it was least sure of"
     run.figure("unsure", viz.sample_grid(held_out.images[unsure], labels, title=title))
-    run.checkpoint(model)
+    run.checkpoint(model, network="small_resnet")

@@ -120,11 +120,27 @@ class Run:
         return self._wrote(viz.save(figure, self.out / f"{name}.png"))
 
     def checkpoint(
-        self, model: Module, settings: Mapping[str, Any] | None = None, name: str = "model"
+        self,
+        model: Module,
+        settings: Mapping[str, Any] | None = None,
+        name: str = "model",
+        *,
+        network: str = "",
+        beside: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write a model's state_dict as NAME.safetensors; `settings` say how to build it again."""
+        """Write a model's state_dict as NAME.safetensors, from which `models.load` makes the model again.
+
+        `settings` are the keyword arguments of its class (of its config, where it has one), or of `network`
+        in `vectile.models`; `beside` is what else its use needs, such as the words of a vocabulary.
+        """
         path = self.out / f"{name}.safetensors"
-        about = {"recipe": self.recipe.name, "seed": self.seed, "model": dict(settings or {})}
+        about = {
+            "recipe": self.recipe.name,
+            "seed": self.seed,
+            "network": network or type(model).__name__,
+            "model": dict(settings or {}),
+            "beside": dict(beside or {}),
+        }
         checkpoint.save(path, model.state_dict(), checkpoint.plain(about))
         return self._wrote(path)
 

@@ -115,7 +115,8 @@ def train(
         (rank <= 10).mean(),
         better="higher",
     )
-    run.checkpoint(model, {"vocab_size": len(vocabulary), "dim": dim, "words": vocabulary.words})
+    settings = {"vocab_size": len(vocabulary), "dim": dim}
+    run.checkpoint(model, settings, beside={"words": vocabulary.words})
     vectors = model.vectors()
     questions(run, vocabulary, vectors)
     pictures(run, vocabulary, vectors)
