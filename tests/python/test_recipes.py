@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from vectile import checkpoint, cli, extras, models, nn, optim, random, recipes, viz
 from vectile.models import Translator
-from vectile.recipes.registry import Recipe
+from vectile.recipes.registry import COURSE, Recipe
 
 for package in ("rich", "matplotlib", "safetensors", "sklearn", "tokenizers", "sacrebleu"):
     pytest.importorskip(package, reason="recipes need vectile[recipes]")
@@ -252,17 +253,44 @@ def test_bad_use_says_what_is_wrong(tmp_path, capsys, monkeypatch):
         recipes.run_recipe(of(lambda run: run.score("x", 1.0, "up")), tmp_path)
     with pytest.raises(extras.MissingExtra, match=r"not_there: pip install 'vectile\[recipes\]'"):
         recipes.run_recipe(of(lambda run: None, needs=("not_there",)), tmp_path)
-    for words in (["--recipe"], ["--recipe", "mlp", "--widht", "3"], ["--recipe=mlp", "--seed=-1"]):
+    for words in (
+        ["--recipe"],
+        ["--recipe", "mlp", "--widht", "3"],
+        ["--recipe=mlp", "--seed=-1"],
+        ["--recipe=ddpm", "--fast=0"],
+    ):
         with pytest.raises(SystemExit) as leave:
             run_cli("train", *words)
         assert leave.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_not_installed_is_listed_and_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run_cli("recipes") == 0
+    listed = capsys.readouterr().out
+    assert "matplotlib" in listed and "not installed: pip install 'vectile[recipes]'" in listed
+    assert run_cli("train", "--recipe=translate-rnn", "--quick", "--out", tmp_path) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "pip install 'vectile[recipes]'" in said
+
+
+def test_without_a_catalogue_one_line_says_what_to_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vectile.data.translation.LOCALE_FOLDERS", (tmp_path,))
+    assert run_cli("train", "--recipe=translate-rnn", "--quick", "--out", tmp_path / "run") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(words in said for words in (str(tmp_path), "*/fr/LC_MESSAGES", "install", "--pairs"))
 
 
 def test_the_command_line_lists_and_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     assert run_cli("recipes") == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in recipes.recipes())
+    places = [listed.index(f"\n{name} ") for name in recipes.recipes()]
+    assert places == sorted(places) and list(recipes.recipes()) == COURSE
+    assert "tokenizers sacrebleu" in listed and "matplotlib" not in listed
     out = tmp_path / "run"
     assert run_cli("train", "--recipe=mlp", "--quick", "--width", 16, "--out", out) == 0
     shown = capsys.readouterr().out

@@ -10,6 +10,7 @@ from typing import Any
 
 from vectile import recipes
 from vectile.cli import common
+from vectile.recipes.registry import COMMON
 
 
 def add_to(commands: Any) -> None:
@@ -23,9 +24,9 @@ def add_to(commands: Any) -> None:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """A table of the recipes; what is not installed is marked."""
+    """A table of the recipes in the order to read them in; what is not installed is marked."""
     screen = common.console()
-    table = common.table("recipe", "teaches", "needs")
+    table = common.table("recipe", "teaches", "also needs")
     for column, justify in zip(table.columns, ("left", "left", "left"), strict=True):
         column.justify, column.no_wrap = justify, False
     table.columns[0].no_wrap = True
@@ -36,7 +37,11 @@ def show(arguments: argparse.Namespace) -> int:
         table.add_row(
             f"[bold]{name}[/]",
             recipe.summary,
-            " ".join(f"[red]{m}[/]" if m in missing else m for m in recipe.needs),
+            " ".join(
+                f"[red]{m}[/]" if m in missing else m
+                for m in recipe.needs
+                if m in missing or m not in COMMON
+            ),
         )
     screen.print(table)
     if absent:
@@ -51,7 +56,10 @@ def wanted(words: Sequence[str]) -> bool:
 
 
 def parse(words: Sequence[str], kind: type[argparse.ArgumentParser]) -> argparse.Namespace:
-    """Arguments of `train --recipe NAME …`, as the recipe declares them; ValueError for an unknown name."""
+    """Arguments of `train --recipe NAME …`, as the recipe declares them; ValueError for an unknown name.
+
+    Whole numbers are counts, so that a 0 is refused before training and not after it.
+    """
     first = kind(prog="vectile train", add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", required=True, metavar="NAME")
     name, rest = first.parse_known_args(list(words[1:]))
@@ -86,7 +94,7 @@ def parse(words: Sequence[str], kind: type[argparse.ArgumentParser]) -> argparse
             parser.add_argument(
                 flag,
                 dest=option.name,
-                type=option.kind,
+                type=common.positive if option.kind is int else option.kind,
                 choices=option.choices,
                 default=option.default,
                 metavar=None if option.choices else _METAVAR.get(option.kind, "X"),

@@ -10,6 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+COURSE = (
+    "regression mlp lenet resnet vit autoencoder vae gan dcgan cgan wgan wgan-gp stylegan ddpm cyclegan "
+    "translate-rnn translate-attention translate-transformer skipgram char-lstm bert"
+).split()
+"""The order to read them in: each builds on some before it."""
+
+COMMON = ("rich", "matplotlib", "safetensors")
+"""Modules that every recipe uses."""
+
 _RECIPES: dict[str, Recipe] = {}
 
 
@@ -53,13 +62,13 @@ def recipe(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register `train(run, **options)` under a name; ValueError for one that is taken.
 
-    `needs`: importable modules beyond rich, matplotlib and safetensors, which every recipe uses.
+    `needs`: importable modules beyond COMMON.
     """
 
     def register(train: Callable[..., None]) -> Callable[..., None]:
         if name in _RECIPES:
             raise ValueError(f"recipe: name: expected a new one, got {name!r} again")
-        modules = ("rich", "matplotlib", "safetensors", *needs)
+        modules = (*COMMON, *needs)
         _RECIPES[name] = Recipe(name, summary, train, modules, tuple(falls))
         return train
 
@@ -67,12 +76,14 @@ def recipe(
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every recipe by name, in alphabetical order; imports the files of this folder."""
+    """Every recipe by name, in the order of COURSE, others behind; imports the files of this folder."""
     import vectile.recipes as package
 
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    return dict(sorted(_RECIPES.items()))
+    place = {name: i for i, name in enumerate(COURSE)}
+    order = sorted(_RECIPES, key=lambda name: (place.get(name, len(place)), name))
+    return {name: _RECIPES[name] for name in order}
 
 
 def find(name: str) -> Recipe:
