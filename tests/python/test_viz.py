@@ -94,6 +94,25 @@ def test_a_causal_map_leaves_the_future_white():
     )
 
 
+def test_a_row_without_labels_takes_no_room_for_them():
+    axes = viz.sample_grid(RNG.random((6, 1, 8, 8)), ["a", "", "", "", "", ""], columns=2).axes
+    assert [ax.get_title() for ax in axes] == ["a", "", "", "", "", ""]
+    bottoms = [ax.get_position().y0 for ax in axes]
+    assert bottoms[0] == bottoms[1]
+    assert np.isclose(bottoms[0] - bottoms[2], bottoms[2] - bottoms[4])
+    tight = viz.sample_grid(RNG.random((6, 1, 8, 8)), columns=2)
+    all_named = viz.sample_grid(RNG.random((6, 1, 8, 8)), "abcdef", columns=2)
+    one = axes[0].figure.get_figheight()
+    assert tight.get_figheight() < one < all_named.get_figheight()
+
+
+@pytest.mark.parametrize("count", [20, 40, 5000])
+def test_the_average_of_a_short_run_follows_it_too(count):
+    values = np.linspace(2, 1, count)
+    average = viz.loss_curves({"loss": (range(count), values)}).axes[0].lines[1].get_ydata()
+    assert abs(average[-1] - 1) < 0.06
+
+
 def test_samples_are_ink_on_paper():
     axes = viz.sample_grid(np.array([[[[0.0, 1.0]]]])).axes[0]
     assert np.asarray(axes.images[0].get_array()).tolist() == [[1.0, 0.0]]
@@ -108,6 +127,7 @@ def test_samples_are_ink_on_paper():
         (lambda: viz.attention_map(np.zeros((0, 0)), []), "weights shape"),
         (lambda: viz.sample_grid(np.zeros((3, 8, 8))), "images shape"),
         (lambda: viz.sample_grid(np.zeros((0, 1, 8, 8))), "images shape"),
+        (lambda: viz.sample_grid(np.zeros((2, 1, 8, 8)), ["a"]), "labels length: expected 2"),
         (lambda: viz.reconstructions(np.zeros((2, 1, 8, 8)), np.zeros((3, 1, 8, 8))), "rows"),
         (lambda: viz.embedding_map(np.zeros((4, 3))), "points shape"),
         (lambda: viz.embedding_map(np.zeros((4, 2)), ["a"]), "labels length"),

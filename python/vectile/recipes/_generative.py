@@ -50,12 +50,18 @@ def grey(images: Any) -> Array:
 
 
 def report(run: Run, images: Any, title: str, labels: Array | None = None) -> Judge:
-    """Score samples in [-1, 1] and draw the first hundred; `labels` are the digits that they should be."""
+    """Score samples in [-1, 1] and draw the first hundred; `labels` are the digits that they should be.
+
+    With labels that repeat every ten, a column holds one digit, which stands above it.
+    """
     made = grey(images)
     judge = Judge(run, made.shape[-1])
     judge.score(run, made, labels)
     subtitle = f"{run.recipe.name}, seed {run.seed}: not chosen, the first that it made"
-    figure = viz.sample_grid(enlarged(made[:100]), columns=20, title=title, subtitle=subtitle)
+    heads = None if labels is None else [*labels[:20], *[""] * 80]
+    figure = viz.sample_grid(
+        enlarged(made[:100]), heads, columns=20, title=title, subtitle=subtitle
+    )
     run.figure("samples", figure)
     return judge
 

@@ -53,7 +53,7 @@ def train(
         *looks.swapaxes(0, 1),
         names=["digit", *(f"head {head + 1}" for head in range(heads))],
         title="Where the class token looks",
-        subtitle="the last layer's attention to each patch of 2 x 2 pixels, dark for much",
+        subtitle="the last layer's attention to patches of 2 x 2 pixels; each map's largest weight is black",
     )
     run.figure("attention", figure)
     run.checkpoint(model, settings)

@@ -91,8 +91,9 @@ def loss_curves(
     return made
 
 
-def smooth(values: NDArray[np.float64], memory: float = 0.97) -> NDArray[np.float64]:
-    """Exponential moving average without the start's bias."""
+def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exponential moving average without the start's bias, over a twentieth of the values, at most 33."""
+    memory = 1 - 1 / min(33.0, 1 + len(values) / 20)
     out, average, weight = np.empty_like(values), 0.0, 0.0
     for i, value in enumerate(values):
         average = memory * average + (1 - memory) * value

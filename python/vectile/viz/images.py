@@ -20,29 +20,32 @@ def sample_grid(
     title: str = "Samples",
     subtitle: str = "",
 ) -> Any:
-    """Images (n, channels, height, width) in rows of `columns`, each with its label above.
+    """Images (n, channels, height, width) in rows of `columns`, each with its label above if it has one.
 
     One channel is drawn as ink on paper, three as colours; `limits` are the values of white and black
-    (of no and full colour). ValueError for another shape or no image.
+    (of no and full colour). ValueError for another shape, no image, or another number of labels.
     """
     array = _images(images, "sample_grid")
+    if labels is not None and len(labels) != len(array):
+        raise ValueError(f"sample_grid: labels length: expected {len(array)}, got {len(labels)}")
     columns = columns or min(len(array), max(1, round(np.sqrt(1.6 * len(array)))))
-    rows = -(-len(array) // columns)
     tall = array.shape[2] / array.shape[3]
     side = max(0.45, min(0.9, 9 / columns))
-    gap = 0.2 if labels is not None else 0.06
-    made = style.figure(max(4.5, columns * (side + 0.06) + 0.4), rows * (side * tall + gap) + 0.9)
+    names = [""] * len(array) if labels is None else [str(label) for label in labels]
+    starts = range(0, len(array), columns)
+    gaps = [0.2 if any(names[start : start + columns]) else 0.06 for start in starts]
+    drops = np.cumsum([side * tall + gap for gap in gaps])
+    made = style.figure(max(4.5, columns * (side + 0.06) + 0.4), drops[-1] + 0.9)
     top = style.heading(made, title, subtitle)
     width, height = made.get_size_inches()
     left = (width - columns * (side + 0.06)) / 2
     for i, image in enumerate(array):
         row, column = divmod(i, columns)
-        y = top * height - (row + 1) * (side * tall + gap) + 0.03
+        y = top * height - drops[row] + 0.03
         place = (left + column * (side + 0.06), y, side, side * tall)
         axes = made.add_axes([v / (height if k % 2 else width) for k, v in enumerate(place)])
         _draw(axes, image, limits)
-        if labels is not None:
-            axes.set_title(str(labels[i]), size=7, color=style.MUTED, pad=1.5)
+        axes.set_title(names[i], size=7, color=style.MUTED, pad=1.5)
     return made
 
 
