@@ -57,16 +57,15 @@ def load(run: Run, lang: str, pairs: Path | None) -> Corpus:
         )
     train = run.pick(parts.train, parts.train[:2000])
     subwords = data.Subwords.train((text for pair in train for text in pair), vocabulary)
-    run.say(
-        f"{len(train):,} pairs to train on, {len(parts.test):,} held out; {len(subwords):,} subwords"
-    )
+    test = run.pick(parts.test, parts.test[:20])
+    run.say(f"{len(train):,} pairs to train on, {len(test):,} held out; {len(subwords):,} subwords")
     validation = sorted(parts.validation[: run.pick(None, 20)], key=lambda pair: len(pair.target))
     return Corpus(
         lang,
         subwords,
         _ids(subwords, train),
         _ids(subwords, validation),
-        run.pick(parts.test, parts.test[:20]),
+        test,
     )
 
 

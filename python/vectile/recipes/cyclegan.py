@@ -65,6 +65,7 @@ def train(
         ("outline to digit", to_a, a),
     ):
         run.score(f"{name}: mean absolute error", np.abs(found - true).mean(), better="lower")
+    run.score("a digit taken for its outline: mean absolute error", np.abs(a - b).mean())
     few = slice(0, 14)
     names = ("digit", "outline", "and back", "truth")
     title, subtitle = (
