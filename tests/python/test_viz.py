@@ -26,6 +26,7 @@ PICTURES = {
         {"loss": (STEPS, 1 / STEPS)}, {"held out": (STEPS, STEPS)}
     ),
     "loss_curves_short": lambda: viz.loss_curves({"loss": ([1], [2.0])}, {"none": ([], [])}),
+    "loss_curves_nothing": lambda: viz.loss_curves({"loss": ([], [])}, log=True),
     "loss_curves_not_finite": lambda: viz.loss_curves(
         {"a": ([1, 2], [np.nan, np.inf])}, target=1.0
     ),

@@ -37,6 +37,8 @@ def loss_curves(
     seen = [[] if target is None else [target]]
     last = 1.0
     for name, (steps, values) in lines.items():
+        if not len(steps):
+            continue
         color, y = next(colors), np.asarray(values, np.float64)
         axes.plot(steps, y, color=color, linewidth=0.7, alpha=0.3)
         if log:  # its average is geometric, and what is not positive has no place
