@@ -145,6 +145,25 @@ def test_what_is_logged_now_and_then_is_drawn_point_by_point(tmp_path, monkeypat
     assert drawn == [({"loss"}, {"validation"})]
 
 
+def test_teacher_forcing_follows_its_schedule(tmp_path, sentences, monkeypatch):
+    shares = []
+    forward = models.Seq2Seq.forward
+
+    def watched(self, source, target, teacher_forcing=1.0):
+        shares.append((self.training, teacher_forcing))
+        return forward(self, source, target, teacher_forcing)
+
+    monkeypatch.setattr(models.Seq2Seq, "forward", watched)
+    recipe = recipes.find("translate-rnn")
+    report = recipes.run_recipe(recipe, tmp_path, quick=True, pairs=sentences, told=0.2)
+    found = [share for training, share in shares if training]
+    assert found[0] == 1.0 and np.allclose(found, np.linspace(1, 0.2, 41)[:-1])
+    ends = report["losses"]["loss"]
+    assert ends["last"] < ends["first"]
+    with pytest.raises(ValueError, match="told: expected a share"):
+        recipes.run_recipe(recipe, tmp_path, quick=True, pairs=sentences, told=-0.5)
+
+
 @pytest.mark.parametrize("name", ["translate-rnn", "translate-transformer"])
 def test_a_trained_translator_is_loaded_from_its_checkpoint(name, tmp_path, sentences):
     recipes.run_recipe(recipes.find(name), tmp_path, quick=True, pairs=sentences)

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from vectile import data, models, no_grad, optim, viz
 from vectile.data.subwords import PAD, SPACE
 from vectile.extras import require
+from vectile.models.seq2seq import linear_decay
 from vectile.nn import functional as F
 from vectile.nn.utils import clip_grad_norm_
 from vectile.recipes import Run
 
 NEEDS = ("tokenizers", "sacrebleu")
 Lang = Annotated[str, "language of the catalogues, as in LOCALE/xx/LC_MESSAGES"]
+Told = Annotated[float, "share of target tokens that it still reads at the end of training"]
 Pairs = Annotated[Path | None, "source, tab, target on each line, in place of the catalogues"]
 
 LENGTHS = ((1, 4), (5, 8), (9, 12), (13, 99))
@@ -83,12 +85,21 @@ def fit(
     steps: int,
     tokens: int = 2500,
     label_smoothing: float = 0.1,
+    told: float = 1.0,
 ) -> None:
-    """Teacher forcing: at every place the likelihood of the next token, given the source and those before."""
+    """Teacher forcing: at every place the likelihood of the next token, given the source and those before.
+
+    With `told` below 1 a recurrent model reads less and less of the target's own tokens, down to that share,
+    and more of what it would have written itself; such steps take the target token by token.
+    """
+    if not 0.0 <= told <= 1.0:
+        raise ValueError(f"told: expected a share in [0, 1], got {told}")
     batches = corpus.batches(run.pick(tokens, 600), run.generator)
     for step in run.steps(steps):
         source, target = next(batches)
-        loss = cross_entropy(model(source, target[:, :-1]), target[:, 1:], label_smoothing)
+        forcing = {} if told == 1.0 else {"teacher_forcing": linear_decay(step, steps, told)}
+        logits = model(source, target[:, :-1], **forcing)
+        loss = cross_entropy(logits, target[:, 1:], label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         clip_grad_norm_(list(model.parameters()), 1.0)
@@ -239,6 +250,7 @@ def alignment(run: Run, name: str, example: Example, weights: NDArray[Any]) -> N
             by_words(weights, example.written, example.source_words),
             example.source_words.texts,
             example.written.texts,
-            subtitle=f"{example.pair.source!r} as {example.pair.target!r}",
+            subtitle=f"{example.pair.source!r} as {example.pair.target!r}, "
+            "among the best translated of the held-out sentences",
         ),
     )

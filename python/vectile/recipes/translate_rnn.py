@@ -21,6 +21,7 @@ def train(
     pairs: translation.Pairs = None,
     cell: Annotated[Literal["lstm", "gru"], "the recurrent cell"] = "lstm",
     hidden: Annotated[int, "units of the decoder, and of both directions of the encoder"] = 256,
+    told: translation.Told = 1.0,
 ) -> None:
     corpus = translation.load(run, lang, pairs)
     config = models.Seq2SeqConfig(len(corpus.subwords), hidden=hidden, cell=cell, attention=None)
@@ -28,6 +29,6 @@ def train(
     optimizer = optim.Adam(model.parameters(), lr=3e-3)
     steps = run.pick(2000, 40)
     schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(300, 10), steps)
-    translation.fit(run, corpus, model, optimizer, schedule, steps)
+    translation.fit(run, corpus, model, optimizer, schedule, steps, told=told)
 
     translation.score(run, corpus, model)
