@@ -88,6 +88,15 @@ def test_cross_attention_puts_each_weight_under_its_words():
     assert np.allclose(np.asarray(axes.images[0].get_array()) ** 2, given)
 
 
+def test_words_on_top_keep_off_the_subtitle():
+    words = ["internationalisation", "b"]
+    figure = viz.cross_attention(weights(1, 2), words, ["c"], subtitle="many words " * 12)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    room = figure.texts[1].get_window_extent(renderer).y0
+    room -= figure.axes[0].get_tightbbox(renderer).y1
+    assert room >= 8 * figure.dpi / 72
+
+
 def test_a_causal_map_leaves_the_future_white():
     shown = viz.attention_map(weights(6, 6), WORDS, causal=True).axes[0].images[0].get_array()
     assert np.array_equal(

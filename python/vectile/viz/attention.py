@@ -104,6 +104,7 @@ def _heat(
     if on_top:
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
+    top -= 6 / (72 * made.get_figheight()) if on_top else 0.0  # words keep off the subtitle
     room = 0.65 / made.get_figwidth()  # for the bar and its numbers
     made.tight_layout(rect=(0.01, 0.01, 1 - room, top))
     box = axes.get_position()
