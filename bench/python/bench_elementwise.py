@@ -42,6 +42,7 @@ def functional(name: str) -> Any:
 # name: (float64 reference, torch, NumPy where it has one call)
 UNARY: dict[str, tuple[Any, Any, Any]] = {
     "exp": (np.exp, lambda x: torch.exp(x), np.exp),
+    "expm1": (np.expm1, lambda x: torch.expm1(x), np.expm1),
     "log": (lambda x: np.log(np.abs(x)), None, None),
     "tanh": (np.tanh, lambda x: torch.tanh(x), np.tanh),
     "sigmoid": (sigmoid, lambda x: torch.sigmoid(x), sigmoid),
@@ -148,6 +149,41 @@ def unary_cases(shape: tuple[int, int], names: list[str]) -> Iterator[Case]:
     )
 
 
+def prelu_cases(shape: tuple[int, int, int]) -> Iterator[Case]:
+    """One slope for each channel of (batch, channels, length)."""
+    size = "x".join(map(str, shape))
+    n_bytes = 4 * math.prod(shape)
+    yield Case(
+        f"prelu {size}",
+        arrays(shape, shape[1:2]),
+        ops.prelu,
+        lambda x, w: np.where(x > 0, x, w[:, None] * x),
+        {
+            "torch": lambda x, w: torch.prelu(x, w),
+            "numpy": lambda x, w: np.where(x > 0, x, w[:, None] * x),
+        },
+        tolerance=1e-6,
+        work=byte(2 * n_bytes),
+    )
+    yield Case(
+        f"prelu_backward {size}",
+        arrays(shape, shape, shape[1:2]),
+        ops.prelu_backward,
+        lambda g, x, w: (
+            np.where(x > 0, g, w[:, None] * g),
+            np.where(x > 0, 0, g * x).sum((0, 2)),
+        ),
+        {"torch": _torch_prelu_backward},
+        tolerance=1e-5,
+        work=byte(3 * n_bytes),
+    )
+
+
+def _torch_prelu_backward(g: Any, x: Any, w: Any) -> Any:
+    dx, dw = torch.ops.aten._prelu_kernel_backward(g, x, w[:, None])
+    return dx, dw.sum((0, 2))
+
+
 def cases(quick: bool) -> Iterator[Case]:
     yield from unary_cases((128, 128), list(UNARY))
     if not quick:
@@ -192,6 +228,7 @@ def cases(quick: bool) -> Iterator[Case]:
             tolerance=1e-6,
             work=byte(2 * n_bytes),
         )
+    yield from prelu_cases((64, 64, 4) if quick else (16, 64, 1024))
     yield Case(
         f"dropout {size}",
         lambda rng: (np.ones(shape, np.float32),),

@@ -117,6 +117,23 @@ void bind_elementwise(py::module_& m) {
             unlocked([&] { return ops::leaky_relu_backward(*g, *in, negative_slope); }));
       },
       py::arg("grad"), py::arg("x"), py::arg("negative_slope") = 0.01);
+  m.def(
+      "prelu",
+      [](py::handle x, py::handle weight, py::handle out) {
+        const Input in(x, "prelu", "x"), w(weight, "prelu", "weight");
+        const OutInput y(out, "prelu");
+        return y.result(unlocked([&] { return ops::prelu(*in, *w, y.get()); }));
+      },
+      py::arg("x"), py::arg("weight"), py::arg("out") = py::none());
+  m.def(
+      "prelu_backward",
+      [](py::handle grad, py::handle x, py::handle weight) {
+        const Input g(grad, "prelu_backward", "grad"), in(x, "prelu_backward", "x"),
+            w(weight, "prelu_backward", "weight");
+        auto r = unlocked([&] { return ops::prelu_backward(*g, *in, *w); });
+        return py::make_tuple(to_numpy(std::move(r.dx)), to_numpy(std::move(r.dweight)));
+      },
+      py::arg("grad"), py::arg("x"), py::arg("weight"));
   for (const auto& op : ops::kBinary)
     m.def(
         op.name,

@@ -32,6 +32,10 @@ static void exp(const T* x, T* y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return exp(v); });
 }
 template <class T>
+static void expm1(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return expm1(v); });
+}
+template <class T>
 static void log(const T* x, T* y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return log(v); });
 }
@@ -182,6 +186,49 @@ static void maximum(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
 template <class T>
 static void minimum(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
   broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return min(u, v); });
+}
+
+template <class T>
+static void prelu(Lines<T> x, Lines<T> slope, T* y, i64 rows, i64 n) {
+  broadcast(x, slope, y, rows, n,
+            [](Vec<T> v, Vec<T> s) { return select(v > Vec<T>(), v, v * s); });
+}
+
+template <int slope_step, class T>
+static void prelu_backward_lines(const T* grad, const T* x, Lines<T> slope, T* dx, T* dslope,
+                                 i64 rows, i64 n) {
+  using V = Vec<T>;
+  for (i64 r = 0; r < rows; ++r, grad += n, x += n, dx += n) {
+    const Line<T, slope_step> s(slope, r);
+    V total = T(0);
+    // dx; `share` becomes what the slope gets
+    const auto both = [](V g, V v, V a, V& share) {
+      const auto positive = v > V();
+      share = select(positive, V(), g * v);
+      return select(positive, g, g * a);
+    };
+    for (i64 j = 0; j < n; j += V::lanes) {
+      const int m = n - j < V::lanes ? static_cast<int>(n - j) : V::lanes;
+      V share;
+      if (m == V::lanes) {
+        both(V::load(grad + j), V::load(x + j), s.at(j), share).store(dx + j);
+        if (slope_step) (V::load(dslope + j) + share).store(dslope + j);
+      } else {
+        both(V::load(grad + j, m), V::load(x + j, m), s.at(j, m), share).store(dx + j, m);
+        if (slope_step) (V::load(dslope + j, m) + share).store(dslope + j, m);
+      }
+      if (!slope_step) total = total + share;
+    }
+    if (!slope_step) dslope[r] += reduce_add(total);
+  }
+}
+
+template <class T>
+static void prelu_backward(const T* grad, const T* x, Lines<T> slope, T* dx, T* dslope, i64 rows,
+                           i64 n) {
+  if (n == 0) return;
+  if (slope.step) return prelu_backward_lines<1>(grad, x, slope, dx, dslope, rows, n);
+  prelu_backward_lines<0>(grad, x, slope, dx, dslope, rows, n);
 }
 
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC'11).

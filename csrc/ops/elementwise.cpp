@@ -125,6 +125,16 @@ Array map_gradient(const char* op, const TensorView& grad, const TensorView& v, 
   return dx;
 }
 
+// One slope for all of x, or one for each place on its axis 1.
+void check_slopes(const char* op, const TensorView& x, const TensorView& weight) {
+  check_float(op, "x", x);
+  check_same_dtype(op, "weight", weight, x);
+  check(weight.ndim() <= 1, op, "weight", "rank", "at most 1", weight.ndim());
+  const i64 channels = x.ndim() > 1 ? x.shape[1] : 1;
+  if (weight.elements() != 1 && weight.elements() != channels) [[unlikely]]
+    fail(op, "weight", "length", text("1 or x's channels, ", channels), weight.elements());
+}
+
 }  // namespace
 
 Array unary(const FloatOp<UnaryKernel>& op, const TensorView& x, const TensorView* out) {
@@ -176,6 +186,65 @@ Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorV
     run_broadcast(kernel, Broadcast(shape, pa, pb), pa.as<T>(), pb.as<T>(), y.data<T>());
   });
   return y.finish();
+}
+
+Array prelu(const TensorView& x, const TensorView& weight, const TensorView* out) {
+  check_slopes("prelu", x, weight);
+  TensorView slopes = weight;
+  const bool shared = weight.elements() == 1;
+  slopes.shape = Shape();
+  for (int i = shared ? x.ndim() : 1; i < x.ndim(); ++i) {
+    slopes.strides[i - 1] = i == 1 ? weight.stride(0) : 0;
+    slopes.shape.push(i == 1 ? weight.shape[0] : 1);
+  }
+  return binary({"prelu", &FloatKernels<float>::prelu, &FloatKernels<double>::prelu}, x, slopes,
+                out);
+}
+
+PreluGradient prelu_backward(const TensorView& grad, const TensorView& x,
+                             const TensorView& weight) {
+  check_slopes("prelu_backward", x, weight);
+  check_same_dtype("prelu_backward", "grad", grad, x);
+  check_shape("prelu_backward", "grad", grad, x.shape);
+  const Array g = contiguous(grad), in = contiguous(x), slopes = contiguous(weight);
+  PreluGradient r{Array::empty(x.dtype, x.shape), Array::zeros(x.dtype, weight.shape)};
+  const i64 size = x.elements(), channels = weight.elements();
+  if (size == 0) return r;
+  // x as lines of one slope each, which are cut; or, where these are single elements, as rows of
+  // one element per channel. Every piece has its own sums, which are added up in its order.
+  const i64 lines = channels == 1 ? 1 : x.shape[0] * channels, length = size / lines;
+  const bool by_rows = length == 1 && channels > 1;
+  const i64 rows = by_rows ? rows_grain(channels) : 1;
+  const i64 cut = by_rows ? 1 : ceil_div(length, kGrain);
+  const i64 pieces = by_rows ? ceil_div(x.shape[0], rows) * channels : lines * cut;
+  dispatch_float(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    const auto kernel = kernels_of<T>().prelu_backward;
+    const T *pg = g.as<T>(), *px = in.as<T>(), *w = slopes.as<T>();
+    T* dx = r.dx.template as<T>();
+    const Array sums = Array::zeros(x.dtype, Shape(pieces));
+    T* sum = sums.as<T>();
+    if (by_rows) {
+      parallel_ranges(x.shape[0], rows, [&](i64 begin, i64 end) {
+        const i64 at = begin * channels;
+        kernel(pg + at, px + at, {w, 0, 1}, dx + at, sum + begin / rows * channels, end - begin,
+               channels);
+      });
+    } else {
+      parallel_ranges(pieces, rows_grain(length), [&](i64 begin, i64 end) {
+        for (i64 p = begin, m; p < end; p += m) {
+          const i64 line = p / cut, c = line % channels, from = p % cut * kGrain;
+          const i64 at = line * length + from;
+          m = cut == 1 ? std::min(channels - c, end - p) : 1;
+          kernel(pg + at, px + at, {w + c, 1, 0}, dx + at, sum + p, m,
+                 std::min(length - from, kGrain));
+        }
+      });
+    }
+    T* dw = r.dweight.template as<T>();
+    for (i64 p = 0; p < pieces; ++p) dw[p / cut % channels] += sum[p];
+  });
+  return r;
 }
 
 Array dropout(const TensorView& x, double p, std::uint64_t seed) {

@@ -19,7 +19,7 @@ inline constexpr FloatOp<UnaryKernel> kUnary[] = {
     VECTILE_FLOAT_OP(erf, erf),           VECTILE_FLOAT_OP(sqrt, sqrt),
     VECTILE_FLOAT_OP(absolute, absolute), VECTILE_FLOAT_OP(negative, negative),
     VECTILE_FLOAT_OP(relu, relu),         VECTILE_FLOAT_OP(silu, silu),
-    VECTILE_FLOAT_OP(softplus, softplus),
+    VECTILE_FLOAT_OP(softplus, softplus), VECTILE_FLOAT_OP(expm1, expm1),
 };
 // Their gradients from grad and the forward's result y ...
 inline constexpr FloatOp<GradientKernel> kGradientFromY[] = {
@@ -52,6 +52,13 @@ Array gradient(const FloatOp<GradientKernel>& op, const TensorView& grad, const 
 // x where it is positive, else slope * x.
 Array leaky_relu(const TensorView& x, double slope, const TensorView* out = nullptr);
 Array leaky_relu_backward(const TensorView& grad, const TensorView& x, double slope);
+// x where it is positive, else weight * x: weight of shape () or (1,), or (channels,) for axis 1 of
+// x.
+Array prelu(const TensorView& x, const TensorView& weight, const TensorView* out = nullptr);
+struct PreluGradient {
+  Array dx, dweight;
+};
+PreluGradient prelu_backward(const TensorView& grad, const TensorView& x, const TensorView& weight);
 // NumPy broadcasting.
 Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorView& b,
              const TensorView* out = nullptr);

@@ -38,6 +38,7 @@ def silu_slope(x):
 # op: (function, float64 oracle, relative error in eps of the result, absolute error in eps of |x|)
 UNARY = {
     "exp": (ops.exp, np.exp, 1, 0),
+    "expm1": (ops.expm1, np.expm1, 2, 0),
     "log": (lambda x, **k: ops.log(np.abs(x), **k), lambda x: np.log(np.abs(x)), 2, 0),
     "tanh": (ops.tanh, np.tanh, 2, 0),
     "sigmoid": (ops.sigmoid, special.expit, 2, 0),
@@ -207,6 +208,57 @@ def test_scalar_operands_take_the_array_dtype(isa, dtype, rng, name):
     assert f(1, 2.0).dtype == np.float64 and f(1, 2.0) == oracle(1, 2.0)
 
 
+# x, weight: lines longer than a chunk, lines of every length, single elements, one slope for all
+PRELU = [
+    ((), ()),
+    ((70001,), (1,)),
+    ((3, 5), (5,)),
+    ((9000, 7), (7,)),
+    ((3, 5), ()),
+    ((2, 3, 70001), (3,)),
+    ((4, 5, 1), (5,)),
+    ((50, 37, 7, 7), (37,)),
+    ((5, 64, 16), (64,)),
+    ((0, 3), (3,)),
+    ((2, 3, 0), (3,)),
+    ((2, 0, 4), (0,)),
+]
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize(("shape", "slopes"), PRELU)
+def test_prelu_and_its_gradients(isa, dtype, rng, shape, slopes, same_for_any_thread_count):
+    x, g = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    w = rng.normal(size=slopes).astype(dtype)
+    column = w.reshape(-1, *(1,) * (len(shape) - 2)) if w.size != 1 else w.reshape(())
+    expected = np.where(x > 0, x, column * x)
+    np.testing.assert_array_equal(ops.prelu(x, w), expected, strict=True)
+    out = np.empty(shape[::-1], dtype).T
+    assert ops.prelu(x, w, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    dx, dw = same_for_any_thread_count(lambda: ops.prelu_backward(g, x, w))
+    np.testing.assert_array_equal(dx, np.where(x > 0, g, column * g), strict=True)
+    share = np.where(x > 0, 0, g.astype(np.float64) * x)
+    axes = tuple(i for i in range(len(shape)) if i != 1 or w.size == 1)
+    assert dw.shape == w.shape and dw.dtype == dtype
+    # Sums in lanes, then of pieces: well below a chunk's 2**15 roundings one after the other.
+    allowed = 1000 * eps(x) * np.abs(share).sum(axes)
+    assert (np.abs(dw.ravel() - share.sum(axes)) <= allowed + 1e-30).all()
+    np.testing.assert_array_equal(ops.prelu(x.T.copy().T, w), expected)
+    again = ops.prelu_backward(g.T.copy().T, x.T.copy().T, np.repeat(w, 2)[::2].reshape(w.shape))
+    for a, b in zip(again, (dx, dw), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_prelu_of_special_values(isa, dtype):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0] * 7, dtype)
+    y = ops.prelu(x, np.array([0.5], dtype))
+    np.testing.assert_array_equal(y, np.where(x > 0, x, x * dtype(0.5)))
+    dx, dw = ops.prelu_backward(np.ones_like(x), x, np.array([0.5], dtype))
+    np.testing.assert_array_equal(dx, np.where(x > 0, 1, 0.5).astype(dtype))  # 0.5 at 0 and NaN
+    assert np.isnan(dw[0])
+
+
 def test_nan_propagates_through_maximum_at_every_length(isa, dtype):
     for n in (1, 5, 16, 17, 40):
         for i in range(n):
@@ -326,6 +378,20 @@ F32, F64 = np.zeros((2, 3), np.float32), np.zeros((2, 3))
         (lambda: ops.gelu_backward(F32, F64, "none"), TypeError, "gelu_backward: grad dtype"),
         (lambda: ops.tanh_backward(F32[0], F32), ValueError, "tanh_backward: grad shape: expected"),
         (lambda: ops.erf_backward(F32, F32 > 0), TypeError, "erf_backward: x dtype: expected"),
+        (lambda: ops.prelu(F32, F64[0]), TypeError, "prelu: weight dtype: expected float32, got"),
+        (
+            lambda: ops.prelu(F32, F32[0, :2]),
+            ValueError,
+            "prelu: weight length: expected 1 or x's channels, 3, got 2",
+        ),
+        (lambda: ops.prelu(F32[0], F32[0]), ValueError, "prelu: weight length: expected 1 or"),
+        (lambda: ops.prelu(F32, F32), ValueError, "prelu: weight rank: expected at most 1, got 2"),
+        (
+            lambda: ops.prelu_backward(F32[:1], F32, F32[0]),
+            ValueError,
+            r"prelu_backward: grad shape: expected \(2, 3\), got \(1, 3\)",
+        ),
+        (lambda: ops.prelu_backward(F64, F32, F32[0]), TypeError, "prelu_backward: grad dtype"),
         (lambda: ops.dropout(F32, 1.5, 0), ValueError, "dropout: p value: expected 0 <= p <= 1"),
         (lambda: ops.dropout(F32, float("nan"), 0), ValueError, "dropout: p value: expected"),
         (lambda: ops.dropout(F32, 0.5, -1), ValueError, "dropout: seed value: expected 0 to"),

@@ -41,6 +41,7 @@ __all__ = [
     "divide",
     "erf",
     "exp",
+    "expm1",
     "gelu",
     "leaky_relu",
     "log",
@@ -54,6 +55,7 @@ __all__ = [
     "multiply",
     "negative",
     "power",
+    "prelu",
     "relu",
     "sigmoid",
     "silu",
@@ -187,6 +189,7 @@ def _unary(
 
 absolute = _unary("absolute", "``|x|``; its slope at 0 is 0.")
 exp = _unary("exp", "``e**x``.", from_result=True)
+expm1 = _unary("expm1", "``e**x - 1``, accurate near 0.", from_result=True)
 log = _unary("log", "The natural logarithm.")
 sqrt = _unary("sqrt", "The square root.", from_result=True)
 sin = _unary("sin", "The sine of x in radians.", np.sin)
@@ -215,6 +218,15 @@ def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
     return track(data, rules.leaky_relu, (edge(t),), (t,), (negative_slope,))
+
+
+def prelu(x: TensorLike, weight: TensorLike) -> Tensor:
+    """x where it is positive, else ``weight * x``: weight of one element, or (channels,) for x's axis 1."""
+    t, w = as_tensor(x), as_tensor(weight)
+    data = ops.prelu(t._data, w._data)
+    if not (t.requires_grad or w.requires_grad) or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.prelu, (edge(t), edge(w)), (t, w))
 
 
 def gelu(x: TensorLike, approximate: Literal["none", "tanh"] = "none") -> Tensor:

@@ -45,6 +45,7 @@ from vectile.ops import (
     minimum,
     multiply,
     negative,
+    prelu_backward,
     relu_backward,
     sigmoid_backward,
     silu_backward,

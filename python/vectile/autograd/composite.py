@@ -96,6 +96,13 @@ def leaky_relu_backward(g: Tensor, x: Tensor, negative_slope: float) -> Tensor:
     return where(x > 0, g, g * negative_slope)
 
 
+def prelu_backward(g: Tensor, x: Tensor, weight: Any) -> tuple[Tensor, Tensor]:
+    positive = x > 0
+    slopes = reshape(weight, () if weight.size == 1 else (-1,) + (1,) * (x.ndim - 2))
+    dw = sum_to(where(positive, 0.0, g * x), slopes.shape)
+    return where(positive, g, g * slopes), reshape(dw, weight.shape)
+
+
 def silu_backward(g: Tensor, x: Tensor) -> Tensor:
     s = sigmoid(x)
     return g * (s * (1.0 + x * (1.0 - s)))

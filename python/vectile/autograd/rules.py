@@ -109,6 +109,10 @@ def exp(k, needs, g, out):
     return (k.multiply(g, out),)
 
 
+def expm1(k, needs, g, out):
+    return (k.multiply(g, k.add(out, 1.0)),)
+
+
 def log(k, needs, g, x):
     return (k.divide(g, x),)
 
@@ -147,6 +151,10 @@ def gelu(k, needs, g, x, approximate):
 
 def leaky_relu(k, needs, g, x, negative_slope):
     return (k.leaky_relu_backward(g, x, negative_slope),)
+
+
+def prelu(k, needs, g, x, weight):
+    return k.prelu_backward(g, x, weight)
 
 
 def silu(k, needs, g, x):

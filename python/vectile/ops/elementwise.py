@@ -23,6 +23,7 @@ __all__ = [
     "erf",
     "erf_backward",
     "exp",
+    "expm1",
     "gelu",
     "gelu_backward",
     "leaky_relu",
@@ -32,6 +33,8 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
+    "prelu",
+    "prelu_backward",
     "relu",
     "relu_backward",
     "sigmoid",
@@ -50,6 +53,11 @@ __all__ = [
 def exp(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return e**x, within 1 ulp."""
     return _core.exp(x, out)
+
+
+def expm1(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return e**x - 1, within 2 ulp, also where x is tiny."""
+    return _core.expm1(x, out)
 
 
 def log(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -123,6 +131,15 @@ def leaky_relu(
     return _core.leaky_relu(x, negative_slope, out)
 
 
+def prelu(x: ArrayLike, weight: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return x where it is positive, else ``weight * x`` (He et al., arXiv 1502.01852).
+
+    ``weight`` is one number, () or (1,), or one for each place on axis 1 of x, (channels,); an x of fewer
+    than two axes has one channel.
+    """
+    return _core.prelu(x, weight, out)
+
+
 def tanh_backward(grad: ArrayLike, y: ArrayLike) -> NDArray[Any]:
     """Return ``grad * (1 - y**2)`` with ``y = tanh(x)``."""
     return _core.tanh_backward(grad, y)
@@ -165,6 +182,13 @@ def leaky_relu_backward(
 ) -> NDArray[Any]:
     """Return ``grad`` where ``x`` is positive, else ``negative_slope * grad``."""
     return _core.leaky_relu_backward(grad, x, negative_slope)
+
+
+def prelu_backward(
+    grad: ArrayLike, x: ArrayLike, weight: ArrayLike
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the gradients of :func:`prelu` for ``x`` and ``weight``, in one pass."""
+    return _core.prelu_backward(grad, x, weight)
 
 
 def add(a: ArrayLike, b: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
