@@ -318,6 +318,22 @@ class Module:
         return ""
 
 
+class Plain(Module):
+    """A layer without parameters whose arguments are its attributes, listed for `repr`."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self._arguments = tuple(arguments)
+        for name, value in arguments.items():
+            setattr(self, name, value)
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._arguments}
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self._values().items())
+
+
 def _listed(keys: list[str]) -> str:
     shown = ", ".join(keys[:8])
     return f"{shown}, and {len(keys) - 8} more" if len(keys) > 8 else shown or "none"

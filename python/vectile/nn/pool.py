@@ -8,27 +8,11 @@ from typing import Any
 from vectile.autograd import Tensor
 from vectile.nn import functional as F
 from vectile.nn.functional.pool import AdaptiveSize
-from vectile.nn.module import Module
+from vectile.nn.module import Plain
 from vectile.ops.sizes import Sizes
 
 
-class _Pool(Module):
-    """A layer without parameters whose arguments are its attributes, listed for `repr`."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__()
-        self._arguments = tuple(arguments)
-        for name, value in arguments.items():
-            setattr(self, name, value)
-
-    def _values(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._arguments}
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self._values().items())
-
-
-class _MaxPool(_Pool):
+class _MaxPool(Plain):
     def __init__(
         self,
         kernel_size: Sizes,
@@ -62,7 +46,7 @@ class MaxPool2d(_MaxPool):
         return F.max_pool2d(x, **self._values())
 
 
-class AvgPool1d(_Pool):
+class AvgPool1d(Plain):
     """The mean of each window of the last axis; see `functional.avg_pool1d`."""
 
     def __init__(
@@ -85,7 +69,7 @@ class AvgPool1d(_Pool):
         return F.avg_pool1d(x, **self._values())
 
 
-class AvgPool2d(_Pool):
+class AvgPool2d(Plain):
     """The mean of each window of the last two axes; see `functional.avg_pool2d`."""
 
     def __init__(
@@ -110,7 +94,7 @@ class AvgPool2d(_Pool):
         return F.avg_pool2d(x, **self._values())
 
 
-class _AdaptiveAvgPool(_Pool):
+class _AdaptiveAvgPool(Plain):
     def __init__(self, output_size: AdaptiveSize) -> None:
         super().__init__(output_size=output_size)
 
@@ -129,7 +113,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
         return F.adaptive_avg_pool2d(x, **self._values())
 
 
-class _AdaptiveMaxPool(_Pool):
+class _AdaptiveMaxPool(Plain):
     def __init__(self, output_size: AdaptiveSize, return_indices: bool = False) -> None:
         super().__init__(output_size=output_size, return_indices=return_indices)
 
@@ -148,7 +132,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
         return F.adaptive_max_pool2d(x, **self._values())
 
 
-class Upsample(_Pool):
+class Upsample(Plain):
     """Resample to `size` or by `scale_factor`; see `functional.interpolate`."""
 
     def __init__(
@@ -171,7 +155,7 @@ class Upsample(_Pool):
         return F.interpolate(x, **self._values())
 
 
-class PixelShuffle(_Pool):
+class PixelShuffle(Plain):
     """(..., C r², H, W) -> (..., C, H r, W r) for r = `upscale_factor`."""
 
     upscale_factor: int
@@ -183,7 +167,7 @@ class PixelShuffle(_Pool):
         return F.pixel_shuffle(x, self.upscale_factor)
 
 
-class PixelUnshuffle(_Pool):
+class PixelUnshuffle(Plain):
     """(..., C, H r, W r) -> (..., C r², H, W) for r = `downscale_factor`."""
 
     downscale_factor: int
