@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from differences import check_gradient, gradient_of, leaves
 
 import vectile as vt
 from vectile import nn
@@ -86,6 +87,51 @@ def test_relu_rnn_equals_torch():
     compare(ours, theirs, rng.standard_normal((T, B, I)), draw("RNN", (2, B, H)))
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_projected_lstm_equals_torch(layers, bidirectional):
+    rng = np.random.default_rng(4)
+    for bias, batch_first, batched, given in itertools.product((True, False), repeat=4):
+        options = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}
+        ours, theirs = pair("LSTM", I, H, layers, proj_size=2, **options)
+        x = rng.standard_normal(((B, T) if batch_first else (T, B)) + (I,) if batched else (T, I))
+        lead = (layers * (1 + bidirectional), *((B,) if batched else ()))
+        states = [rng.standard_normal((*lead, n)) for n in (2, H)] if given else []
+        compare(ours, theirs, x, states)
+
+
+def test_projected_lstm_in_float32_and_without_steps():
+    layer = nn.LSTM(I, H, 2, proj_size=1, bidirectional=True)
+    x = np.random.default_rng(0).standard_normal((T, B, I)).astype("f4")
+    y, (h, c) = layer(x)
+    assert {v.dtype for v in (y, h, c)} == {np.dtype("f4")}
+    # Sums of a few dozen terms of order one, through T steps.
+    expected = layer.double()(x.astype("f8"))[0].numpy()
+    np.testing.assert_allclose(y.numpy(), expected, rtol=0, atol=50 * float(np.finfo("f4").eps))
+    y, (h, c) = layer(np.zeros((0, B, I)))
+    assert y.shape == (0, B, 2) and h.shape == (4, B, 1) and c.shape == (4, B, H)
+    y, (h, c) = layer(np.zeros((T, 0, I)))
+    assert y.shape == (T, 0, 2) and h.shape == (4, 0, 1) and c.shape == (4, 0, H)
+
+
+def test_projected_lstm_beside_differences():
+    layer = nn.LSTM(2, 3, proj_size=2, bidirectional=True).double()
+    rng = np.random.default_rng(5)
+    values = [rng.standard_normal(s) for s in ((3, 2, 2), (2, 2, 2), (2, 2, 3))]
+    names = [name for name, _ in layer.named_parameters()]
+    values += [p.numpy().copy() for p in layer.parameters()]
+
+    def run(x, h, c, *weights):
+        for name, weight in zip(names, weights, strict=True):
+            layer.__dict__[name] = weight
+        y, (h, c) = layer(x, (h, c), lengths=[2, 3])
+        return [y, h, c]
+
+    check_gradient(run, values, 1)
+    cotangents = [rng.standard_normal(y.shape) for y in run(*leaves(values))]
+    check_gradient(gradient_of(run, len(values)), [*values, *cotangents], 2)
+
+
 @pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
 def test_cells_equal_torch(kind):
     rng = np.random.default_rng(1)
@@ -97,11 +143,13 @@ def test_cells_equal_torch(kind):
     compare(ours, theirs, rng.standard_normal((B, I)), draw("RNNCell", (B, H)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_lengths_equal_packed_sequences(kind):
+@pytest.mark.parametrize(
+    ("kind", "options"), [*((kind, {}) for kind in KINDS), ("LSTM", {"proj_size": 2})]
+)
+def test_lengths_equal_packed_sequences(kind, options):
     rng = np.random.default_rng(2)
     lengths = [2, 5, 1, 4]
-    ours, theirs = pair(kind, I, H, 2, bidirectional=True)
+    ours, theirs = pair(kind, I, H, 2, bidirectional=True, **options)
     x = rng.standard_normal((T, 4, I))
     a, b = vt.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
     y, h = ours(a, lengths=lengths)
@@ -115,6 +163,19 @@ def test_lengths_equal_packed_sequences(kind):
     ((z * torch.tensor(g)).sum() + sum(p.sum() for p in flat(k))).backward()
     for p, q in zip((a, *ours.parameters()), (b, *theirs.parameters()), strict=True):
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=0, atol=10 * TOLERANCE)
+
+
+def test_projected_lstm_reads_nothing_after_the_end():
+    layer = nn.LSTM(I, H, proj_size=2, bidirectional=True)
+    x = np.ones((T, B, I), np.float32)
+    x[2:, 1] = np.nan
+    h0, c0 = np.ones((2, B, 2), np.float32), np.ones((2, B, H), np.float32)
+    y, (h, c) = layer(x, (h0, c0), lengths=[0, 2])
+    assert not y.numpy()[:, 0].any() and not y.numpy()[2:].any()
+    np.testing.assert_array_equal(h.numpy()[:, 0], h0[:, 0])
+    np.testing.assert_array_equal(c.numpy()[:, 0], c0[:, 0])
+    (y.sum() + h.sum() + c.sum()).backward()
+    assert all(np.isfinite(p.grad.numpy()).all() for p in layer.parameters())
 
 
 def test_an_empty_sequence_keeps_its_state():
@@ -184,6 +245,7 @@ def test_repr_names_the_arguments():
     assert repr(nn.LSTM(3, 4, 2, bidirectional=True, dropout=0.1)) == repr(
         torch.nn.LSTM(3, 4, 2, bidirectional=True, dropout=0.1)
     )
+    assert repr(nn.LSTM(3, 4, 2, proj_size=2)) == repr(torch.nn.LSTM(3, 4, 2, proj_size=2))
     assert repr(nn.GRUCell(3, 4, bias=False)) == repr(torch.nn.GRUCell(3, 4, bias=False))
 
 
@@ -191,6 +253,21 @@ def test_repr_names_the_arguments():
     ("call", "message"),
     [
         (lambda: nn.LSTM(0, 4), "LSTM: input_size: expected at least 1, got 0"),
+        (lambda: nn.LSTM(3, 4, proj_size=4), r"LSTM: proj_size: expected in \[0, 4\), got 4"),
+        (
+            lambda: nn.LSTM(3, 4, proj_size=2)(
+                np.zeros((5, 2, 3), "f4"), [np.zeros((1, 2, 4))] * 2
+            ),
+            r"LSTM: h_0 shape: expected \(1, 2, 2\), got \(1, 2, 4\)",
+        ),
+        (
+            lambda: nn.LSTM(3, 4, proj_size=2)(np.zeros((5, 2, 3), "f4"), lengths=[3, 6]),
+            "lstm: lengths value: expected 0 to 5, got 6",
+        ),
+        (
+            lambda: nn.LSTM(3, 4, proj_size=2)(np.zeros((5, 2, 3), "f4"), lengths=[3]),
+            r"lstm: lengths shape: expected \(2,\), got \(1,\)",
+        ),
         (lambda: nn.GRU(3, 4, 0), "GRU: num_layers: expected at least 1, got 0"),
         (lambda: nn.GRU(3, 4, dropout=1.5), "GRU: dropout: expected a probability"),
         (lambda: nn.RNN(3, 4, nonlinearity="gelu"), "RNN: nonlinearity: expected 'tanh' or 'relu'"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from numpy.typing import ArrayLike, DTypeLike
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from vectile.autograd import Tensor, as_tensor, concatenate, stack
+from vectile.autograd import Tensor, as_tensor, concatenate, stack, where
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.module import Module
@@ -25,26 +26,36 @@ class _Weights(Module):
 
     gates = 1
     states = 1  # h, or h and c
+    proj_size = 0  # of h, where that is a projection
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         super().__init__()
         _positive(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
 
+    @property
+    def _width(self) -> int:
+        """The length of h."""
+        return self.proj_size or self.hidden_size
+
     def _add(self, suffix: str, input_size: int, dtype: DTypeLike | None) -> None:
         rows = self.gates * self.hidden_size
         shapes = {
             "weight_ih": (rows, input_size),
-            "weight_hh": (rows, self.hidden_size),
+            "weight_hh": (rows, self._width),
             "bias_ih": (rows,) if self.bias else None,
             "bias_hh": (rows,) if self.bias else None,
         }
+        if self.proj_size:
+            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
         for name, shape in shapes.items():
             array = None if shape is None else Parameter(init.empty(*shape, dtype=dtype))
             self.register_parameter(name + suffix, array)
 
     def _weights(self, suffix: str) -> list[Any]:
-        names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+        names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+        if self.proj_size:
+            names.append("weight_hr")
         return [getattr(self, name + suffix) for name in names]
 
     def reset_parameters(self) -> None:
@@ -57,8 +68,8 @@ class _Weights(Module):
         """y and the final states of one layer in one direction."""
         raise TypeError(f"{type(self).__name__}: _run: expected a definition in the subclass")
 
-    def _states(self, hx: Any, shape: tuple[int, ...], kind: str) -> list[Any]:
-        """The given initial states, checked; Nones where there are none."""
+    def _states(self, hx: Any, lead: tuple[int, ...], kind: str) -> list[Any]:
+        """The given initial states, checked: (*lead, length) each; Nones where there are none."""
         if hx is None:
             return [None] * self.states
         given = [hx] if self.states == 1 else list(hx)
@@ -66,7 +77,9 @@ class _Weights(Module):
         if len(given) != self.states:
             raise ValueError(f"{owner}: hx length: expected {self.states}, got {len(given)}")
         tensors = [as_tensor(s) for s in given]
-        for name, state in zip(("h", "c"), tensors, strict=False):
+        lengths = {"h": self._width, "c": self.hidden_size}
+        for (name, length), state in zip(lengths.items(), tensors, strict=False):
+            shape = (*lead, length)
             if state.shape != shape:
                 raise ValueError(
                     f"{owner}: {name}{kind} shape: expected {shape}, got {state.shape}"
@@ -107,7 +120,54 @@ class _LongShortTerm(_Weights):
     gates, states = 4, 2
 
     def _run(self, x: Any, states: Any, weights: list[Any], **options: Any) -> tuple[Tensor, ...]:
-        return F.lstm(x, *states, *weights, **options)
+        run = _projected_lstm if self.proj_size else F.lstm
+        return run(x, *states, *weights, **options)
+
+
+def _projected_lstm(
+    x: Tensor,
+    h: Any,
+    c: Any,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Any,
+    b_hh: Any,
+    w_hr: Tensor,
+    *,
+    reverse: bool = False,
+    lengths: ArrayLike | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`functional.lstm` with h_t = w_hr (o tanh(c_t)) (Sak et al., arXiv 1402.1128).
+
+    It takes the steps one by one, each as a sequence of one that starts without h: that comes beside x.
+    """
+    steps, batch = x.shape[:2]
+    width, hidden = w_hr.shape
+    h = as_tensor(np.zeros((batch, width), x.dtype)) if h is None else h
+    c = as_tensor(np.zeros((batch, hidden), x.dtype)) if c is None else c
+    weight, no_weight = concatenate([w_ih, w_hh], 1), np.zeros((4 * hidden, hidden), x.dtype)
+    runs = None if lengths is None else _running(lengths, steps, batch)
+    ys: list[Any] = [None] * steps
+    for t in reversed(range(steps)) if reverse else range(steps):
+        inputs = concatenate([x[t], h], 1).expand_dims(0)
+        length = None if runs is None else runs[t].astype(np.int64)
+        y, _, c = F.lstm(inputs, None, c, weight, no_weight, b_ih, b_hh, lengths=length)
+        ys[t] = F.linear(y[0], w_hr)
+        h = ys[t] if runs is None else where(runs[t][:, None], ys[t], h)
+    return stack(ys) if ys else as_tensor(np.zeros((0, batch, width), x.dtype)), h, c
+
+
+def _running(lengths: ArrayLike, steps: int, batch: int) -> NDArray[np.bool_]:
+    """(steps, batch): whether each sequence has that step."""
+    counts = np.asarray(lengths)
+    if counts.dtype.kind not in "iu":
+        raise TypeError(f"lstm: lengths dtype: expected integers, got {counts.dtype}")
+    if counts.shape != (batch,):
+        raise ValueError(f"lstm: lengths shape: expected {(batch,)}, got {counts.shape}")
+    wrong = counts[(counts < 0) | (counts > steps)]
+    if wrong.size:
+        raise ValueError(f"lstm: lengths value: expected 0 to {steps}, got {wrong[0]}")
+    return np.arange(steps)[:, None] < counts
 
 
 class _Gated(_Weights):
@@ -136,7 +196,7 @@ class _Layers(_Weights):
         self.bidirectional = bidirectional
         self._directions = ("", "_reverse") if bidirectional else ("",)
         for layer in range(num_layers):
-            width = self.hidden_size * len(self._directions) if layer else self.input_size
+            width = self._width * len(self._directions) if layer else self.input_size
             for direction in self._directions:
                 self._add(f"_l{layer}{direction}", width, dtype)
         self.reset_parameters()
@@ -149,11 +209,12 @@ class _Layers(_Weights):
         Args:
             input: (T, B, input_size), or (B, T, input_size) with `batch_first`, or (T, input_size).
             hx: the initial states h_0 (and c_0), (num_layers * directions, B, hidden_size) each, without B
-                for an input without a batch. Zeros by default.
+                for an input without a batch; h_0 has `proj_size` in place of hidden_size if that is given.
+                Zeros by default.
             lengths: integers (B,) in [0, T]: sequence b has lengths[b] steps. Its outputs after them are
                 zeros, the final states are those at its own end, and the reverse direction starts there.
 
-        output: (T, B, directions * hidden_size), laid out as input; h_n like h_0. ValueError for shapes that
+        output: (T, B, directions * length of h), laid out as input; h_n like h_0. ValueError for shapes that
         do not fit.
         """
         x = self._checked(input, (2, 3))
@@ -163,8 +224,7 @@ class _Layers(_Weights):
         elif self.batch_first:
             x = x.swapaxes(0, 1)
         count = self.num_layers * len(self._directions)
-        shape = (count, x.shape[1], self.hidden_size) if batched else (count, self.hidden_size)
-        given = self._states(hx, shape, "_0")
+        given = self._states(hx, (count, x.shape[1]) if batched else (count,), "_0")
         if not batched:
             given = [None if s is None else s.expand_dims(1) for s in given]
 
@@ -194,6 +254,7 @@ class _Layers(_Weights):
 
     def extra_repr(self) -> str:
         options = {
+            "proj_size": (self.proj_size, 0),
             "num_layers": (self.num_layers, 1),
             "bias": (self.bias, True),
             "batch_first": (self.batch_first, False),
@@ -231,7 +292,8 @@ class RNN(_Layers, _Plain):
 class LSTM(_Layers, _LongShortTerm):
     """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
-    Gates in the order i, f, g, o; parameters and options as `RNN`.
+    Gates in the order i, f, g, o; parameters and options as `RNN`. With `proj_size` h_t is
+    weight_hr_l0 (proj_size, hidden_size) times what it would be, and c_t stays as long as it is.
     """
 
     def __init__(
@@ -243,9 +305,13 @@ class LSTM(_Layers, _LongShortTerm):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, bias)
+        if not 0 <= proj_size < hidden_size:
+            raise ValueError(f"LSTM: proj_size: expected in [0, {hidden_size}), got {proj_size}")
+        self.proj_size = proj_size
         self._build(num_layers, batch_first, dropout, bidirectional, dtype)
 
 
@@ -284,7 +350,7 @@ class _Cell(_Weights):
         each, zeros by default. ValueError for shapes that do not fit.
         """
         x = self._checked(input, (1, 2))
-        given = self._states(hx, (*x.shape[:-1], self.hidden_size), "")
+        given = self._states(hx, x.shape[:-1], "")
         batched = x.ndim == 2
         if not batched:
             x = x.expand_dims(0)
