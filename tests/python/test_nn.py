@@ -84,6 +84,9 @@ LAYERS = {
     "identity": (lambda n: n.Identity(), (4, 5)),
     "flatten": (lambda n: n.Flatten(), (4, 5, 3)),
     "flatten_some": (lambda n: n.Flatten(0, 1), (4, 5, 3)),
+    "unflatten": (lambda n: n.Unflatten(1, (2, -1)), (4, 6, 3)),
+    "unflatten_last": (lambda n: n.Unflatten(-1, (3, 1)), (4, 3)),
+    "unflatten_empty": (lambda n: n.Unflatten(1, (0, 3)), (4, 0)),
     "mlp": (lambda n: n.Sequential(n.Linear(5, 8), n.ReLU(), n.Linear(8, 3), n.Tanh()), (4, 5)),
     "residual_gelu": (
         lambda n: n.Sequential(n.Linear(5, 8), n.GELU("tanh"), n.Linear(8, 5)),
@@ -279,6 +282,41 @@ def test_dropout_is_seeded_and_off_in_eval():
     kept = (first > 0).mean()
     assert abs(kept - 0.7) <= 5 * math.sqrt(0.3 * 0.7 / x.size)
     assert layer.eval()(x) is x
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "channels"),
+    [
+        (nn.Dropout1d, (200, 30, 3), 2),
+        (nn.Dropout1d, (6000, 3), 1),
+        (nn.Dropout2d, (200, 30, 3, 2), 2),
+        (nn.Dropout2d, (200, 30, 3), 2),
+    ],
+)
+def test_dropout_of_channels(layer, shape, channels):
+    random.manual_seed(3)
+    x = Tensor(np.ones(shape, np.float32), requires_grad=True)
+    y = layer(0.3)(x)
+    rows = y.numpy().reshape(math.prod(shape[:channels]), -1)
+    assert (rows == rows[:, :1]).all()
+    assert set(np.unique(rows)) == {np.float32(0.0), np.float32(1.0) / np.float32(0.7)}
+    assert abs((rows[:, 0] > 0).mean() - 0.7) <= 5 * math.sqrt(0.3 * 0.7 / len(rows))
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), y.numpy())
+    assert layer(0.3).eval()(x) is x and not layer(1.0)(x).numpy().any()
+    with pytest.raises(ValueError, match=f"{layer.__name__.lower()}: x rank: expected"):
+        layer()(x[0, 0])
+    with pytest.raises(ValueError, match=f"{layer.__name__}: p: expected a probability"):
+        layer(1.5)
+
+
+def test_unflatten_refuses_what_does_not_fit():
+    for sizes in ((4, 2), (2, -1, -1), (4, -1), (-3, -2), ()):
+        with pytest.raises(ValueError, match="unflatten: sizes: expected lengths that make 6, got"):
+            nn.functional.unflatten(array(2, 6), 1, sizes)
+    with pytest.raises(IndexError, match=r"unflatten: dim: expected in \[-2, 2\), got 2"):
+        nn.functional.unflatten(array(2, 6), 2, (2, 3))
+    assert repr(nn.Unflatten(1, (2, 3))) == repr(torch.nn.Unflatten(1, (2, 3)))
 
 
 def test_second_derivative_goes_through_layers():

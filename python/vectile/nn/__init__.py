@@ -35,10 +35,13 @@ from vectile.nn.containers import ModuleDict, ModuleList, Sequential
 from vectile.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from vectile.nn.layers import (
     Dropout,
+    Dropout1d,
+    Dropout2d,
     Embedding,
     Flatten,
     Identity,
     Linear,
+    Unflatten,
 )
 from vectile.nn.loss import (
     BCEWithLogitsLoss,
@@ -57,6 +60,18 @@ from vectile.nn.norm import (
     InstanceNorm2d,
     LayerNorm,
     RMSNorm,
+)
+from vectile.nn.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
 )
 from vectile.nn.parameter import Parameter
 from vectile.nn.pool import (
@@ -100,12 +115,18 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "CircularPad1d",
+    "CircularPad2d",
+    "ConstantPad1d",
+    "ConstantPad2d",
     "Conv1d",
     "Conv2d",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "Embedding",
     "Flatten",
     "GRUCell",
@@ -143,6 +164,10 @@ __all__ = [
     "RNNCell",
     "ReLU",
     "ReLU6",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -161,7 +186,10 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "Unflatten",
     "Upsample",
+    "ZeroPad1d",
+    "ZeroPad2d",
     "functional",
     "init",
     "utils",

@@ -11,14 +11,12 @@ from numpy.typing import DTypeLike
 from vectile.autograd import Tensor, as_tensor
 from vectile.nn import functional as F
 from vectile.nn import init
+from vectile.nn.functional.padding import MODES, padded
 from vectile.nn.module import Module
 from vectile.nn.parameter import Parameter
 from vectile.ops.conv import Padding, settings_of
 from vectile.ops.gemm import Activation
 from vectile.ops.sizes import Sizes, sizes
-
-# padding_mode -> numpy.pad's mode for the index of the element to repeat
-_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 class _Convolution(Module):
@@ -57,8 +55,8 @@ class _Convolution(Module):
                 raise ValueError(
                     f"{name}: {setting}: expected a multiple of groups = {groups}, got {channels}"
                 )
-        if padding_mode != "zeros" and (transposed or padding_mode not in _MODES):
-            known = "'zeros'" if transposed else f"'zeros' or one of {sorted(_MODES)}"
+        if padding_mode != "zeros" and (transposed or padding_mode not in MODES):
+            known = "'zeros'" if transposed else f"'zeros' or one of {sorted(MODES)}"
             raise ValueError(f"{name}: padding_mode: expected {known}, got {padding_mode!r}")
         settings_of(name, self.axes, self.kernel_size, self.stride, self.padding)
         first, second = (in_channels, out_channels) if transposed else (out_channels, in_channels)
@@ -136,24 +134,14 @@ class _Conv(_Convolution):
     def _padded(self, x: Any) -> Tensor:
         """x with the elements that `padding_mode` repeats."""
         t = as_tensor(x)
+        if t.ndim < self.axes:
+            return t  # which the convolution refuses
         name = type(self).__name__
         around = settings_of(
             name, self.axes, self.kernel_size, self.stride, self.padding, self.dilation
         ).padding
-        for i in range(self.axes):
-            axis = t.ndim - self.axes + i
-            before, after = around[2 * i : 2 * i + 2]
-            length = t.shape[axis]
-            most = {"reflect": length - 1, "circular": length}.get(self.padding_mode)
-            if length == 0 or (most is not None and max(before, after) > most):
-                raise ValueError(
-                    f"{name}: padding: expected at most {most} of {self.padding_mode!r} on an axis of "
-                    f"{length}, got {max(before, after)}"
-                )
-            if before or after:
-                index = np.pad(np.arange(length), (before, after), _MODES[self.padding_mode])  # type: ignore[call-overload]
-                t = t.take(index, axis)
-        return t
+        pairs = list(zip(around[::2], around[1::2], strict=True))
+        return padded(f"{name}: padding", t, pairs, self.padding_mode)
 
 
 class _ConvTranspose(_Convolution):

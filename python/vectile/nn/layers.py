@@ -1,8 +1,9 @@
-"""Linear, Embedding, Dropout, Identity, Flatten."""
+"""Linear, Embedding, Dropout, Identity, Flatten and their kin."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from vectile.autograd import Tensor
 from vectile.nn import functional as F
 from vectile.nn import init
-from vectile.nn.module import Module
+from vectile.nn.module import Module, Plain
 from vectile.nn.parameter import Parameter
 from vectile.ops.gemm import Activation
 
@@ -102,7 +103,8 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
         if not 0.0 <= p <= 1.0:
-            raise ValueError(f"Dropout: p: expected a probability in [0, 1], got {p}")
+            name = type(self).__name__
+            raise ValueError(f"{name}: p: expected a probability in [0, 1], got {p}")
         self.p = p
 
     def forward(self, x: Any) -> Any:
@@ -110,6 +112,20 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class Dropout1d(Dropout):
+    """In training, zeroes each channel of x (N, C, L) or (C, L) with probability p and scales the rest."""
+
+    def forward(self, x: Any) -> Any:
+        return F.dropout1d(x, self.p, self.training)
+
+
+class Dropout2d(Dropout):
+    """In training, zeroes each channel of x (N, C, H, W) with probability p and scales the rest."""
+
+    def forward(self, x: Any) -> Any:
+        return F.dropout2d(x, self.p, self.training)
 
 
 class Identity(Module):
@@ -134,3 +150,16 @@ class Flatten(Module):
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Plain):
+    """Split the axis `dim` into axes of lengths `unflattened_size`, one of which may be -1."""
+
+    dim: int
+    unflattened_size: tuple[int, ...]
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+        super().__init__(dim=dim, unflattened_size=tuple(unflattened_size))
+
+    def forward(self, x: Any) -> Tensor:
+        return F.unflatten(x, self.dim, self.unflattened_size)

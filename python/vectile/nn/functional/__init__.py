@@ -45,11 +45,14 @@ from vectile.nn.functional.activation import (
 )
 from vectile.nn.functional.layers import (
     dropout,
+    dropout1d,
+    dropout2d,
     embedding,
     flatten,
     layer_norm,
     packed_self_attention,
     rms_norm,
+    unflatten,
 )
 from vectile.nn.functional.losses import (
     binary_cross_entropy_with_logits,
@@ -60,6 +63,9 @@ from vectile.nn.functional.losses import (
     nll_loss,
 )
 from vectile.nn.functional.norm import batch_norm, group_norm, instance_norm
+from vectile.nn.functional.padding import (
+    pad,
+)
 from vectile.nn.functional.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -90,6 +96,8 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "dropout",
+    "dropout1d",
+    "dropout2d",
     "elu",
     "embedding",
     "flatten",
@@ -117,6 +125,7 @@ __all__ = [
     "mse_loss",
     "nll_loss",
     "packed_self_attention",
+    "pad",
     "pixel_shuffle",
     "pixel_unshuffle",
     "prelu",
@@ -136,4 +145,5 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "unflatten",
 ]

@@ -1,4 +1,4 @@
-"""Dropout, embedding, flatten and normalisation over the last axes."""
+"""Dropout, embedding, flattening and normalisation over the last axes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,29 @@ def dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
     if not training or p == 0.0:
         return x
     return _F.dropout(x, p)
+
+
+def dropout1d(x: Any, p: float = 0.5, training: bool = True) -> Any:
+    """`dropout` of whole channels of x (N, C, L) or (C, L) (Tompson et al., arXiv 1411.4280)."""
+    return _channel_dropout("dropout1d", x, p, training, (2, 3))
+
+
+def dropout2d(x: Any, p: float = 0.5, training: bool = True) -> Any:
+    """`dropout` of whole channels of x (N, C, H, W), or (N, C, L) as in PyTorch."""
+    return _channel_dropout("dropout2d", x, p, training, (3, 4))
+
+
+def _channel_dropout(op: str, x: Any, p: float, training: bool, ranks: tuple[int, int]) -> Any:
+    shape = np.shape(x)
+    if len(shape) not in ranks:
+        raise ValueError(f"{op}: x rank: expected {ranks[0]} or {ranks[1]}, got {len(shape)}")
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"{op}: p: expected a probability in [0, 1], got {p}")
+    if not training or p == 0.0:
+        return x
+    t, lead = as_tensor(x), shape[:2] if len(shape) > 2 else shape[:1]
+    ones = np.ones((*lead, *(1,) * (len(shape) - len(lead))), t.dtype)
+    return t * _F.dropout(ones, p)
 
 
 def embedding(ids: ArrayLike, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -77,6 +100,20 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     shape = t.shape
     joined = math.prod(shape[start : end + 1])
     return t.reshape((*shape[:start], joined, *shape[end + 1 :]))
+
+
+def unflatten(x: Any, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Split the axis `dim` into axes of lengths `sizes`, one of which may be -1."""
+    t, lengths = as_tensor(x), tuple(int(n) for n in sizes)
+    if not -t.ndim <= dim < t.ndim:
+        raise IndexError(f"unflatten: dim: expected in [-{t.ndim}, {t.ndim}), got {dim}")
+    dim %= t.ndim
+    n, product = t.shape[dim], math.prod(m for m in lengths if m != -1)
+    if lengths.count(-1) == 1 and product and n % product == 0:
+        lengths = tuple(n // product if m == -1 else m for m in lengths)
+    if not lengths or min(lengths) < 0 or math.prod(lengths) != n:
+        raise ValueError(f"unflatten: sizes: expected lengths that make {n}, got {tuple(sizes)}")
+    return t.reshape((*t.shape[:dim], *lengths, *t.shape[dim + 1 :]))
 
 
 def layer_norm(
