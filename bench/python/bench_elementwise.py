@@ -44,6 +44,7 @@ UNARY: dict[str, tuple[Any, Any, Any]] = {
     "exp": (np.exp, lambda x: torch.exp(x), np.exp),
     "expm1": (np.expm1, lambda x: torch.expm1(x), np.expm1),
     "log": (lambda x: np.log(np.abs(x)), None, None),
+    "log1p": (lambda x: np.log1p(np.abs(x)), None, None),
     "tanh": (np.tanh, lambda x: torch.tanh(x), np.tanh),
     "sigmoid": (sigmoid, lambda x: torch.sigmoid(x), sigmoid),
     "erf": (erf, lambda x: torch.erf(x), None),
@@ -64,7 +65,7 @@ UNARY: dict[str, tuple[Any, Any, Any]] = {
     "absolute": (np.absolute, lambda x: torch.absolute(x), np.absolute),
     "negative": (np.negative, lambda x: torch.negative(x), np.negative),
 }
-POSITIVE = {"log": np.log, "sqrt": np.sqrt}
+POSITIVE = {"log": np.log, "log1p": np.log1p, "sqrt": np.sqrt}
 
 # name: (float64 reference from (grad, y or x), torch)
 BACKWARD: dict[str, tuple[Any, Any]] = {

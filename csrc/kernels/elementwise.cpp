@@ -40,6 +40,10 @@ static void log(const T* x, T* y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return log(v); });
 }
 template <class T>
+static void log1p(const T* x, T* y, i64 n) {
+  map(x, y, n, [](Vec<T> v) { return log1p(v); });
+}
+template <class T>
 static void tanh(const T* x, T* y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return tanh(v); });
 }

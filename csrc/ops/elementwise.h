@@ -20,6 +20,7 @@ inline constexpr FloatOp<UnaryKernel> kUnary[] = {
     VECTILE_FLOAT_OP(absolute, absolute), VECTILE_FLOAT_OP(negative, negative),
     VECTILE_FLOAT_OP(relu, relu),         VECTILE_FLOAT_OP(silu, silu),
     VECTILE_FLOAT_OP(softplus, softplus), VECTILE_FLOAT_OP(expm1, expm1),
+    VECTILE_FLOAT_OP(log1p, log1p),
 };
 // Their gradients from grad and the forward's result y ...
 inline constexpr FloatOp<GradientKernel> kGradientFromY[] = {

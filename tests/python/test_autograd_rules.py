@@ -23,6 +23,10 @@ def positive(*shape):
     return lambda rng: rng.uniform(0.5, 2.0, shape)
 
 
+def inside(*shape):
+    return lambda rng: rng.uniform(0.1, 0.9, shape)
+
+
 def apart(*shape):
     """Away from 0 and from each other, so that no kink or tie lies within a step."""
     return lambda rng: rng.permutation(np.linspace(-2.05, 2.1, int(np.prod(shape)))).reshape(shape)
@@ -65,6 +69,7 @@ CASES = {
     "exp": (F.exp, normal(2, 3)),
     "expm1": (F.expm1, normal(2, 3)),
     "log": (F.log, positive(2, 3)),
+    "log1p": (F.log1p, positive(2, 3)),
     "sqrt": (F.sqrt, positive(2, 3)),
     "sin": (F.sin, normal(2, 3)),
     "cos": (F.cos, normal(2, 3)),
@@ -221,6 +226,7 @@ CASES = {
     "rms_norm_plain": (F.rms_norm, normal(3, 4)),
     "embedding": (lambda w: F.embedding(IDS, w), normal(5, 3)),
     "mean_squared_error": (F.mean_squared_error, normal(3, 4), normal(3, 4)),
+    "binary_cross_entropy": (F.binary_cross_entropy, inside(3, 4), inside(3, 4)),
     "cross_entropy": (lambda a: F.cross_entropy(a, TARGETS), normal(4, 5)),
     "cross_entropy_sum": (
         lambda a: F.cross_entropy(a, TARGETS, -100, 0.1, "sum"),

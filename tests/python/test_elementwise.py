@@ -40,6 +40,7 @@ UNARY = {
     "exp": (ops.exp, np.exp, 1, 0),
     "expm1": (ops.expm1, np.expm1, 2, 0),
     "log": (lambda x, **k: ops.log(np.abs(x), **k), lambda x: np.log(np.abs(x)), 2, 0),
+    "log1p": (lambda x, **k: ops.log1p(np.abs(x), **k), lambda x: np.log1p(np.abs(x)), 2, 0),
     "tanh": (ops.tanh, np.tanh, 2, 0),
     "sigmoid": (ops.sigmoid, special.expit, 2, 0),
     "erf": (ops.erf, special.erf, 2, 0),

@@ -45,6 +45,7 @@ __all__ = [
     "gelu",
     "leaky_relu",
     "log",
+    "log1p",
     "logsumexp",
     "matmul",
     "max",
@@ -191,6 +192,7 @@ absolute = _unary("absolute", "``|x|``; its slope at 0 is 0.")
 exp = _unary("exp", "``e**x``.", from_result=True)
 expm1 = _unary("expm1", "``e**x - 1``, accurate near 0.", from_result=True)
 log = _unary("log", "The natural logarithm.")
+log1p = _unary("log1p", "``log(1 + x)``, accurate near 0.")
 sqrt = _unary("sqrt", "The square root.", from_result=True)
 sin = _unary("sin", "The sine of x in radians.", np.sin)
 cos = _unary("cos", "The cosine of x in radians.", np.cos)

@@ -38,6 +38,7 @@ from vectile.ops import (
     interpolate_backward,
     leaky_relu_backward,
     log,
+    log1p,
     log_softmax_backward,
     matmul,
     max_pool_backward,

@@ -25,6 +25,7 @@ from vectile.ops.gemm import Activation
 
 __all__ = [
     "attention_and_weights",
+    "binary_cross_entropy",
     "cross_entropy",
     "dropout",
     "embedding",
@@ -200,6 +201,30 @@ def mean_squared_error(x: TensorLike, target: TensorLike) -> Tensor:
     if (to_t is None and to_u is None) or not mode.enabled:
         return wrap(data)
     return track(data, rules.mean_squared_error, (to_t, to_u), (t, u))
+
+
+def binary_cross_entropy(x: TensorLike, target: TensorLike) -> Tensor:
+    """``-(t log x + (1 - t) log(1 - x))`` of two operands of one shape in [0, 1], elementwise.
+
+    A logarithm counts as -100 at least, and the slope of x stays finite, as in PyTorch.
+    """
+    t, u = as_tensor(x), as_tensor(target)
+    for name, a in (("x", t._data), ("target", u._data)):
+        if a.shape != t._data.shape:
+            raise ValueError(
+                f"binary_cross_entropy: target shape: expected {t._data.shape}, got {a.shape}"
+            )
+        if a.size and not (a.min() >= 0 and a.max() <= 1):
+            worst = a[~((a >= 0) & (a <= 1))][0]
+            raise ValueError(f"binary_cross_entropy: {name} value: expected in [0, 1], got {worst}")
+    if_one = ops.maximum(ops.log(t._data), -100.0)
+    if_zero = ops.maximum(ops.log1p(ops.negative(t._data)), -100.0)
+    ones = ops.multiply(u._data, if_one)
+    data = ops.subtract(ops.multiply(ops.subtract(u._data, 1.0), if_zero), ones)
+    to_t, to_u = edge(t), edge(u)
+    if (to_t is None and to_u is None) or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.binary_cross_entropy, (to_t, to_u), (t, u))
 
 
 def scaled_dot_product_attention(

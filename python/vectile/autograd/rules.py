@@ -117,6 +117,10 @@ def log(k, needs, g, x):
     return (k.divide(g, x),)
 
 
+def log1p(k, needs, g, x):
+    return (k.divide(g, k.add(x, 1.0)),)
+
+
 def sqrt(k, needs, g, out):
     return (k.divide(k.multiply(g, 0.5), out),)
 
@@ -403,6 +407,14 @@ def interpolate_backward(k, needs, g, size, *settings):
 def mean_squared_error(k, needs, g, x, target):
     dx = k.multiply(k.subtract(x, target), k.multiply(g, 2.0 / (x.size or 1)))
     return dx, None if needs[1] is None else k.negative(dx)
+
+
+def binary_cross_entropy(k, needs, g, x, target):  # elementwise; the bound is PyTorch's
+    variance = k.maximum(k.multiply(x, k.subtract(1.0, x)), 1e-12)
+    dx = k.multiply(g, k.divide(k.subtract(x, target), variance))
+    if needs[1] is None:
+        return dx, None
+    return dx, k.multiply(g, k.subtract(k.log1p(k.negative(x)), k.log(x)))
 
 
 def cross_entropy(k, needs, g, logits, *settings):

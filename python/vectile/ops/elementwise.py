@@ -29,6 +29,7 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_backward",
     "log",
+    "log1p",
     "maximum",
     "minimum",
     "multiply",
@@ -63,6 +64,11 @@ def expm1(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
 def log(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return the natural logarithm, within 2 ulp; -inf at 0 and NaN below."""
     return _core.log(x, out)
+
+
+def log1p(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return log(1 + x), within 2 ulp, also where x is tiny; -inf at -1 and NaN below."""
+    return _core.log1p(x, out)
 
 
 def tanh(x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:

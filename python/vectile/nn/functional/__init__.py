@@ -55,12 +55,15 @@ from vectile.nn.functional.layers import (
     unflatten,
 )
 from vectile.nn.functional.losses import (
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    huber_loss,
     kl_div,
     l1_loss,
     mse_loss,
     nll_loss,
+    smooth_l1_loss,
 )
 from vectile.nn.functional.norm import batch_norm, group_norm, instance_norm
 from vectile.nn.functional.padding import (
@@ -79,6 +82,11 @@ from vectile.nn.functional.pool import (
     pixel_shuffle,
     pixel_unshuffle,
 )
+from vectile.nn.functional.vectors import (
+    cosine_similarity,
+    normalize,
+    one_hot,
+)
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -88,12 +96,14 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
     "conv1d",
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
     "dropout1d",
@@ -109,6 +119,7 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "huber_loss",
     "instance_norm",
     "interpolate",
     "kl_div",
@@ -124,6 +135,8 @@ __all__ = [
     "mish",
     "mse_loss",
     "nll_loss",
+    "normalize",
+    "one_hot",
     "packed_self_attention",
     "pad",
     "pixel_shuffle",
@@ -137,6 +150,7 @@ __all__ = [
     "selu",
     "sigmoid",
     "silu",
+    "smooth_l1_loss",
     "softmax",
     "softmin",
     "softplus",

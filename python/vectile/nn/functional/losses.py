@@ -32,6 +32,22 @@ def _reduce(name: str, loss: Tensor, reduction: str) -> Tensor:
     return loss
 
 
+def _reduce_by(name: str, loss: Tensor, weight: Any, reduction: str) -> Tensor:
+    """The loss times `weight`, None or of its shape, reduced; a mean is by these weights."""
+    if weight is None or reduction != "mean":
+        return _reduce(name, _scaled(name, loss, weight), reduction)
+    return _scaled(name, loss, weight).sum() / as_tensor(weight).astype(loss.dtype).sum()
+
+
+def _scaled(name: str, loss: Tensor, weight: Any) -> Tensor:
+    if weight is None:
+        return loss
+    w = as_tensor(weight).astype(loss.dtype)
+    if w.shape != loss.shape:
+        raise ValueError(f"{name}: weight shape: expected {loss.shape}, got {w.shape}")
+    return loss * w
+
+
 def _same_shape(name: str, input: Any, target: Any) -> None:
     if tuple(input.shape) != tuple(np.shape(target)):
         raise ValueError(
@@ -133,19 +149,69 @@ def _weighted_mean(name: str, loss: Tensor, share: _Share, reduction: str) -> Te
     return _reduce(name, loss, reduction)
 
 
-def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Tensor:
-    """(input - target)^2; both of one shape."""
+def mse_loss(input: Any, target: Any, *, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """(input - target)^2; both, and `weight` if given, of one shape. A mean is by the weights."""
     _same_shape("mse_loss", input, target)
-    if reduction == "mean":
+    if reduction == "mean" and weight is None:
         return _F.mean_squared_error(input, target)
     difference = as_tensor(input) - target
-    return _reduce("mse_loss", difference * difference, reduction)
+    return _reduce_by("mse_loss", difference * difference, weight, reduction)
 
 
-def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Tensor:
-    """|input - target|; both of one shape."""
+def l1_loss(input: Any, target: Any, *, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """|input - target|; shapes and `weight` as in `mse_loss`."""
     _same_shape("l1_loss", input, target)
-    return _reduce("l1_loss", _F.absolute(as_tensor(input) - target), reduction)
+    return _reduce_by("l1_loss", _F.absolute(as_tensor(input) - target), weight, reduction)
+
+
+def smooth_l1_loss(
+    input: Any, target: Any, *, reduction: str = "mean", beta: float = 1.0
+) -> Tensor:
+    """|input - target| - beta / 2, or (input - target)^2 / (2 beta) where that is below beta.
+
+    With beta 0 it is `l1_loss`. From Girshick, Fast R-CNN (arXiv 1504.08083).
+    """
+    if beta < 0:
+        raise ValueError(f"smooth_l1_loss: beta: expected at least 0, got {beta}")
+    _same_shape("smooth_l1_loss", input, target)
+    difference = as_tensor(input) - target
+    loss = _huber(difference, beta) / beta if beta else _F.absolute(difference)
+    return _reduce("smooth_l1_loss", loss, reduction)
+
+
+def huber_loss(
+    input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
+) -> Tensor:
+    """delta * (|input - target| - delta / 2), or (input - target)^2 / 2 where that is below delta.
+
+    Huber (1964); shapes as in `mse_loss`, but a mean is over the elements, as PyTorch's.
+    """
+    if not delta > 0:
+        raise ValueError(f"huber_loss: delta: expected more than 0, got {delta}")
+    _same_shape("huber_loss", input, target)
+    loss = _scaled("huber_loss", _huber(as_tensor(input) - target, delta), weight)
+    return _reduce("huber_loss", loss, reduction)
+
+
+def _huber(difference: Tensor, delta: float) -> Tensor:
+    """d^2 / 2 and its tangents beyond delta: c (d - c / 2) with c = d held within delta."""
+    held = _F.clip(difference, -delta, delta)
+    return held * (difference - held * 0.5)
+
+
+def binary_cross_entropy(
+    input: Any, target: Any, weight: Any = None, *, reduction: str = "mean"
+) -> Tensor:
+    """-(t log p + (1 - t) log(1 - p)) for probabilities p = `input` and targets t, both in [0, 1].
+
+    A logarithm counts as -100 at least. `weight` scales each term and broadcasts. Where p comes from a
+    sigmoid, `binary_cross_entropy_with_logits` is exact.
+    """
+    _same_shape("binary_cross_entropy", input, target)
+    loss = _F.binary_cross_entropy(input, target)
+    if weight is not None:
+        loss = loss * as_tensor(weight).astype(loss.dtype)
+    return _reduce("binary_cross_entropy", loss, reduction)
 
 
 def binary_cross_entropy_with_logits(
