@@ -274,3 +274,35 @@ def test_wrong_types_and_indices_are_named():
         nn.Embedding(3, 2)(np.array([3]))
     with pytest.raises(TypeError, match="expected float32 or float64, got float16"):
         nn.Linear(2, 2, dtype=np.float16)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        (nn.Linear(3, 4), [(2, 5)]),
+        (nn.Conv2d(2, 3, 3), [(1, 4, 9, 9)]),
+        (nn.Conv2d(2, 3, 3, padding=2, padding_mode="reflect"), [(1, 2, 2, 9)]),
+        (nn.LayerNorm(4), [(2, 3)]),
+        (nn.BatchNorm1d(4), [(2, 3)]),
+        (nn.LSTM(3, 4), [(2, 2, 5)]),
+        (nn.GRUCell(3, 4), [(2, 5)]),
+        (nn.MaxPool2d(5), [(1, 1, 3, 3)]),
+        (nn.MultiheadAttention(8, 2), [(3, 2, 8), (3, 2, 6), (3, 2, 6)]),
+        (nn.PReLU(4), [(2, 3)]),
+        (nn.HuberLoss(), [(2, 3), (3, 2)]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_family_names_its_path(layer, shapes):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Identity(), layer])
+
+        def forward(self, *inputs):
+            return self.parts[1](*inputs)
+
+    net = nn.ModuleDict({"body": Block()})
+    net.forward = lambda *inputs: net["body"](*inputs)
+    with pytest.raises(ValueError, match=r"expected .*, got .* \(in body\.parts\.1\)$"):
+        net(*(np.zeros(shape, np.float32) for shape in shapes))
