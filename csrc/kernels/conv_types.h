@@ -77,7 +77,7 @@ template <class T>
 struct ConvScatter {
   ConvImage<T> image;
   i64 m, height, width;  // of grad
-  i64 images;            // of a block; several where they are small
+  i64 images;            // of a block: 1, or as many as a vector has lanes
   const T* grad;         // pixels of an image densely
   i64 grad_n, grad_m;
   const T* weight;  // panels of conv_pack with (c, t) for m, m for K

@@ -275,10 +275,11 @@ void scatter_input_grad(const ConvGeometry& g, const TensorView& any_grad, const
   ConvScatter<T> v{};
   v.image = pattern.image<T>(nullptr, strides, gc, g.out[0], true);
   v.m = gm, v.height = g.out[0], v.width = g.out[1];
-  // Enough images for a few strips, as their product and copies stay small.
-  const i64 image_size = std::max(rows * v.height * v.width, gc * pattern.copy_elements(v.height));
-  v.images =
-      std::clamp<i64>(std::min(64 / (v.height * v.width), kCopyElements / image_size), 1, g.n);
+  // Narrow images go one to a lane where few lanes stay empty.
+  v.images = 1;
+  if (v.width < 2 * t.lanes && round_up(g.n, t.lanes) * 4 <= g.n * 5 &&
+      gc * pattern.copy_elements(v.height) * t.lanes <= 2 * kCopyElements)
+    v.images = t.lanes;
   v.grad_n = grad.strides[0], v.grad_m = grad.strides[1];
   v.kc = ceil_div(gm, ceil_div(gm, t.kc));
   v.panel = round_up(t.mr * v.kc + t.lanes, 16);

@@ -32,6 +32,12 @@ CASES = [
     ((2, 20, 16, 16), (300, 20, 4, 4), 2, 1, 1, 1),
     ((70, 30, 4, 4), (9, 30, 4, 4), 1, 0, 1, 1),  # one pixel an image
     ((5, 4, 6, 5), (10, 2, 3, 2), 2, 1, 1, 2),
+    ((15, 3, 7, 6), (4, 3, 4, 4), 2, 1, 1, 1),  # an image to a lane, and an empty lane
+    ((32, 2, 9, 19), (3, 2, 3, 3), (2, 3), 1, (1, 2), 1),
+    ((16, 4, 8, 8), (6, 2, 2, 2), 5, 0, 1, 2),  # pixels that nothing reads
+    ((2, 3, 6, 47), (3, 1, 5, 3), 1, (2, 1), 1, 3),  # depthwise, several vectors to a row
+    ((2, 2, 13, 33), (4, 1, 3, 5), 1, (1, 3), 1, 2),
+    ((1, 2, 4, 70), (2, 1, 3, 17), 1, (1, 8), 1, 2),
     ((1, 40, 5, 37), (40, 1, 5, 2), 1, 2, (1, 3), 40),
     ((1, 1, 3, 3), (2, 1, 3, 3), 1, 4, 1, 1),  # padding over the kernel
     ((1, 2, 1, 19), (2, 2, 3, 3), 1, 1, 1, 1),
@@ -151,6 +157,17 @@ def test_matches_float64(isa, dtype, rng, case):
     got = ops.conv2d_weight_grad(g, x, w.shape, *arguments)
     expected, magnitude = reference(weight_grad, g, x, w.shape, *arguments)
     assert_within(got, expected, magnitude, g.size // g.shape[1])
+
+
+@pytest.mark.parametrize("width", [3, 8, 9, 17, 31, 40])
+def test_depthwise_weights_meet_no_pixel_beyond_their_taps(isa, width):
+    x = np.ones((1, 2, 6, width + 2), np.float32)
+    x[..., -1] = x[:, :, -1] = np.inf  # what only the last column and the last row of taps read
+    g = np.ones((1, 2, 4, width), np.float32)
+    dw = ops.conv2d_weight_grad(g, x, (2, 1, 3, 3), groups=2)
+    np.testing.assert_array_equal(dw[..., :2, :2], 4 * width)
+    np.testing.assert_array_equal(dw[..., 2], np.inf)
+    np.testing.assert_array_equal(dw[..., 2, :], np.inf)
 
 
 ACTIVATIONS = {
