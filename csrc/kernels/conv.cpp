@@ -94,9 +94,10 @@ static void conv(const Conv<T>& v, const ConvBlock& block, T* workspace) {
       T* const c = v.joined
                        ? workspace + at.c
                        : v.out + (block.n0 + round) * v.out_n + m0 * v.out_m + block.y0 * v.out_y;
+      ConvPixel pixel = {0, 0, 0};
       for (i64 j = 0; j < n; j += nr) {
         const int columns = static_cast<int>(n - j < nr ? n - j : nr);
-        cut_strip(image, view.n_pitch, height, v.width, j, columns, parts);
+        cut_strip(image, view.n_pitch, height, v.width, columns, pixel, parts);
         if (in_place)
           for (int i = 0; i * V::lanes < columns; ++i)
             steps.at[i] = from + parts.part[i].from + k0 / image.taps * image.c_pitch;

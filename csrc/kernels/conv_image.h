@@ -116,24 +116,27 @@ struct Strip {
   int end[vectors];  // of each vector's parts
 };
 
-// Pixels [j0, j0 + columns) of images of `height` x `width` output pixels, one after the other.
+struct ConvPixel {
+  i64 n, y, x;
+};
+
+// The next `columns` pixels from `at` on of images of `height` x `width` output pixels, one after
+// the other; moves `at` behind them.
 template <class T>
-static void cut_strip(const ConvImage<T>& image, i64 n_pitch, i64 height, i64 width, i64 j0,
-                      i64 columns, Strip<T>& strip) {
+static void cut_strip(const ConvImage<T>& image, i64 n_pitch, i64 height, i64 width, i64 columns,
+                      ConvPixel& at, Strip<T>& strip) {
   constexpr int w = Vec<T>::lanes;
-  const i64 pixels = height * width;
-  if (image.y_pitch == width) width = pixels, height = 1;  // rows follow one another
-  i64 n = j0 / pixels, y = (j0 - n * pixels) / width, x = j0 - n * pixels - y * width;
+  if (image.y_pitch == width) width *= height, height = 1;  // rows follow one another
   int count = 0;
   for (int v = 0; v < Strip<T>::vectors; ++v) {
     const i64 lanes = columns - v * w < w ? columns - v * w : w;
     for (i64 lane = 0; lane < lanes;) {
-      const i64 run = width - x < lanes - lane ? width - x : lanes - lane;
-      strip.part[count++] = {n * n_pitch + y * image.y_pitch + x - lane,
+      const i64 run = width - at.x < lanes - lane ? width - at.x : lanes - lane;
+      strip.part[count++] = {at.n * n_pitch + at.y * image.y_pitch + at.x - lane,
                              lanes_between<T>(lane, lane + run)};
-      lane += run, x += run;
-      if (x == width) x = 0, ++y;
-      if (y == height) y = 0, ++n;
+      lane += run, at.x += run;
+      if (at.x == width) at.x = 0, ++at.y;
+      if (at.y == height) at.y = 0, ++at.n;
     }
     strip.end[v] = count;
   }
