@@ -113,7 +113,8 @@ struct Strip {
     i64 from;
     typename Vec<T>::Mask mask;
   } part[Tile<Vec<T>>::nr];
-  int end[vectors];  // of each vector's parts
+  int end[vectors];     // of each vector's parts
+  bool whole[vectors];  // it is one part, of all lanes
 };
 
 struct ConvPixel {
@@ -130,6 +131,7 @@ static void cut_strip(const ConvImage<T>& image, i64 n_pitch, i64 height, i64 wi
   int count = 0;
   for (int v = 0; v < Strip<T>::vectors; ++v) {
     const i64 lanes = columns - v * w < w ? columns - v * w : w;
+    strip.whole[v] = lanes == w && width - at.x >= w;
     for (i64 lane = 0; lane < lanes;) {
       const i64 run = width - at.x < lanes - lane ? width - at.x : lanes - lane;
       strip.part[count++] = {at.n * n_pitch + at.y * image.y_pitch + at.x - lane,
@@ -156,11 +158,17 @@ static void pack_strip(const ConvImage<T>& image, const T* at, const Strip<T>& s
     k += stop - t;
     for (; t < stop; ++t) {
       const T* from = channel + image.tap[t];
-      int part = 0;
+#pragma GCC unroll 16
       for (int v = 0; v < Strip<T>::vectors; ++v, to += V::lanes) {
+        int part = v ? strip.end[v - 1] : 0;
         V packed;
-        for (; part < strip.end[v]; ++part)
-          packed = V::load(from + strip.part[part].from, strip.part[part].mask, packed);
+        if (strip.whole[v]) {
+          packed = V::load(from + strip.part[part].from);
+        } else if (part < strip.end[v]) {
+          packed = V::load(from + strip.part[part].from, strip.part[part].mask);
+          for (++part; part < strip.end[v]; ++part)
+            packed = V::load(from + strip.part[part].from, strip.part[part].mask, packed);
+        }
         packed.store(to);
       }
     }
