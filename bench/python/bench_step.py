@@ -4,253 +4,95 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
+import step_models as models
 from harness import Case, Options, Row, figure, flop, torch
-from vectile import nn, optim, random
-from vectile.models import GPT, GPTConfig
-from vectile.models.char_rnn import CharRNN, CharRNNConfig
+from vectile import nn, optim
 
 Array = np.ndarray
-RNG = np.random.default_rng
+Move = tuple[Any, Callable[[], Any]]  # an optimiser and the loss that it lowers
 
 
 class Step:
     """One training step a call; `losses` continues it, for the comparison with float64."""
 
-    def __init__(self, model: Any, optimizer: Any, compute: Callable[[], Any]) -> None:
-        self.model, self.optimizer, self.compute = model, optimizer, compute
-        self.loss: Any = None
+    def __init__(self, moves: list[Move]) -> None:
+        self.moves = moves
+        self.found: list[Any] = []
 
     def __call__(self) -> Step:
-        self.optimizer.zero_grad()
-        loss = self.compute()
-        loss.backward()
-        self.optimizer.step()
-        self.loss = loss
+        self.found = [self.descend(*move) for move in self.moves]
         return self
+
+    def descend(self, optimizer: Any, compute: Callable[[], Any]) -> Any:
+        optimizer.zero_grad()
+        loss = compute()
+        loss.backward()
+        optimizer.step()
+        return loss
 
     def losses(self) -> list[float]:
         """Of this step and two more: they agree only if gradients and updates do."""
-        return [float(self.loss.item()), *(float(self().loss.item()) for _ in range(2))]
+        found = [*self.found, *self().found, *self().found]
+        return [float(loss.item()) for loss in found]
 
 
-# ---- the models ------------------------------------------------------------------------------------
+# ---- what is lowered: written once, for Tensors of either library ---------------------------------------
 
 
-def gpt() -> GPT:
-    random.manual_seed(0)
-    return GPT(GPTConfig(vocab_size=256, context=64, n_layers=4, n_heads=4, d_model=128))
+def classify(model: Any, x: Any, labels: Any, functional: Any) -> list[Callable[[], Any]]:
+    return [lambda: functional.cross_entropy(model(x), labels)]
 
 
-def mlp() -> nn.Sequential:
-    random.manual_seed(0)
-    layers = (nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-    return nn.Sequential(*layers)
+def regress(model: Any, x: Any, values: Any, functional: Any) -> list[Callable[[], Any]]:
+    return [lambda: functional.mse_loss(model(x), values)]
 
 
-def char_rnn() -> CharRNN:
-    random.manual_seed(0)
-    return CharRNN(CharRNNConfig(vocab_size=256, embedding=256, hidden=256, n_layers=2))
+def predict(model: Any, ids: Any, following: Any, functional: Any) -> list[Callable[[], Any]]:
+    return [lambda: model(ids, following)]
 
 
-def tiny() -> nn.Sequential:
-    random.manual_seed(0)
-    return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+def read(model: Any, ids: Any, following: Any, functional: Any) -> list[Callable[[], Any]]:
+    return [lambda: model.loss(ids, following)[0]]
 
 
-def cnn() -> nn.Sequential:
-    random.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64 * 14 * 14, 10),
-    )
+def play(model: Any, z: Any, real: Any, functional: Any) -> list[Callable[[], Any]]:
+    """The discriminator's move, then the generator's through it (arXiv 1406.2661, algorithm 1).
+
+    Both see the same forgeries, and the discriminator is frozen while the generator moves.
+    """
+    generator, discriminator, softplus = model.generator, model.discriminator, functional.softplus
+    forged: list[Any] = []
+
+    def judge() -> Any:
+        discriminator.requires_grad_(True)
+        forged[:] = [generator(z)]
+        true, false = discriminator(real), discriminator(forged[0].detach())
+        return softplus(-true).mean() + softplus(false).mean()
+
+    def forge() -> Any:
+        discriminator.requires_grad_(False)
+        return softplus(-discriminator(forged.pop())).mean()
+
+    return [judge, forge]
 
 
-def dcgan() -> nn.Sequential:
-    """Generator and discriminator in a row, as the generator's step goes through them (arXiv 1511.06434)."""
-    random.manual_seed(0)
-    return nn.Sequential(
-        nn.ConvTranspose2d(64, 128, 4),
-        nn.BatchNorm2d(128),
-        nn.ReLU(),
-        nn.ConvTranspose2d(128, 64, 4, 2, 1),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
-        nn.ConvTranspose2d(64, 1, 4, 2, 1),
-        nn.Tanh(),
-        nn.Conv2d(1, 64, 4, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(64, 128, 4, 2, 1),
-        nn.BatchNorm2d(128),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(128, 1, 4),
-    )
+# ---- the steps -------------------------------------------------------------------------------------
 
 
-def in_torch(model: Any) -> Any:
-    """The same model in torch's modules, with the same weights."""
-    state = {k: torch.from_numpy(np.array(v)) for k, v in model.state_dict().items()}
-    if isinstance(model, GPT):
-        twin = torch_gpt(model.config)
-    elif isinstance(model, CharRNN):
-        twin = torch_char_rnn(model.config)
-    else:
-        twin = torch.nn.Sequential(*map(torch_layer, model))
-    twin.load_state_dict(state)
-    return twin
-
-
-def torch_layer(m: Any) -> Any:
-    kind = getattr(torch.nn, type(m).__name__)
-    if isinstance(m, nn.Linear):
-        return kind(m.in_features, m.out_features)
-    if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-        return kind(m.in_channels, m.out_channels, m.kernel_size, m.stride, m.padding)
-    if isinstance(m, nn.BatchNorm2d):
-        return kind(m.num_features)
-    if isinstance(m, nn.LeakyReLU):
-        return kind(m.negative_slope)
-    return kind()
-
-
-def torch_gpt(config: GPTConfig) -> Any:
-    d, heads = config.d_model, config.n_heads
-    F = torch.nn.functional
-
-    class Attention(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.qkv, self.out = torch.nn.Linear(d, 3 * d), torch.nn.Linear(d, d)
-
-        def forward(self, x: Any) -> Any:
-            b, t, _ = x.shape
-            q, k, v = self.qkv(x).view(b, t, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            return self.out(y.transpose(1, 2).reshape(b, t, d))
-
-    class Block(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm1, self.attention = torch.nn.LayerNorm(d), Attention()
-            self.norm2 = torch.nn.LayerNorm(d)
-            self.up, self.down = torch.nn.Linear(d, 4 * d), torch.nn.Linear(4 * d, d)
-
-        def forward(self, x: Any) -> Any:
-            x = x + self.attention(self.norm1(x))
-            return x + self.down(F.gelu(self.up(self.norm2(x))))
-
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokens = torch.nn.Embedding(config.vocab_size, d)
-            self.positions = torch.nn.Embedding(config.context, d)
-            self.blocks = torch.nn.ModuleList(Block() for _ in range(config.n_layers))
-            self.norm = torch.nn.LayerNorm(d)
-            self.head = torch.nn.Linear(d, config.vocab_size, bias=False)
-            self.head.weight = self.tokens.weight
-
-        def forward(self, ids: Any, targets: Any) -> Any:
-            x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
-            for block in self.blocks:
-                x = block(x)
-            return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets.flatten())
-
-    return Model()
-
-
-def torch_char_rnn(config: CharRNNConfig) -> Any:
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding = torch.nn.Embedding(config.vocab_size, config.embedding)
-            self.rnn = torch.nn.LSTM(
-                config.embedding, config.hidden, config.n_layers, batch_first=True
-            )
-            self.head = torch.nn.Linear(config.hidden, config.vocab_size)
-
-        def loss(self, ids: Any, targets: Any) -> Any:
-            logits = self.head(self.rnn(self.embedding(ids))[0])
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-            return loss, None
-
-    return Model()
-
-
-# ---- their steps -----------------------------------------------------------------------------------
-
-
-def model_loss(model: Any, x: Any, targets: Any, functional: Any) -> Callable[[], Any]:
-    if hasattr(model, "blocks"):
-        return lambda: model(x, targets)
-    if hasattr(model, "rnn"):
-        return lambda: model.loss(x, targets)[0]
-    loss = (
-        functional.cross_entropy if np.asarray(targets).dtype.kind == "i" else functional.mse_loss
-    )
-    return lambda: loss(model(x), targets)
-
-
-def ours(make: Callable[[], Any], x: Array, targets: Array) -> Step:
-    model = make()
-    parameters = list(model.parameters())
-    if make is gpt:
-        optimizer: Any = optim.AdamW(parameters, lr=1e-3)
-    else:
-        optimizer = optim.SGD(parameters, lr=0.1)
-    return Step(model, optimizer, model_loss(model, x, targets, nn.functional))
-
-
-def theirs(make: Callable[[], Any], x: Array, targets: Array, double: bool = False) -> Step:
-    """torch, eager, with its fused AdamW."""
-    twin = in_torch(make())
-    twin = twin.double() if double else twin
-    a, b = (torch.from_numpy(v) for v in (x, targets))
-    if double:
-        a, b = (v.double() if v.is_floating_point() else v for v in (a, b))
-    if make is gpt:
-        optimizer: Any = torch.optim.AdamW(twin.parameters(), lr=1e-3, fused=True)
-    else:
-        optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
-    return Step(twin, optimizer, model_loss(twin, a, b, torch.nn.functional))
-
-
-def exact(make: Callable[[], Any], x: Array, targets: Array) -> list[float]:
-    """The losses of torch in float64; without torch, of vectile in float64."""
-    if torch is not None:
-        return theirs(make, x, targets, double=True)().losses()
-    step = ours(make, x, targets)
-    for parameter in step.model.parameters():
-        parameter.data = parameter.data.astype(np.float64)
-    return step().losses()
-
-
-def windows(rng: np.random.Generator) -> tuple[Array, Array]:
-    ids = rng.integers(0, 256, (12, 65))
+def windows(rng: np.random.Generator, batch: int) -> tuple[Array, Array]:
+    ids = rng.integers(0, 256, (batch, 65))
     return ids[:, :-1].copy(), ids[:, 1:].copy()
 
 
-def pages(rng: np.random.Generator) -> tuple[Array, Array]:
-    ids = rng.integers(0, 256, (32, 65))
-    return ids[:, :-1].copy(), ids[:, 1:].copy()
-
-
-def images(rng: np.random.Generator) -> tuple[Array, Array]:
-    return rng.random((32, 784), np.float32), rng.integers(0, 10, 32)
-
-
-def pictures(rng: np.random.Generator) -> tuple[Array, Array]:
-    return rng.random((64, 1, 28, 28), np.float32), rng.integers(0, 10, 64)
-
-
-def noise(rng: np.random.Generator) -> tuple[Array, Array]:
-    return rng.standard_normal((64, 64, 1, 1), np.float32), np.ones((64, 1, 1, 1), np.float32)
+def pictures(rng: np.random.Generator, *shape: int) -> tuple[Array, Array]:
+    return rng.random(shape, np.float32), rng.integers(0, 10, shape[0])
 
 
 def points(rng: np.random.Generator) -> tuple[Array, Array]:
@@ -258,53 +100,130 @@ def points(rng: np.random.Generator) -> tuple[Array, Array]:
     return x, np.array([[0], [1], [1], [0]], np.float32)
 
 
-def work(model: Any, rows: int) -> float:
-    """2 per weight and row forward, twice that backward; attention and an embedding left out."""
-    products = (n for n, p in model.named_parameters() if p.ndim > 1 and "embedding" not in n)
-    return 6 * rows * sum(model.state_dict()[n].size for n in products)
+def noise(rng: np.random.Generator) -> tuple[Array, Array]:
+    return rng.standard_normal((64, 64), np.float32), 2 * rng.random((64, 1, 16, 16), "f4") - 1
 
 
-def layer_work(model: nn.Sequential, x: Any) -> float:
-    """The same of layers whose weights meet every pixel."""
-    total = 0.0
-    for layer in model:
-        y = layer(x)
-        if getattr(layer, "weight", None) is not None and layer.weight.ndim > 1:
-            met = x if isinstance(layer, nn.ConvTranspose2d) else y
-            total += 6 * met.size * layer.weight.size / layer.weight.shape[0]
-        x = y
-    return total
+@dataclass(frozen=True)
+class Training:
+    """A model, what it lowers on which batch, and how."""
+
+    make: Callable[[], Any]
+    lower: Callable[..., list[Callable[[], Any]]]
+    inputs: Callable[[np.random.Generator], tuple[Array, Array]]
+    optimizer: str
+    settings: dict[str, Any]
+    parts: tuple[str, ...] = ("",)  # the modules that each loss moves
+    tolerance: float = 1e-4
+
+    def _step(self, model: Any, x: Any, y: Any, library: Any, functional: Any, **more: Any) -> Step:
+        parts = [model.get_submodule(name) for name in self.parts]
+        kind = getattr(library, self.optimizer)
+        optimizers = [kind(part.parameters(), **self.settings, **more) for part in parts]
+        losses = self.lower(model, x, y, functional)
+        return Step(list(zip(optimizers, losses, strict=True)))
+
+    def ours(self, x: Array, y: Array, double: bool = False) -> Step:
+        model = self.make()
+        return self._step(model.double() if double else model, x, y, optim, nn.functional)
+
+    def theirs(self, x: Array, y: Array, double: bool = False) -> Step:
+        """torch, eager, with its fused optimisers."""
+        twin = models.in_torch(self.make())
+        inputs = map(torch.from_numpy, (x, y))
+        functional = torch.nn.functional
+        twin = twin.double() if double else twin
+        return self._step(twin, *inputs, torch.optim, functional, fused=True)
+
+    def exact(self, x: Array, y: Array) -> list[float]:
+        """The losses of torch in float64; without torch, of vectile in float64."""
+        return (self.ours if torch is None else self.theirs)(x, y, double=True)().losses()
+
+    def flops(self) -> float:
+        step = self.ours(*self.inputs(np.random.default_rng(0)))
+        with counted() as total:
+            step()
+        return sum(total)
 
 
-STEPS: dict[str, tuple[Callable[[], Any], Any, int]] = {
-    "GPT d128 L4 H4 T64 B12, AdamW": (gpt, windows, 12 * 64),
-    "character LSTM 2x256 B32 T64, SGD": (char_rnn, pages, 32 * 64),
-    "MLP 784-128-128-10 B32, SGD": (mlp, images, 32),
-    "MLP 2-8-1 B4, SGD": (tiny, points, 4),
-    "CNN, two 3x3 convolutions, 28x28 B64, SGD": (cnn, pictures, 0),
-    "DCGAN 16x16 B64, generator's step, SGD": (dcgan, noise, 0),
+@contextmanager
+def counted() -> Iterator[list[float]]:
+    """Gathers the flops of layers called inside, and of their gradients.
+
+    2 for each weight and row or pixel that it meets, and as many again for each operand that requires a
+    gradient; attention's own products, embeddings and all that is elementwise are left out.
+    """
+    total: list[float] = []
+    call = nn.Module.__call__
+
+    def counting(self: Any, x: Any, *rest: Any, **named: Any) -> Any:
+        out = call(self, x, *rest, **named)
+        if isinstance(self, (nn.Linear, nn.LSTM, nn.Conv2d, nn.ConvTranspose2d)):
+            weights = [p for p in self.parameters() if p.ndim > 1]
+            result = out[0] if isinstance(out, tuple) else out
+            met = x if isinstance(self, nn.ConvTranspose2d) else result
+            rows = met.size / met.shape[1 if met.ndim == 4 else -1]
+            passes = 1 + weights[0].requires_grad + getattr(x, "requires_grad", False)
+            total.append(2 * passes * rows * sum(w.size for w in weights))
+        return out
+
+    with mock.patch.object(nn.Module, "__call__", counting):
+        yield total
+
+
+# Where rounding carries one pixel over the kink of a ReLU, that pixel's gradient jumps: by a thousandth of a
+# channel's, which sums B H W or about 1000 pixels. Only the deep networks have pixels enough to meet it.
+KINK = 1e-3
+
+GPT = "GPT d128 L4 H4 T64 B12, AdamW"
+STEPS: dict[str, Training] = {
+    GPT: Training(models.gpt, predict, lambda rng: windows(rng, 12), "AdamW", {"lr": 1e-3}),
+    "character LSTM 2x256 B32 T64, SGD": Training(
+        models.char_rnn, read, lambda rng: windows(rng, 32), "SGD", {"lr": 0.1}
+    ),
+    "MLP 784-128-128-10 B32, SGD": Training(
+        models.mlp, classify, lambda rng: pictures(rng, 32, 784), "SGD", {"lr": 0.1}
+    ),
+    "MLP 2-8-1 B4, SGD": Training(models.tiny, regress, points, "SGD", {"lr": 0.1}),
+    "CNN, 2 x (conv 3x3, max pool), 28x28 B64, SGD": Training(
+        models.cnn, classify, lambda rng: pictures(rng, 64, 1, 28, 28), "SGD", {"lr": 0.1}
+    ),
+    "DCGAN 16x16 B64, both players, Adam": Training(
+        models.dcgan,
+        play,
+        noise,
+        "Adam",
+        {"lr": 2e-4, "betas": (0.5, 0.999)},
+        ("discriminator", "generator"),
+        KINK,
+    ),
+    "ResNet-18 32x32 B8, SGD with momentum": Training(
+        models.resnet,
+        classify,
+        lambda rng: pictures(rng, 8, 3, 32, 32),
+        "SGD",
+        {"lr": 1e-3, "momentum": 0.9},
+        tolerance=KINK,
+    ),
 }
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    for name, (make, inputs, rows) in STEPS.items():
+    for name, training in STEPS.items():
         yield Case(
             name,
-            inputs,
+            training.inputs,
             lambda step: step(),
-            lambda x, t, make=make: exact(make, x, t),
+            training.exact,
             {"torch": lambda step: step()},
-            tolerance=1e-4,
-            work=flop(work(make(), rows) if rows else layer_work(make(), inputs(RNG(0))[0])),
-            prepare={
-                "vectile": lambda x, t, make=make: ours(make, x, t),
-                "torch": lambda x, t, make=make: theirs(make, x, t),
-            },
+            tolerance=training.tolerance,
+            work=flop(training.flops()),
+            prepare={"vectile": training.ours, "torch": training.theirs},
             summary=lambda step: step.losses(),
         )
 
 
-def faults(step: Step, warm: int = 5, steps: int = 20) -> float:
+def faults(step: Step, warm: int, steps: int) -> float:
     """Page faults per step, after a few steps that may allocate."""
     for _ in range(warm):
         step()
@@ -315,7 +234,9 @@ def faults(step: Step, warm: int = 5, steps: int = 20) -> float:
 
 
 def figures(options: Options) -> Iterator[Row]:
-    for name, (make, inputs, _) in STEPS.items():
-        batch = inputs(np.random.default_rng(0))
-        peer = ("torch", faults(theirs(make, *batch))) if torch is not None else ()
-        yield figure("step", f"page faults a step, {name}", "", faults(ours(make, *batch)), *peer)
+    counts = (3, 5) if options.quick else (5, 20)
+    for name, training in STEPS.items():
+        batch = training.inputs(np.random.default_rng(0))
+        peer = ("torch", faults(training.theirs(*batch), *counts)) if torch is not None else ()
+        ours = faults(training.ours(*batch), *counts)
+        yield figure("step", f"page faults a step, {name}", "", ours, *peer)

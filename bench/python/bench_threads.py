@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from bench_step import Step, gpt, ours, theirs, windows
+from bench_step import GPT, STEPS, Step
 from harness import Options, Row, figure, set_threads, torch
 
 
@@ -50,11 +50,12 @@ def beside_busy(make: Callable[[], Step], seconds: float) -> tuple[float, float]
 
 
 def figures(options: Options) -> Iterator[Row]:
-    batch = windows(np.random.default_rng(0))
+    training = STEPS[GPT]
+    batch = training.inputs(np.random.default_rng(0))
     seconds = 1.0 if options.quick else 4.0
     try:
-        mine = beside_busy(lambda: ours(gpt, *batch), seconds)
-        other = beside_busy(lambda: theirs(gpt, *batch), seconds) if torch is not None else None
+        mine = beside_busy(lambda: training.ours(*batch), seconds)
+        other = beside_busy(lambda: training.theirs(*batch), seconds) if torch is not None else None
     finally:
         set_threads(options.threads)
     peer = "torch" if other else ""

@@ -49,6 +49,13 @@ def test_both_sides_agree_with_float64(name):
                 harness.check(case, peer, function, rng)
 
 
+def test_the_work_of_a_step_is_that_of_its_layers():
+    step = importlib.import_module("bench_step")
+    cnn = next(t for name, t in step.STEPS.items() if name.startswith("CNN"))
+    first, second, last = 784 * 9 * 32, 196 * 9 * 32 * 64, 3136 * 10  # products an image
+    assert cnn.flops() == 64 * (4 * first + 6 * second + 6 * last)  # the images need no gradient
+
+
 @pytest.mark.parametrize("wrong", [1e-3, np.nan])
 def test_a_wrong_result_is_not_timed(wrong):
     harness = importlib.import_module("harness")
