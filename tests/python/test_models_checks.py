@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from vectile import models, nn, random
-from vectile.models import adversarial, cyclegan, diffusion, seq2seq
+from vectile.models import adversarial, cyclegan, diffusion, search, seq2seq, skipgram
+from vectile.models.char_rnn import CharRNN, CharRNNConfig
 
 ZEROS = np.zeros
+GENERATORS = {
+    "GPT": models.GPT(models.GPTConfig(9, 8, 1, 1, 4)),
+    "CharRNN": CharRNN(CharRNNConfig(9, 4, 4, 1)),
+}
+TRANSFORMER = models.TranslationTransformer(
+    models.TransformerConfig(9, 4, 1, 1, 1, 4, dropout=0.0, context=4)
+)
 PROCESS = diffusion.Diffusion(diffusion.linear_schedule(10))
 
 
@@ -141,6 +149,44 @@ CASES = [
         lambda: models.SkipGram(5, 2).loss([1], [2], [3]),
         ValueError,
         "SkipGram: negatives shape: expected (B, K) for contexts (B,), got (1,) for (1,)",
+    ),
+    (
+        lambda: skipgram.analogy(np.eye(3), 0, 3, 1),
+        IndexError,
+        "analogy: b value: expected in [0, 3), got 3",
+    ),
+    (lambda: skipgram.analogy(np.eye(3), 0, 1, -1), IndexError, "analogy: c value: expected in"),
+    (lambda: skipgram.analogy(np.eye(3), 0.5, 1, 2), TypeError, "analogy: a dtype: expected an"),
+    (
+        lambda: skipgram.nearest(np.eye(3), np.ones(3), 1, without=[7]),
+        IndexError,
+        "nearest: without value: expected in [0, 3), got 7",
+    ),
+    (lambda: skipgram.nearest(np.eye(3), np.ones(3), -1), ValueError, "nearest: count: expected"),
+    # generating and searching
+    *[
+        (lambda model=model, call=call: call(model.generate), error, f"{name}.generate: {words}")
+        for name, model in GENERATORS.items()
+        for call, error, words in (
+            (lambda f: f([1], 1, seed=-1), ValueError, "seed: expected >= 0, got -1"),
+            (lambda f: f([1], 1, seed=0.5), TypeError, "seed type: expected an integer, got float"),
+            (lambda f: f([1], 1, top_k=0), ValueError, "top_k: expected >= 1, got 0"),
+            (lambda f: f([1], 1, 0.0), ValueError, "temperature: expected > 0, got 0.0"),
+            (lambda f: f([1], -1), ValueError, "max_new_tokens: expected >= 0, got -1"),
+            (lambda f: f([], 1), TypeError, "ids dtype: expected integers, got float64"),
+        )
+    ],
+    *[
+        (lambda call=call: call(TRANSFORMER, [[3]], max_length=5), ValueError, words)
+        for call, words in (
+            (search.greedy_search, "greedy_search: max_length: expected at most the 4 tokens of"),
+            (search.beam_search, "beam_search: max_length: expected at most the 4 tokens of"),
+        )
+    ],
+    (
+        lambda: search.greedy_search(TRANSFORMER, [[3] * 5], max_length=4),
+        ValueError,
+        "TranslationTransformer: source length: expected at most 4, got 5",
     ),
 ]
 

@@ -160,6 +160,16 @@ def test_settings_out_of_range(settings, message):
         search.beam_search(Table(3), [[0]], **settings)
 
 
+@pytest.mark.parametrize("find", [search.greedy_search, search.beam_search])
+def test_a_search_may_fill_the_context_but_not_pass_it(find):
+    model = Table(3)
+    model.config.context = 4
+    assert len(find(model, [[0]], max_length=4)) == 1
+    with pytest.raises(ValueError, match="max_length: expected at most the 4 tokens of Table's"):
+        find(model, [[0]], max_length=5)
+    assert len(model.modes) == 1  # nothing was read before the refusal
+
+
 def test_length_penalty():
     assert search.length_penalty(9, 0.0) == 1.0
     np.testing.assert_allclose(search.length_penalty(7, 0.5), np.sqrt(2.0))

@@ -103,8 +103,8 @@ class CharRNN(nn.Module):
         Sampling as in `GPT.generate`; every step costs the same, however long the text has grown.
         ValueError for an empty prompt or settings out of range.
         """
-        sampler = Sampler(temperature, top_k, top_p, seed, greedy)
-        written, state = [prompt_rows(ids, max_new_tokens)], None
+        sampler = Sampler(temperature, top_k, top_p, seed, greedy, "CharRNN.generate")
+        written, state = [prompt_rows("CharRNN.generate", ids, max_new_tokens)], None
         with evaluating(self), no_grad():
             for _ in range(max_new_tokens):
                 logits, state = self(written[-1], state)

@@ -203,10 +203,10 @@ class GPT(nn.Module):
         smallest set of probability `top_p`; `greedy` takes the likeliest. `seed` None draws from
         `vectile.manual_seed`'s generator. Once the context is full, the model sees its newest half and
         goes on from there, with and without the cache. `callback` gets each step's new ids (batch,).
-        ValueError for an empty prompt or settings out of range.
+        ValueError for an empty prompt or settings out of range, a negative `seed` among them.
         """
-        sampler = Sampler(temperature, top_k, top_p, seed, greedy)
-        prompt = prompt_rows(ids, max_new_tokens)
+        sampler = Sampler(temperature, top_k, top_p, seed, greedy, "GPT.generate")
+        prompt = prompt_rows("GPT.generate", ids, max_new_tokens)
         out = np.empty((len(prompt), prompt.shape[1] + max_new_tokens), np.int64)
         out[:, : prompt.shape[1]] = prompt
         context, start, cache = (

@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vectile import ops, random
+from vectile.models import checks
 
 
 class Sampler:
     """Draws token ids from softmax(logits / temperature), cut to `top_k` tokens and to mass `top_p`.
 
     The nucleus (Holtzman et al., arXiv 1904.09751) is the smallest set of likeliest tokens whose
-    probabilities reach `top_p`. ValueError for settings out of range.
+    probabilities reach `top_p`. ValueError for settings out of range, TypeError for a `top_k` or `seed` that
+    is no integer; `owner` is whom they blame.
     """
 
     def __init__(
@@ -24,13 +26,16 @@ class Sampler:
         top_p: float | None = None,
         seed: int | None = None,
         greedy: bool = False,
+        owner: str = "Sampler",
     ) -> None:
         if not temperature > 0.0:
-            raise ValueError(f"generate: temperature: expected > 0, got {temperature}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"generate: top_k: expected >= 1, got {top_k}")
+            raise ValueError(f"{owner}: temperature: expected > 0, got {temperature}")
+        if top_k is not None:
+            checks.integers(owner, top_k=top_k)
         if top_p is not None and not 0.0 < top_p <= 1.0:
-            raise ValueError(f"generate: top_p: expected in (0, 1], got {top_p}")
+            raise ValueError(f"{owner}: top_p: expected in (0, 1], got {top_p}")
+        if seed is not None:
+            checks.integers(owner, 0, seed=seed)
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
         self.greedy = greedy
         self.generator = (
@@ -60,16 +65,15 @@ class Sampler:
         return ids
 
 
-def prompt_rows(ids: ArrayLike, max_new_tokens: int) -> NDArray[np.int64]:
-    """The prompts (batch, length) of a `generate` call whose `ids` may lack the batch.
+def prompt_rows(owner: str, ids: ArrayLike, max_new_tokens: int) -> NDArray[np.int64]:
+    """The prompts (batch, length) of a call of `owner`, GPT.generate for one, whose `ids` may lack the batch.
 
-    TypeError unless they are integers; ValueError for an empty prompt or a negative `max_new_tokens`.
+    TypeError unless all are integers; ValueError for an empty prompt or a negative `max_new_tokens`.
     """
     given = np.asarray(ids)
     if given.dtype.kind not in "iu":
-        raise TypeError(f"generate: ids dtype: expected integers, got {given.dtype}")
+        raise TypeError(f"{owner}: ids dtype: expected integers, got {given.dtype}")
     if given.ndim not in (1, 2) or given.size == 0:
-        raise ValueError(f"generate: ids shape: expected (batch, length), got {given.shape}")
-    if max_new_tokens < 0:
-        raise ValueError(f"generate: max_new_tokens: expected >= 0, got {max_new_tokens}")
+        raise ValueError(f"{owner}: ids shape: expected (batch, length), got {given.shape}")
+    checks.integers(owner, 0, max_new_tokens=max_new_tokens)
     return np.atleast_2d(given).astype(np.int64)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import ops
 from vectile.autograd import no_grad
+from vectile.models import checks
 from vectile.nn import Module
 from vectile.nn.utils import evaluating
 
@@ -26,7 +27,10 @@ class State(Protocol):
 
 
 class Decodes(Protocol):
-    """A model that writes a sequence token by token; `config` names its `bos` and `eos`."""
+    """A model that writes a sequence token by token.
+
+    `config` names its `bos` and `eos`, and its `context` if it can write no more tokens than that.
+    """
 
     config: Any
 
@@ -58,8 +62,11 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 def greedy_search(model: Decodes, source: ArrayLike, max_length: int = 100) -> list[list[int]]:
-    """The likeliest token at every step, until `eos` or `max_length`: ids for each source (batch, length)."""
-    _check(max_length=max_length)
+    """The likeliest token at every step, until `eos` or `max_length`: ids for each source (batch, length).
+
+    ValueError for a length below 1 or above the model's context.
+    """
+    _check("greedy_search", model, max_length=max_length)
     with evaluating(model), no_grad():
         state = model.start(source)
         batch = len(np.asarray(source))
@@ -92,9 +99,9 @@ def beam_search(
     continuations that end with `eos` are finished; a source is done with `width` of them, or at
     `max_length`, where the unfinished ones count as they are. `alpha` is the strength of `length_penalty`.
     Width 1 is `greedy_search`; a width that holds every sequence gives the best one there is.
-    ValueError for a width or length below 1, or a negative alpha.
+    ValueError for a width or length below 1, a length above the model's context, or a negative alpha.
     """
-    _check(width=width, max_length=max_length)
+    _check("beam_search", model, width=width, max_length=max_length)
     if not alpha >= 0:
         raise ValueError(f"beam_search: alpha: expected >= 0, got {alpha}")
     with evaluating(model), no_grad():
@@ -160,7 +167,11 @@ def _largest(values: NDArray[Any], count: int) -> Ids:
     return out
 
 
-def _check(**settings: int) -> None:
-    for name, value in settings.items():
-        if value < 1:
-            raise ValueError(f"search: {name}: expected >= 1, got {value}")
+def _check(owner: str, model: Decodes, **settings: int) -> None:
+    checks.integers(owner, **settings)
+    context, length = getattr(model.config, "context", None), settings["max_length"]
+    if context is not None and length > context:
+        raise ValueError(
+            f"{owner}: max_length: expected at most the {context} tokens of "
+            f"{type(model).__name__}'s context, got {length}"
+        )

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor
+from vectile.models import checks
 from vectile.nn import functional as F
 
 Ids = NDArray[np.int64]
@@ -158,9 +159,14 @@ def unit(rows: NDArray[Any]) -> NDArray[Any]:
 def nearest(
     vectors: NDArray[Any], query: NDArray[Any], count: int, without: Sequence[int] = ()
 ) -> list[tuple[int, float]]:
-    """(id, cosine) of the `count` unit `vectors` (n, d) with the largest cosine to `query` (d,)."""
+    """(id, cosine) of the `count` unit `vectors` (n, d) with the largest cosine to `query` (d,).
+
+    IndexError for an id in `without` outside [0, n).
+    """
+    checks.integers("nearest", 0, count=count)
+    left_out = checks.indices("nearest", "without", list(without), len(vectors))
     cosine = vectors @ unit(query)
-    cosine[list(without)] = -np.inf
+    cosine[left_out] = -np.inf
     best = np.argsort(-cosine, kind="stable")[:count]
     return [(int(i), float(cosine[i])) for i in best if cosine[i] > -np.inf]
 
@@ -168,5 +174,10 @@ def nearest(
 def analogy(
     vectors: NDArray[Any], a: int, b: int, c: int, count: int = 1
 ) -> list[tuple[int, float]]:
-    """a is to b as c is to …: nearest to b - a + c among unit vectors, without these three (3CosAdd)."""
+    """a is to b as c is to …: nearest to b - a + c among unit vectors, without these three (3CosAdd).
+
+    IndexError for an id outside [0, n).
+    """
+    for name, word in (("a", a), ("b", b), ("c", c)):
+        checks.indices("analogy", name, word, len(vectors))
     return nearest(vectors, vectors[b] - vectors[a] + vectors[c], count, (a, b, c))

@@ -231,6 +231,11 @@ class TranslationTransformer(nn.Module):
             raise ValueError(
                 f"TranslationTransformer: {name} rank: expected 2 (batch, length), got {array.ndim}"
             )
+        if array.shape[1] > self.config.context:
+            raise ValueError(
+                f"TranslationTransformer: {name} length: expected at most {self.config.context}, "
+                f"got {array.shape[1]}"
+            )
         return array
 
 
