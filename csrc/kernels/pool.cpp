@@ -32,59 +32,77 @@ static void max_window(const T* x, const Windows& h, const Windows& w, i64 oy, i
   if (index) *index = static_cast<int32_t>(place);
 }
 
-// m outputs from ox on. Places are counted from the window's corner in lanes of T, which hold them
-// exactly: see max_pool.
-template <bool with_index, class T>
+// Integers up to here are exact in T.
+template <class T>
+static constexpr i64 kExact = sizeof(T) == 4 ? i64{1} << 24 : i64{1} << 52;
+
+// m outputs from ox on. Places are counted in lanes of T, in a large plane from the start of the
+// windows' first row. K: the length of every window along both axes, known here so that the loops
+// over one unroll, or 0 for any.
+template <int K, bool with_index, class T>
 VECTILE_INLINE void max_vector(const T* x, const Windows& h, const Windows& w, i64 oy, i64 ox,
                                int m, T* y, int32_t* index) {
   using V = Vec<T>;
   const i64 left = w.start[ox];
-  V best(-__builtin_inff()), place;
-  V count;
-  if (!w.uniform) count = V::load(w.count + ox, m);
-  for (i64 ky = 0; ky < h.count[oy]; ++ky) {
+  V best(-__builtin_inff()), place, count;
+  const i64 before = h.start[oy] * w.inputs;
+  const bool large = h.inputs * w.inputs > kExact<T>;
+  if constexpr (with_index)
+    place = V::load(w.start + ox, m) + V(static_cast<T>(large ? 0 : before));
+  const V corner = place;
+  const bool uniform = K > 0 || w.uniform;
+  const i64 tall = K > 0 ? K : h.count[oy], wide = K > 0 ? K : w.most;
+  if (!uniform) count = V::load(w.count + ox, m);
+  for (i64 ky = 0; ky < tall; ++ky) {
     const i64 down = ky * h.step;
     const T* row = x + (h.start[oy] + down) * w.inputs;
-    for (i64 kx = 0; kx < w.most; ++kx) {
+    for (i64 kx = 0; kx < wide; ++kx) {
       const i64 at = left + kx * w.step;
       const V v = V::near(row + at, w.inputs - at, w.start + ox);
       auto better = (v > best) | is_nan(v);
-      if (!w.uniform) better = better & (V(static_cast<T>(kx)) < count);
+      if (!uniform) better = better & (V(static_cast<T>(kx)) < count);
       best = select(better, v, best);
       if constexpr (with_index)
-        place = select(better, V(static_cast<T>(down * w.inputs + kx * w.step)), place);
+        place = select(better, corner + V(static_cast<T>(down * w.inputs + kx * w.step)), place);
     }
   }
   best.store(y, m);
   if constexpr (with_index) {
     place.store(index, m);
-    const auto corner = static_cast<int32_t>(h.start[oy] * w.inputs);
-    for (int l = 0; l < m; ++l) index[l] += corner + w.start[ox + l];
+    if (large)
+      for (int l = 0; l < m; ++l) index[l] += static_cast<int32_t>(before);
   }
 }
 
-template <class T>
-static void max_pool(const T* x, Windows h, Windows w, T* y, int32_t* index, i64 first, i64 rows) {
-  constexpr i64 lanes = Vec<T>::lanes, exact = sizeof(T) == 4 ? i64{1} << 24 : i64{1} << 52;
-  const i64 farthest = (h.most - 1) * h.step * w.inputs + (w.most - 1) * w.step;
-  const bool vectors = w.rising && (!index || farthest < exact);
+template <int K, bool with_index, class T>
+static void max_rows(const T* x, const Windows& h, const Windows& w, T* y, int32_t* index,
+                     i64 first, i64 rows) {
+  constexpr i64 lanes = Vec<T>::lanes;
+  const i64 farthest = (h.most - 1) * h.step * w.inputs + w.inputs - 1;
+  const bool vectors = w.rising && (!with_index || farthest < kExact<T>);
   for (i64 r = first; r < first + rows; ++r) {
     const i64 oy = r % h.outputs;
     const T* plane = x + r / h.outputs * h.inputs * w.inputs;
     for (i64 ox = 0; ox < w.outputs; ox += lanes) {
       const int m = static_cast<int>(w.outputs - ox < lanes ? w.outputs - ox : lanes);
       const i64 at = r * w.outputs + ox;
-      if (vectors && within_reach<T>(w.start + ox, m)) {
-        if (index)
-          max_vector<true>(plane, h, w, oy, ox, m, y + at, index + at);
-        else
-          max_vector<false>(plane, h, w, oy, ox, m, y + at, index);
-      } else {
+      int32_t* place = with_index ? index + at : nullptr;
+      if (vectors && within_reach<T>(w.start + ox, m))
+        max_vector<K, with_index>(plane, h, w, oy, ox, m, y + at, place);
+      else
         for (int l = 0; l < m; ++l)
-          max_window(plane, h, w, oy, ox + l, y + at + l, index ? index + at + l : nullptr);
-      }
+          max_window(plane, h, w, oy, ox + l, y + at + l, with_index ? place + l : nullptr);
     }
   }
+}
+
+template <class T>
+static void max_pool(const T* x, Windows h, Windows w, T* y, int32_t* index, i64 first, i64 rows) {
+  const i64 side = h.uniform && w.uniform && h.most == w.most ? w.most : 0;
+  auto body = index ? max_rows<0, true, T> : max_rows<0, false, T>;
+  if (side == 2) body = index ? max_rows<2, true, T> : max_rows<2, false, T>;
+  if (side == 3) body = index ? max_rows<3, true, T> : max_rows<3, false, T>;
+  body(x, h, w, y, index, first, rows);
 }
 
 template <class T>

@@ -278,7 +278,12 @@ def test_what_is_outside_a_window_does_not_count(isa):
 
 
 def test_an_image_too_large_for_lanes_to_count_in_float32(isa):
-    """Offsets above 2^24 within one window are exact."""
+    """Places above 2^24 are exact, in one window or all over the plane."""
+    x = np.zeros((1, (1 << 21) + 4, 9), np.float32)
+    x[0, 1::2, 1::2] = 1
+    _, index = ops.max_pool2d(x, 2, return_indices=True)
+    expected = np.arange(x[0].size).reshape(x[0].shape)[1::2, 1::2]
+    assert expected.max() > 1 << 24 and np.array_equal(index[0], expected)
     x = np.zeros((1, 2, (1 << 24) + 5), np.float32)
     x[0, 1, -2] = 1
     _, index = ops.max_pool2d(x, (2, 4), (1, 2), return_indices=True)
