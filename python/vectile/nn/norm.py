@@ -189,7 +189,7 @@ class _BatchNorm(_RunningNorm):
         momentum, mean, var = self.momentum, self.running_mean, self.running_var
         count = self.num_batches_tracked
         if self.training and count is not None:
-            count += 1
+            count[...] = int(count) + 1  # a ufunc between two convolutions finds its caches cold
             if momentum is None:  # the plain average of all batches
                 momentum = 1.0 / int(count)
         return F.batch_norm(
