@@ -164,10 +164,11 @@ def test_settings_out_of_range(settings, message):
 def test_a_search_may_fill_the_context_but_not_pass_it(find):
     model = Table(3)
     model.config.context = 4
+    assert len(find(model, [[0]])) == 1  # by default, no more than it can write
     assert len(find(model, [[0]], max_length=4)) == 1
     with pytest.raises(ValueError, match="max_length: expected at most the 4 tokens of Table's"):
         find(model, [[0]], max_length=5)
-    assert len(model.modes) == 1  # nothing was read before the refusal
+    assert len(model.modes) == 2  # nothing was read before the refusal
 
 
 def test_length_penalty():

@@ -61,12 +61,15 @@ def length_penalty(length: int, alpha: float) -> float:
     return penalty
 
 
-def greedy_search(model: Decodes, source: ArrayLike, max_length: int = 100) -> list[list[int]]:
+def greedy_search(
+    model: Decodes, source: ArrayLike, max_length: int | None = None
+) -> list[list[int]]:
     """The likeliest token at every step, until `eos` or `max_length`: ids for each source (batch, length).
 
-    ValueError for a length below 1 or above the model's context.
+    `max_length` is 100 by default, or the model's context where that is less. ValueError for a length
+    below 1 or above the context.
     """
-    _check("greedy_search", model, max_length=max_length)
+    max_length = _length("greedy_search", model, max_length)
     with evaluating(model), no_grad():
         state = model.start(source)
         batch = len(np.asarray(source))
@@ -91,17 +94,19 @@ def beam_search(
     source: ArrayLike,
     width: int = 4,
     alpha: float = 1.0,
-    max_length: int = 100,
+    max_length: int | None = None,
 ) -> list[list[Hypothesis]]:
     """Up to `width` hypotheses for each source (batch, length), the best score first.
 
     Each step continues the `width` likeliest unfinished hypotheses. Those among the `width` likeliest
     continuations that end with `eos` are finished; a source is done with `width` of them, or at
-    `max_length`, where the unfinished ones count as they are. `alpha` is the strength of `length_penalty`.
-    Width 1 is `greedy_search`; a width that holds every sequence gives the best one there is.
+    `max_length` (as in `greedy_search`), where the unfinished ones count as they are. `alpha` is the
+    strength of `length_penalty`. Width 1 is `greedy_search`; a width that holds every sequence gives the
+    best one there is.
     ValueError for a width or length below 1, a length above the model's context, or a negative alpha.
     """
-    _check("beam_search", model, width=width, max_length=max_length)
+    checks.integers("beam_search", width=width)
+    max_length = _length("beam_search", model, max_length)
     if not alpha >= 0:
         raise ValueError(f"beam_search: alpha: expected >= 0, got {alpha}")
     with evaluating(model), no_grad():
@@ -167,11 +172,14 @@ def _largest(values: NDArray[Any], count: int) -> Ids:
     return out
 
 
-def _check(owner: str, model: Decodes, **settings: int) -> None:
-    checks.integers(owner, **settings)
-    context, length = getattr(model.config, "context", None), settings["max_length"]
-    if context is not None and length > context:
+def _length(owner: str, model: Decodes, max_length: int | None) -> int:
+    context = getattr(model.config, "context", None)
+    if max_length is None:
+        return 100 if context is None else min(100, context)
+    checks.integers(owner, max_length=max_length)
+    if context is not None and max_length > context:
         raise ValueError(
             f"{owner}: max_length: expected at most the {context} tokens of "
-            f"{type(model).__name__}'s context, got {length}"
+            f"{type(model).__name__}'s context, got {max_length}"
         )
+    return max_length

@@ -29,10 +29,10 @@ class Translator:
         texts: Sequence[str],
         width: int = 4,
         alpha: float = 1.0,
-        max_length: int = 80,
+        max_length: int | None = None,
         batch: int = 64,
     ) -> list[str]:
-        """A translation of at most `max_length` subwords of each text, in their order.
+        """A translation of each text, in order, of at most `max_length` subwords (as in `greedy_search`).
 
         `width` 1 is greedy, else that of the beam, with length penalty `alpha`; `batch` texts of like length
         at once.
