@@ -24,12 +24,15 @@ constexpr double kTransposeCost = 0.35, kGatherCost = 1.5;  // per element packe
 // Per vector of an operand larger than the cache: read in memory order, or a strip at a time.
 constexpr double kStreamCost = 10, kStripCost = 18;
 constexpr double kCachedElements = 1 << 18;
+constexpr double kWaitCost = 1.6;  // six sums where latency and ports ask for eight or more
 
 template <class T>
 double tile_cost(const Gemm<T>& g, const GemmTiles& t) {
   const double m = double(g.m), n = double(g.n), k = double(g.k);
-  // A tile of one row waits for its own sums.
-  const double per_vector = std::max(m, n * k > kCachedElements && !g.b_packed ? kStripCost : 2);
+  // A tile of one row, or of few rows of one vector, waits for its own sums.
+  const double wait = n <= t.lanes && t.mr < 8 ? kWaitCost : 1;
+  const double per_vector =
+      std::max(m * wait, n * k > kCachedElements && !g.b_packed ? kStripCost : 2);
   double packing = 0;
   if (g.b_col != 1 && !g.b_packed)
     packing = k * n * (g.b_row == 1 ? kTransposeCost : kGatherCost) * double(ceil_div(g.m, t.mc));
