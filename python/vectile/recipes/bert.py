@@ -121,15 +121,6 @@ def train(
             run.checkpoint(model, settings, beside={**beside, "classes": MODULES})
             title = "From which module is this line?"
             run.figure("confusion", viz.confusion_matrix(wanted, guesses, MODULES, title=title))
-    curves: dict[str, Any] = {
-        name: run.history[name] for name in ("fine-tuned", "from nothing") if name in run.history
-    }
-    figure = viz.loss_curves(
-        curves,
-        title="Learning to tell modules apart",
-        subtitle=f"{labels} labelled lines of each of {len(MODULES)} modules",
-    )
-    run.figure("classification", figure)
 
 
 def load(labels: int, every: int, generator: np.random.Generator) -> Corpus:
@@ -194,7 +185,7 @@ def fit(
     optimizer = optim.AdamW(classifier.parameters(), run.pick(1e-3, 3e-3), weight_decay=0.05)
     schedule = WarmupCosineLR(optimizer, steps // 10, steps)
     batches = data.shuffled(len(lines), 32, run.generator)
-    for _ in run.steps(steps, label=name):
+    for _ in run.steps(steps, label="classification"):
         rows = next(batches)
         ids, padding = as_input(subwords, [lines[i] for i in rows])
         loss = classifier(ids, labels[rows], padding)

@@ -58,6 +58,7 @@ def train(run: Run, *, rate: Annotated[float, "learning rate of the descent"] = 
         log=True,
         title="Descent comes down to the closed form",
         subtitle="mean squared error on the training patients above that of the least squares line",
+        ylabel="excess squared error",
     )
     run.figure("descent", figure)
 

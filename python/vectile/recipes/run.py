@@ -47,11 +47,12 @@ class Run:
         random.manual_seed(seed)
         self.generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
         self.history: dict[str, tuple[list[int], list[float]]] = {}
+        self._phases: dict[str, list[str]] = {}  # what was logged under which label of `steps`
         self.scores: list[dict[str, Any]] = []
         self.files: list[Path] = []
         self._interrupted, self._start = interrupted, time.perf_counter()
         self._cpu_start = time.process_time()
-        self._step, self._note = 0, ""
+        self._step, self._label, self._note = 0, "", ""
 
     @property
     def stopped(self) -> bool:
@@ -73,10 +74,11 @@ class Run:
     ) -> Iterator[int]:
         """The step numbers 0 … count - 1 under a progress bar; a smoke run takes `quick` of them.
 
-        Ends early after `seconds`, if given, and with Ctrl-C unless `always`.
+        Ends early after `seconds`, if given, and with Ctrl-C unless `always`. What is logged under one label
+        is drawn in one picture.
         """
         count = min(count, quick) if self.quick else count
-        self._note = ""
+        self._label, self._note = label, ""
         with terminal.progress_bar(self.screen, "{task.fields[note]}") as bar:
             task = bar.add_task(label, total=1.0, note="")
             start, drawn = time.perf_counter(), 0.0
@@ -100,7 +102,10 @@ class Run:
         One that is logged now and then, such as a validation loss, is drawn point by point.
         """
         for name, value in values.items():
-            steps, seen = self.history.setdefault(name, ([], []))
+            if name not in self.history:
+                self.history[name] = [], []
+                self._phases.setdefault(self._label, []).append(name)
+            steps, seen = self.history[name]
             steps.append(self._step + 1)
             seen.append(float(value))
         self._note = "  ".join(f"{name} {float(value):.3f}" for name, value in values.items())
@@ -146,12 +151,15 @@ class Run:
 
     def finish(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Draw the losses, write report.json and print the tables; returns the report."""
-        if self.history:
+        for number, (label, names) in enumerate(self._phases.items()):
             subtitle = f"recipe {self.recipe.name}, seed {self.seed}"
-            often = max(len(steps) for steps, _ in self.history.values()) / 4
-            lines = {n: line for n, line in self.history.items() if len(line[0]) > often}
-            points = {n: line for n, line in self.history.items() if n not in lines}
-            self.figure("loss", viz.loss_curves(lines, points, subtitle=subtitle))
+            if len(self._phases) > 1:
+                subtitle += f": {label}"
+            often = max(len(self.history[name][0]) for name in names) / 4
+            lines = {n: self.history[n] for n in names if len(self.history[n][0]) > often}
+            points = {n: self.history[n] for n in names if n not in lines}
+            figure = viz.loss_curves(lines, points, subtitle=subtitle)
+            self.figure("loss" if number == 0 else f"loss-{label}", figure)
         now = config()
         report: dict[str, Any] = {
             "recipe": self.recipe.name,
