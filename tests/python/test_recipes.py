@@ -48,7 +48,15 @@ ROTATED = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijkl
 
 
 @pytest.mark.parametrize("name", recipes.recipes())
-def test_a_smoke_run_learns_and_leaves_everything_behind(name, tmp_path, sentences):
+def test_a_smoke_run_learns_and_leaves_everything_behind(name, tmp_path, sentences, monkeypatch):
+    begun: list[tuple[nn.Parameter, np.ndarray]] = []
+    prepare = optim.Optimizer.__init__
+
+    def watched(self, *arguments, **options):
+        prepare(self, *arguments, **options)
+        begun.extend((p, p.numpy().copy()) for g in self.param_groups for p in g["params"])
+
+    monkeypatch.setattr(optim.Optimizer, "__init__", watched)
     recipe = recipes.find(name)
     given = {"pairs": sentences} if any(o.name == "pairs" for o in recipe.options()) else {}
     report = recipes.run_recipe(recipe, tmp_path, quick=True, **given)
@@ -61,6 +69,9 @@ def test_a_smoke_run_learns_and_leaves_everything_behind(name, tmp_path, sentenc
     for series in recipe.falls:
         ends = report["losses"][series]
         assert ends["last"] < ends["first"], (series, ends)
+    # beside a player that stands still the other's loss falls too: every matrix must have moved
+    matrices = [(p, before) for p, before in begun if p.ndim > 1]
+    assert matrices and all((p.numpy() != before).any() for p, before in matrices)
     pictures = [file for file in report["files"] if file.endswith(".png")]
     assert "loss.png" in pictures and len(pictures) >= 2
     for file in pictures:
@@ -76,6 +87,10 @@ def test_a_smoke_run_learns_and_leaves_everything_behind(name, tmp_path, sentenc
             found = model.state_dict()
             assert not model.training and found.keys() == tensors.keys()
             assert all(np.array_equal(found[key], tensors[key]) for key in tensors)
+            if settings["network"].endswith("Generator"):
+                noise = np.random.default_rng(0).standard_normal((8, model.latent)).astype("f4")
+                labels = [np.zeros(8, np.int64)] if settings["model"].get("classes") else []
+                assert model(noise, *labels).numpy().std(0).max() > 0.01, "all samples are alike"
 
 
 @pytest.mark.parametrize("name", recipes.recipes())
