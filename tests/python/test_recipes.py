@@ -179,6 +179,33 @@ def test_teacher_forcing_follows_its_schedule(tmp_path, sentences, monkeypatch):
         recipes.run_recipe(recipe, tmp_path, quick=True, pairs=sentences, told=-0.5)
 
 
+def test_translators_are_drawn_beside_those_that_were_trained_before(
+    tmp_path, sentences, monkeypatch, capsys
+):
+    drawn = []
+    draw = viz.bar_chart
+
+    def chart(groups, columns, **options):
+        drawn.append({name: list(column) for name, column in columns.items()})
+        return draw(groups, columns, **options)
+
+    monkeypatch.setattr(viz, "bar_chart", chart)
+    for name in ("translate-attention", "translate-rnn"):
+        recipes.run_recipe(recipes.find(name), tmp_path / f"{name}-7", quick=True, pairs=sentences)
+    alone, both = drawn
+    assert list(alone) == ["translate-attention"]
+    assert list(both) == ["translate-rnn", "translate-attention"]
+    assert both["translate-attention"] == alone["translate-attention"]
+    assert "BLEU by words in the source" in capsys.readouterr().out
+    # other sentences do not compare
+    few = tmp_path / "few.tsv"
+    lines = sentences.read_text().splitlines(keepends=True)
+    few.write_text("".join(line for line in lines if line.count(" ") > 9))
+    recipe = recipes.find("translate-rnn")
+    recipes.run_recipe(recipe, tmp_path / "translate-rnn-7", quick=True, pairs=few)
+    assert list(drawn[-1]) == ["translate-rnn"]
+
+
 @pytest.mark.parametrize("name", ["translate-rnn", "translate-transformer"])
 def test_a_trained_translator_is_loaded_from_its_checkpoint(name, tmp_path, sentences):
     recipes.run_recipe(recipes.find(name), tmp_path, quick=True, pairs=sentences)

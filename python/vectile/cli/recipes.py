@@ -66,7 +66,9 @@ def parse(words: Sequence[str], kind: type[argparse.ArgumentParser]) -> argparse
     recipe = recipes.find(name.recipe)
     parser = kind(
         prog=f"vectile train --recipe {recipe.name}",
-        description=recipe.summary[0].upper() + recipe.summary[1:] + ".",
+        description=" ".join(
+            [recipe.summary[0].upper() + recipe.summary[1:] + ".", recipe.train.__doc__ or ""]
+        ),
         epilog="Ctrl-C ends training early; scores, pictures and the checkpoint are still made.",
     )
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,13 +12,14 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vectile import data, models, no_grad, optim, viz
+from vectile import data, models, no_grad, optim, terminal, viz
 from vectile.data.subwords import PAD, SPACE
 from vectile.extras import require
 from vectile.models.seq2seq import linear_decay
 from vectile.nn import functional as F
 from vectile.nn.utils import clip_grad_norm_
 from vectile.recipes import Run
+from vectile.recipes.registry import COURSE
 
 NEEDS = ("tokenizers", "sacrebleu")
 Lang = Annotated[str, "language of the catalogues, as in LOCALE/xx/LC_MESSAGES"]
@@ -149,29 +151,53 @@ def score(run: Run, corpus: Corpus, model: Any, width: int = 4) -> list[str]:
     beam = translator(sources, width, max_length=longest)
     run.score("BLEU, greedy", bleu(greedy, references), "higher")
     run.score(f"BLEU, beam of {width}", bleu(beam, references), "higher")
-    names, by_length = [], []
     words = np.array([len(source.split()) for source in sources])
     for low, high in LENGTHS:
         rows = np.flatnonzero((words >= low) & (words <= high))
         if len(rows):
-            names.append(f"{low} to {high}" if high < 99 else f"{low} and more")
+            name = f"{low} to {high}" if high < 99 else f"{low} and more"
             value = bleu([beam[i] for i in rows], [references[i] for i in rows])
-            by_length.append(value)
-            run.score(f"BLEU, {names[-1]} words ({len(rows)} sentences)", value, "higher")
-    run.figure(
-        "bleu",
-        viz.bar_chart(
-            names,
-            {"BLEU": by_length},
-            title="Translation quality by sentence length",
-            subtitle=f"recipe {run.recipe.name}: BLEU on {len(beam):,} held-out sentences",
-            xlabel="words in the source sentence",
-            ylabel="BLEU",
-        ),
-    )
+            run.score(f"BLEU, {name} words ({len(rows)} sentences)", value, "higher")
+    compare(run, len(beam))
     for i in np.linspace(0, len(beam) - 1, 6).astype(int):
         run.say(f"\n  {sources[i]}\n  = {references[i]}\n  > {beam[i]}")
     return beam
+
+
+def compare(run: Run, count: int) -> None:
+    """Table and picture of BLEU by length: this recipe, and the translators whose reports lie beside its own.
+
+    Of a run into a/translate-rnn-2 those are a/translate-attention-2 and a/translate-transformer-2, as far as
+    they scored the same sentences.
+    """
+    reports = {}
+    for name in (name for name in COURSE if name.startswith("translate-")):
+        path = run.out.with_name(run.out.name.replace(run.recipe.name, name)) / "report.json"
+        if name == run.recipe.name:
+            reports[name] = run.scores
+        elif path != run.out / "report.json" and path.exists():
+            reports[name] = json.loads(path.read_text("utf-8"))["scores"]
+    found = {
+        name: {score["name"]: score["value"] for score in scores if "sentences)" in score["name"]}
+        for name, scores in reports.items()
+    }
+    mine = found[run.recipe.name]
+    columns = {name: list(by.values()) for name, by in found.items() if by.keys() == mine.keys()}
+    groups = [re.sub(r"BLEU, (.*) words.*", r"\1", name) for name in mine]
+    if len(columns) > 1:
+        table = terminal.table("BLEU by words in the source", *columns)
+        for group, *row in zip(groups, *columns.values(), strict=True):
+            table.add_row(group, *(f"{value:.1f}" for value in row))
+        run.screen.print(table)
+    figure = viz.bar_chart(
+        groups,
+        columns,
+        title="Translation quality by sentence length",
+        subtitle=f"recipe {run.recipe.name}: BLEU of beam search on {count:,} held-out sentences",
+        xlabel="words in the source sentence",
+        ylabel="BLEU",
+    )
+    run.figure("bleu", figure)
 
 
 def _bleu(corpus: Corpus) -> Callable[[Sequence[str], Sequence[str]], float]:

@@ -25,6 +25,7 @@ def train(
     told: translation.Told = 1.0,
     score: Annotated[Score, "how a decoder state is compared with a source state"] = "additive",
 ) -> None:
+    """The picture of BLEU also shows the other translators whose folders lie beside this one's."""
     corpus = translation.load(run, lang, pairs)
     config = models.Seq2SeqConfig(len(corpus.subwords), hidden=hidden, cell=cell, attention=score)
     model = models.Seq2Seq(config)

@@ -23,6 +23,7 @@ def train(
     hidden: Annotated[int, "units of the decoder, and of both directions of the encoder"] = 256,
     told: translation.Told = 1.0,
 ) -> None:
+    """The picture of BLEU also shows the other translators whose folders lie beside this one's."""
     corpus = translation.load(run, lang, pairs)
     config = models.Seq2SeqConfig(len(corpus.subwords), hidden=hidden, cell=cell, attention=None)
     model = models.Seq2Seq(config)

@@ -23,6 +23,7 @@ def train(
     layers: Annotated[int, "encoder layers, and decoder layers"] = 2,
     dropout: Annotated[float, "probability of a feature to be left out"] = 0.05,
 ) -> None:
+    """The picture of BLEU also shows the other translators whose folders lie beside this one's."""
     corpus = translation.load(run, lang, pairs)
     config = models.TransformerConfig(
         len(corpus.subwords), width, 4, layers, layers, 4 * width, dropout, norm_first=True
