@@ -7,11 +7,18 @@ from typing import Annotated, Any
 import numpy as np
 
 from vectile import Tensor, data, models, no_grad, optim, viz
-from vectile.models.adversarial import discriminator_loss, generator_loss, r1_penalty
+from vectile.models.adversarial import discriminator_loss, generator_loss
 from vectile.recipes import Run, recipe
-from vectile.recipes._generative import SIZE, Array, descend, frozen, grey, noise, report
-
-R1_EVERY = 4  # the penalty is dear: seldom, but for as much more
+from vectile.recipes._generative import (
+    SIZE,
+    Array,
+    descend,
+    frozen,
+    grey,
+    noise,
+    report,
+    slope_price,
+)
 
 
 @recipe(
@@ -51,10 +58,7 @@ def train(
         with no_grad():
             forged = forge(len(images))
         loss = discriminator_loss(discriminator(images), discriminator(forged))
-        price = loss
-        if step % R1_EVERY == 0:
-            price = loss + r1_penalty(discriminator, images) * (gamma / 2 * R1_EVERY)
-        descend(price, judge)
+        descend(loss + slope_price(discriminator, images, step, gamma), judge)
         with frozen(discriminator):
             doubt = generator_loss(discriminator(forge(len(images))))
             descend(doubt, forger)
