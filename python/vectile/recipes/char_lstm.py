@@ -56,7 +56,7 @@ class Racer:
 def train(
     run: Run,
     *,
-    seconds: Annotated[float, "processor time that each of the two networks may use"] = 200.0,
+    seconds: Annotated[float, "processor time that each of the two networks may use"] = 170.0,
     hidden: Annotated[int, "units of each of the LSTM's two layers"] = 256,
     cell: Annotated[Literal["lstm", "gru"], "the recurrent network's kind"] = "lstm",
 ) -> None:

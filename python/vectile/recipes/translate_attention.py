@@ -22,16 +22,19 @@ def train(
     pairs: translation.Pairs = None,
     cell: Annotated[Literal["lstm", "gru"], "the recurrent cell"] = "lstm",
     hidden: Annotated[int, "units of the decoder, and of both directions of the encoder"] = 256,
+    dropout: translation.Dropout = 0.0,
     told: translation.Told = 1.0,
     score: Annotated[Score, "how a decoder state is compared with a source state"] = "additive",
 ) -> None:
     """The picture of BLEU also shows the other translators whose folders lie beside this one's."""
     corpus = translation.load(run, lang, pairs)
-    config = models.Seq2SeqConfig(len(corpus.subwords), hidden=hidden, cell=cell, attention=score)
+    config = models.Seq2SeqConfig(
+        len(corpus.subwords), hidden=hidden, cell=cell, attention=score, dropout=dropout
+    )
     model = models.Seq2Seq(config)
     optimizer = optim.Adam(model.parameters(), lr=3e-3)
-    steps = run.pick(2000, 40)
-    schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(300, 10), steps)
+    steps = run.pick(translation.STEPS, 40)
+    schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(400, 10), steps)
     translation.fit(run, corpus, model, optimizer, schedule, steps, told=told)
 
     found = translation.score(run, corpus, model)

@@ -21,7 +21,7 @@ def train(
     pairs: translation.Pairs = None,
     width: Annotated[int, "features of a token (d_model), a multiple of 4 heads"] = 128,
     layers: Annotated[int, "encoder layers, and decoder layers"] = 2,
-    dropout: Annotated[float, "probability of a feature to be left out"] = 0.05,
+    dropout: translation.Dropout = 0.0,
 ) -> None:
     """The picture of BLEU also shows the other translators whose folders lie beside this one's."""
     corpus = translation.load(run, lang, pairs)
@@ -30,8 +30,8 @@ def train(
     )
     model = models.TranslationTransformer(config)
     optimizer = optim.Adam(model.parameters(), lr=4e-3, betas=(0.9, 0.98), eps=1e-9)
-    steps = run.pick(2000, 40)
-    schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(300, 10), steps)
+    steps = run.pick(translation.STEPS, 40)
+    schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(400, 10), steps)
     translation.fit(run, corpus, model, optimizer, schedule, steps)
 
     found = translation.score(run, corpus, model)
