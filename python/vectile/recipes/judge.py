@@ -81,10 +81,10 @@ class Judge:
             found.append(metrics.frechet_distance(features[rows], half))
         return float(np.mean(found))
 
-    def reference(self) -> float:
-        """`distance` between two halves of the held-out digits: what perfect samples would reach."""
+    def reference(self) -> NDArray[np.float64]:
+        """Twenty distances between two halves of the held-out digits: what perfect samples would reach."""
         halves = self._halves(self.features(self.held_out.images))
-        return float(np.mean([metrics.frechet_distance(a, b) for a, b in halves]))
+        return np.array([metrics.frechet_distance(a, b) for a, b in halves])
 
     def _halves(self, features: Features) -> Iterator[tuple[Features, Features]]:
         generator, count = np.random.Generator(np.random.Philox(1)), len(features) // 2
@@ -102,7 +102,9 @@ class Judge:
         run.score("Fréchet distance, samples to held-out digits", distance, better="lower")
         distance = self.distance(self.training.images)
         run.score("Fréchet distance, training to held-out digits", distance)
-        run.score("Fréchet distance, two halves of the held-out digits", self.reference())
+        halves = self.reference()
+        run.score("Fréchet distance, two halves of the held-out digits", halves.mean())
+        run.score("its standard deviation over twenty draws", halves.std())
         if labels is not None:
             right = np.mean(self.predict(samples) == np.asarray(labels))
             run.score("samples that the judge reads as asked", right, better="higher")
