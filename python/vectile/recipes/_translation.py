@@ -27,9 +27,6 @@ Told = Annotated[float, "share of target tokens that it still reads at the end o
 Dropout = Annotated[float, "probability of a feature to be left out"]
 Pairs = Annotated[Path | None, "source, tab, target on each line, in place of the catalogues"]
 
-STEPS = 3000
-"""Less than three passes over a Debian system's pairs, in small batches; too few for dropout to pay."""
-
 LENGTHS = ((1, 4), (5, 8), (9, 12), (13, 99))
 """Words in a source sentence, by which the scores are broken up."""
 
@@ -189,9 +186,9 @@ def compare(run: Run, count: int) -> None:
     columns = {name: list(by.values()) for name, by in found.items() if by.keys() == mine.keys()}
     groups = [re.sub(r"BLEU, (.*) words.*", r"\1", name) for name in mine]
     if len(columns) > 1:
-        table = terminal.table("BLEU by words in the source", *columns)
+        table = terminal.table("BLEU", *(name.removeprefix("translate-") for name in columns))
         for group, *row in zip(groups, *columns.values(), strict=True):
-            table.add_row(group, *(f"{value:.1f}" for value in row))
+            table.add_row(f"{group} words", *(f"{value:.1f}" for value in row))
         run.screen.print(table)
     figure = viz.bar_chart(
         groups,

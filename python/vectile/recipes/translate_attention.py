@@ -33,7 +33,7 @@ def train(
     )
     model = models.Seq2Seq(config)
     optimizer = optim.Adam(model.parameters(), lr=3e-3)
-    steps = run.pick(translation.STEPS, 40)
+    steps = run.pick(3000, 40)
     schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(400, 10), steps)
     translation.fit(run, corpus, model, optimizer, schedule, steps, told=told)
 
