@@ -30,7 +30,7 @@ def train(
     )
     model = models.TranslationTransformer(config)
     optimizer = optim.Adam(model.parameters(), lr=4e-3, betas=(0.9, 0.98), eps=1e-9)
-    steps = run.pick(3500, 40)  # as many as fit into the time of translate-attention
+    steps = run.pick(3500, 40)  # about the time of translate-attention
     schedule = optim.lr_scheduler.WarmupCosineLR(optimizer, run.pick(400, 10), steps)
     translation.fit(run, corpus, model, optimizer, schedule, steps)
 
