@@ -57,8 +57,6 @@ struct TapRows {
   i64 row(i64 i) const { return reversed ? count - 1 - i : i; }
 };
 
-constexpr int kMaxTapColumns = 16;  // of a kernel that reads the image in place
-
 // C vectors of outputs from x on, the last of `tail` lanes, in all rows of a plane, R at a time.
 // H rows of taps share vectors of the image; they adjoin unless H is 1.
 template <class T, int H, int R, int C>

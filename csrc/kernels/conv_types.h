@@ -14,6 +14,10 @@ struct ConvAxis {
   const i64 *phase, *d;
 };
 
+// A kernel wider than this is met with a copy where a narrower one reads the image in place,
+// masked.
+constexpr std::size_t kMaxTapColumns = 16;
+
 // Images as the taps see them. Channel c of image n, output pixel (y, x) and tap t is the element
 //   n * n_pitch + c * c_pitch + y * y_pitch + x + tap[t]
 // of `data`, or, when `copied`, of a padded copy of the block's rows that every block makes.

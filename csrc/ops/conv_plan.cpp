@@ -103,7 +103,7 @@ bool ConvPattern::leaves_at_edges(i64 lanes) const {
     const i64 at = columns_.origin + distance;
     return at + lanes >= 0 && (last <= lanes || at + last <= columns_.size);
   };
-  return columns_.step == 1 &&
+  return columns_.step == 1 && columns_.distance.size() <= kMaxTapColumns &&
          std::all_of(columns_.distance.begin(), columns_.distance.end(), whole);
 }
 

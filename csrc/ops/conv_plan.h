@@ -46,8 +46,8 @@ class ConvPattern {
  public:
   ConvPattern(const ConvReach& rows, const ConvReach& columns);
   bool in_place() const { return in_place_; }  // no tap leaves the image and columns are adjacent
-  // Whether columns are adjacent and, of a row's vectors of outputs, taps leave the image in the
-  // first and the last one only.
+  // Whether columns are adjacent, those of taps few and, of a row's vectors of outputs, taps leave
+  // the image in the first and the last one only.
   bool leaves_at_edges(i64 lanes) const;
   i64 copy_elements(i64 block_rows) const;  // per channel
   // The pattern over images of dense rows (n, c, h, w) of `channels`, in place where it is
