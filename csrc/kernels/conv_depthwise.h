@@ -41,13 +41,15 @@ static typename Vec<T>::Mask lanes_inside(const ConvImage<T>& image, i64 x, i64 
                       : lanes_between<T>(-at, image.columns.size - at);
 }
 
-// Rows of taps in the order of the image: `row(i)` is the i-th. `adjoin`: they lie as far apart as
-// rows of outputs, so that a vector of the image serves them all.
+// Rows of taps in the order of the image: `row(i)` is the i-th; none where they are empty, as for
+// pixels that a stride leaves out. `adjoin`: they lie as far apart as rows of outputs, so that a
+// vector of the image serves them all.
 template <class T>
 struct TapRows {
   i64 count;
   bool adjoin, reversed;
-  explicit TapRows(const ConvImage<T>& image) : count(image.rows.taps), adjoin(true) {
+  explicit TapRows(const ConvImage<T>& image)
+      : count(image.taps > 0 ? image.rows.taps : 0), adjoin(true) {
     reversed = count > 1 && image.tap[image.columns.taps] < image.tap[0];
     for (i64 i = 1; i < count; ++i)
       adjoin = adjoin && image.tap[row(i) * image.columns.taps] -
@@ -124,7 +126,7 @@ static void depthwise_strip(const ConvImage<T>& image, const TapRows<T>& tap_row
   }
 }
 
-// depthwise_strip by vectors in a row, for as many rows as give eight sums or so, and for one.
+// depthwise_strip by vectors in a row, for as many rows as give 8 to 12 sums, and for one.
 template <class T>
 struct DepthwiseTable {
   static constexpr int most = 4;
