@@ -31,18 +31,26 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Work:
-    """What one call does at least: ``amount`` of ``unit`` ("flop", "int8 op" or "byte")."""
+    """What one call does at least: ``amount`` of ``unit`` ("flop", "int8 op" or "byte").
+
+    ``bytes`` are those that an operation must read and write once; 0: not counted.
+    """
 
     unit: str
     amount: float
+    bytes: float = 0
+
+    @property
+    def traffic(self) -> float:
+        return self.amount if self.unit == "byte" else self.bytes
 
 
-def flop(amount: float) -> Work:
-    return Work("flop", amount)
+def flop(amount: float, *, bytes: float = 0) -> Work:
+    return Work("flop", amount, bytes)
 
 
-def int8_op(amount: float) -> Work:
-    return Work("int8 op", amount)
+def int8_op(amount: float, *, bytes: float = 0) -> Work:
+    return Work("int8 op", amount, bytes)
 
 
 def byte(*arrays: Any) -> Work:
@@ -62,7 +70,11 @@ class Case:
     the timed part (torch: tensors on the same memory, unless it says otherwise). ``exact`` gets the
     inputs in float64 and returns what every side must reach within ``tolerance`` times the largest
     magnitude; with tolerance 0 the inputs keep their dtypes and the results must be equal. Where a
-    side is random, ``summary`` reduces its result to what can be compared.
+    side is random or its result large, ``summary`` reduces it to what can be compared.
+
+    A peer with several calls for the work has several names that begin with its own ("torch mm",
+    "torch mv"); all are checked and timed, and the fastest is the one compared with. ``group`` names
+    the part of the family that has a mean of its own.
     """
 
     name: str
@@ -74,6 +86,7 @@ class Case:
     work: Work | None = None
     prepare: Mapping[str, Function] = field(default_factory=dict)
     summary: Function = _everything
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ class Options:
     threads: int = 1
     peer: str | None = None
     quick: bool = False
+    case: str = ""  # only the cases whose name contains this
 
     @property
     def rounds(self) -> int:
@@ -96,6 +110,11 @@ class Options:
     def seconds(self) -> float:
         """Length of one sample: many calls where one is shorter."""
         return 0.001 if self.quick else 0.004
+
+    @property
+    def budget(self) -> float:
+        """Seconds for one case, as far as two rounds of three samples allow."""
+        return 2.0 if self.quick else 20.0
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -118,10 +137,13 @@ class Row:
     rate_unit: str = ""
     fraction: float = math.nan  # of the ceiling measured in this run
     error: float = math.nan  # of ours against float64, relative to the largest magnitude
+    group: str = ""  # within the family
+    intensity: float = math.nan  # operations a byte
+    traffic: float = math.nan  # bytes
 
 
 class Ceiling:
-    """This run's measured maxima; bandwidth is that of reading a working set of the call's size.
+    """This run's measured maxima: a roofline, with the bandwidth of reading the call's working set.
 
     It is measured again at every use and the best is kept, since a neighbour may take its share.
     """
@@ -136,11 +158,19 @@ class Ceiling:
         return self.reads[log2_bytes]
 
     def of(self, work: Work) -> tuple[float, str]:
-        if work.unit == "flop":
-            return self.base.fma_gflops, "GF/s"
-        if work.unit == "int8 op":
-            return self.base.int8_gops, "GOP/s"
-        return self.bandwidth(min(28, max(14, int(math.log2(work.amount))))), "GB/s"
+        """The most that the work can reach in 10⁹ of its unit a second, and that rate's name."""
+        size = int(math.log2(max(work.traffic, 1)))
+        if work.unit == "byte":
+            return self.bandwidth(min(28, max(14, size))), "GB/s"
+        top, name = {
+            "flop": (self.base.fma_gflops, "GF/s"),
+            "int8 op": (self.base.int8_gops, "GOP/s"),
+        }[work.unit]
+        if work.traffic:
+            intensity = work.amount / work.traffic
+            if intensity * min(self.base.read_gbs.values()) < top:
+                top = min(top, intensity * self.bandwidth(min(28, max(14, size))))
+        return top, name
 
     def __str__(self) -> str:
         c = self.base
@@ -170,7 +200,7 @@ def _in_float64(a: Any) -> Any:
 def _copy(a: Any) -> Any:
     if isinstance(a, (tuple, list)):
         return type(a)(_copy(v) for v in a)
-    return a.copy() if isinstance(a, np.ndarray) else a
+    return a.copy(order="K") if isinstance(a, np.ndarray) else a  # transposed stays transposed
 
 
 def _tensors(a: Any) -> Any:
@@ -179,11 +209,16 @@ def _tensors(a: Any) -> Any:
     return torch.from_numpy(a) if isinstance(a, np.ndarray) else a
 
 
+def is_of(peer: str, name: str) -> bool:
+    """Whether the name of a call is that of the peer."""
+    return name == peer or name.startswith(peer + " ")
+
+
 def _arguments(case: Case, side: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     if side in case.prepare:
         prepared = case.prepare[side](*inputs)
         return prepared if isinstance(prepared, tuple) else (prepared,)
-    return _tensors(inputs) if side == "torch" else inputs
+    return _tensors(inputs) if is_of("torch", side) else inputs
 
 
 def _error(case: Case, side: str, got: Any, exact: Any) -> float:
@@ -219,63 +254,84 @@ def _sample(function: Function, arguments: tuple[Any, ...], calls: int, clock: A
     return (clock() - start) / calls
 
 
-def _calls(function: Function, arguments: tuple[Any, ...], options: Options) -> int:
-    """How many calls fill a sample."""
+def _calls(function: Function, arguments: tuple[Any, ...], options: Options) -> tuple[int, float]:
+    """How many calls fill a sample, and the seconds of one."""
     calls = 1
     while True:
         seconds = _sample(function, arguments, calls, options.clock)
         if seconds * calls >= options.seconds / 2 or calls >= 1 << 20:
-            return max(1, math.ceil(options.seconds / max(seconds, 1e-9)))
+            return max(1, math.ceil(options.seconds / max(seconds, 1e-9))), seconds
         calls *= 4
 
 
-def choose_peer(available: Mapping[str, Any], wanted: str | None) -> str | None:
-    """The wanted peer, else torch where installed, else NumPy; None when the case has none."""
-    names = [n for n in available if n != "torch" or torch is not None]
-    preference = [wanted, "torch", "numpy", *names]
-    return next((n for n in preference if n in names), None)
+def choose_peers(available: Mapping[str, Any], wanted: str | None) -> list[str]:
+    """The calls of the wanted peer, else of torch where installed, else of NumPy, else the first."""
+    names = [n for n in available if torch is not None or not is_of("torch", n)]
+    preference = [p for p in (wanted, "torch", "numpy", *names) if p]
+    return next((c for p in preference if (c := [n for n in names if is_of(p, n)])), [])
+
+
+def _plan(once: float, options: Options) -> tuple[int, int]:
+    """Rounds, and samples in each, when every side's sample together take ``once`` seconds."""
+    if once * options.rounds * (options.samples + 1) <= options.budget:
+        return options.rounds, options.samples
+    return 2, 3
 
 
 def measure(family: str, case: Case, options: Options, ceiling: Ceiling) -> Row:
-    """Check both sides, then time them in turns on fresh inputs."""
-    peer = choose_peer(case.peers, options.peer)
-    sides = {"vectile": case.ours} | ({peer: case.peers[peer]} if peer else {})
+    """Check every side, then time them in turns on fresh inputs."""
+    sides = {"vectile": case.ours} | {
+        name: case.peers[name] for name in choose_peers(case.peers, options.peer)
+    }
     rng = np.random.default_rng(0)
     errors = {name: check(case, name, f, rng) for name, f in sides.items()}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     calls: dict[str, int] = {}
+    rounds, samples = options.rounds, options.samples
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(options.rounds):
+        done = 0
+        while done < rounds:
             inputs = case.inputs(rng)
             arguments = {name: _arguments(case, name, _copy(inputs)) for name in sides}
+            once = 0.0
             for name, f in sides.items():
                 f(*arguments[name])
-                calls[name] = calls.get(name) or _calls(f, arguments[name], options)
-            for _ in range(options.samples):
+                if name not in calls:
+                    calls[name], one = _calls(f, arguments[name], options)
+                    once += calls[name] * one
+            if done == 0:
+                rounds, samples = _plan(once, options)
+            for _ in range(samples):
                 for name, f in sides.items():
                     if options.threads > 1:
                         time.sleep(SETTLE)
                         f(*arguments[name])
                     seconds[name].append(_sample(f, arguments[name], calls[name], options.clock))
+            done += 1
             gc.collect()
     finally:
         if was_enabled:
             gc.enable()
     ours = statistics.median(seconds["vectile"])
-    row: dict[str, Any] = {"ours": ours, "error": errors["vectile"]}
-    if peer:
+    row: dict[str, Any] = {"ours": ours, "error": errors["vectile"], "group": case.group}
+    if theirs := {name: statistics.median(v) for name, v in seconds.items() if name != "vectile"}:
+        peer = min(theirs, key=theirs.__getitem__)
         pairs = zip(seconds[peer], seconds["vectile"], strict=True)
         row |= {
             "peer": peer,
-            "theirs": statistics.median(seconds[peer]),
+            "theirs": theirs[peer],
             "ratio": statistics.median(b / a for b, a in pairs),
         }
     if case.work:
         top, unit = ceiling.of(case.work)
         rate = case.work.amount / ours / 1e9
         row |= {"rate": rate, "rate_unit": unit, "fraction": rate / top}
+        if case.work.traffic:
+            row["traffic"] = case.work.traffic
+            if case.work.unit != "byte":
+                row["intensity"] = case.work.amount / case.work.traffic
     return Row(family, case.name, "s", **row)
 
 
@@ -303,8 +359,10 @@ def run_module(
 ) -> Iterator[Row]:
     """All rows of one benchmark file."""
     for case in getattr(module, "cases", lambda quick: ())(options.quick):
-        yield measure(family, case, options, ceiling)
-    yield from getattr(module, "figures", lambda options: ())(options)
+        if options.case in case.name:
+            yield measure(family, case, options, ceiling)
+    if not options.case:
+        yield from getattr(module, "figures", lambda options: ())(options)
 
 
 def report(rows: Sequence[Row], options: Options, ceiling: Ceiling) -> dict[str, Any]:
@@ -314,7 +372,8 @@ def report(rows: Sequence[Row], options: Options, ceiling: Ceiling) -> dict[str,
         "peers": {"numpy": np.__version__} | ({"torch": torch.__version__} if torch else {}),
         "options": asdict(options),
         "clock": "thread CPU time" if options.threads == 1 else "wall time",
-        "ceilings": ceiling.base._asdict(),
+        "ceilings": ceiling.base._asdict()
+        | {"reads": {1 << n: r for n, r in ceiling.reads.items()}},
         "rows": [
             {k: v for k, v in asdict(r).items() if v == v and v != ""}  # NaN is not JSON
             for r in rows

@@ -42,13 +42,36 @@ def _groups(rows: Sequence[Row]) -> Iterable[tuple[str, list[Row]]]:
         yield family, list(group)
 
 
+def compared(rows: Iterable[Row]) -> list[Row]:
+    """The rows that are calls beside a peer's; figures measured elsewhere have no error."""
+    return [r for r in rows if math.isfinite(r.ratio) and math.isfinite(r.error)]
+
+
+def summaries(rows: Sequence[Row]) -> list[str]:
+    """One line for every family, and for each of its groups: the mean of the ratios, and the worst."""
+    lines = []
+    for family, group in _groups(compared(rows)):
+        parts = {r.group: [s for s in group if s.group == r.group] for r in group}
+        labelled = {f"{family}, {k}": v for k, v in parts.items()} if len(parts) > 1 else {}
+        for label, part in ({family: group} | labelled).items():
+            worst = min(part, key=lambda r: r.ratio)
+            lines.append(
+                f"{label}: {geometric_mean([r.ratio for r in part]):.2f}x, geometric mean of {len(part)}; "
+                f"worst {worst.ratio:.2f}x, {worst.name}"
+            )
+    return lines
+
+
 def print_table(rows: Sequence[Row], title: str, caption: str) -> None:
-    """Print every row by family, with the geometric mean of the ratios of its calls."""
+    """Print every row by family, then the mean and the worst ratio of each."""
+    _print_rows(rows, title, caption)
+    print("\n".join(summaries(rows)))
+
+
+def _print_rows(rows: Sequence[Row], title: str, caption: str) -> None:
     lines: list[tuple[str, ...] | None] = []
     for family, group in _groups(rows):
-        mean = geometric_mean([r.ratio for r in group if math.isfinite(r.error)])
-        label = f"{mean:.2f}x" if math.isfinite(mean) and len(group) > 1 else ""
-        lines += [None, (family, "", "", label, "", "")]
+        lines += [None, (family, "", "", "", "", "")]
         lines += [("  " + c[0], *c[1:]) for c in map(_cells, group)]
     try:
         from rich.box import SIMPLE

@@ -16,6 +16,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
+# What keeps MKL, oneDNN, ATen and OpenBLAS to a tier; they read it when they are loaded.
+PEER_LIMITS = {
+    "avx2": {
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+}
+
 
 def families() -> list[str]:
     """Names of the bench_NAME.py files beside this one."""
@@ -29,10 +39,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("family", nargs="*", help=f"of {', '.join(families())}; all by default")
     p.add_argument("--threads", type=int, default=1, metavar="N", help="threads of every side (1)")
-    p.add_argument("--isa", help="force a tier, for example avx2")
+    p.add_argument(
+        "--isa", help="force a tier, for example avx2, and keep the peers to that instruction set"
+    )
     p.add_argument(
         "--peer", choices=("torch", "numpy"), help="compare with this one where possible"
     )
+    p.add_argument("--case", default="", metavar="TEXT", help="only cases with TEXT in their name")
     p.add_argument("--quick", action="store_true", help="fewer shapes, shorter runs")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     p.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (.png, .svg, .pdf)")
@@ -48,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         parser().error(f"--threads: expected at least 1, got {args.threads}")
     for name in ("OMP", "OPENBLAS", "MKL"):  # read by NumPy's BLAS when it is first imported
         os.environ[f"{name}_NUM_THREADS"] = str(args.threads)
+    os.environ.update(PEER_LIMITS.get(args.isa, {}))
     sys.path.insert(0, str(HERE))
     import harness
     import report
@@ -57,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             harness.use_isa(args.isa)
         except ValueError as e:
             parser().error(str(e))
-    options = harness.Options(threads=args.threads, peer=args.peer, quick=args.quick)
+    options = harness.Options(args.threads, args.peer, args.quick, args.case)
     harness.set_threads(args.threads)
     ceiling = harness.Ceiling()
     rows: list[harness.Row] = []
