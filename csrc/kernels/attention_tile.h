@@ -70,7 +70,7 @@ static inline void tile(const T* a, i64 a_step, const T* b, i64 b_step, i64 dept
         acc[i][j] = V::load(c + i * ldc + j * w) * V(factor[i]);
     });
   });
-  multiply_tile<V, MR, NV, false, false>(acc, depth, a, A_ROW, a_step, b, b_step, 0, nullptr);
+  multiply_tile<V, MR, NV>(acc, depth, a, A_ROW, a_step, b, b_step);
   unroll<MR>([&](auto i) VECTILE_LAMBDA {
     unroll<NV>([&](auto j) VECTILE_LAMBDA { acc[i][j].store(c + i * ldc + j * w); });
   });

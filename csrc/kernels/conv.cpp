@@ -110,8 +110,8 @@ static void conv(const Conv<T>& v, const ConvBlock& block, T* workspace) {
           if (in_place)
             table.at[columns / V::lanes - 1][rows - 1](steps, panel, tile, c_row, k0 > 0);
           else
-            tile_function<V, false>(rows, columns)(k1 - k0, panel, 1, mr, strip, nr, tile, c_row,
-                                                   columns % V::lanes, k0 > 0, nullptr);
+            tile_function<V>(rows, columns)(k1 - k0, panel, 1, mr, strip, nr, tile, c_row,
+                                            columns % V::lanes, k0 > 0);
           if (last) finish_block<T>(tile, c_row, rows, columns, nullptr, v.activation);
         }
       }

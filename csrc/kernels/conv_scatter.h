@@ -7,6 +7,7 @@
 #include "kernels/conv_image.h"
 #include "kernels/epilogue.h"
 #include "kernels/microkernel.h"
+#include "kernels/packing.h"
 #include "simd/transpose.h"
 
 namespace vectile::VECTILE_TIER {
@@ -45,17 +46,14 @@ static void scatter_product(const ConvScatter<T>& v, const T* grad, i64 grad_m, 
     const T* weight = v.weight + k0 / v.kc * panels.count * v.panel;
     for (i64 j = 0; j < pixels; j += nr) {
       const int columns = static_cast<int>(pixels - j < nr ? pixels - j : nr);
+      const int tail = columns % V::lanes;
       const T* b = grad + k0 * grad_m + j;
-      i64 b_row = grad_m;
-      bool copy = panels.count > 1;
-      for (i64 p = 0; p < panels.count; ++p) {
-        const int rows = panels.rows(p);
-        const auto function =
-            copy ? tile_function<V, true>(rows, columns) : tile_function<V, false>(rows, columns);
-        function(kc, weight + p * v.panel, 1, mr, b, b_row, product + panels.start(p) * width + j,
-                 width, columns % V::lanes, k0 > 0, strip);
-        if (copy) b = strip, b_row = nr, copy = false;
-      }
+      const bool copy = panels.count > 1 || tail > 0;
+      if (copy) pack_panel<V, nr>(b, 1, grad_m, columns, kc, strip);
+      for (i64 p = 0; p < panels.count; ++p)
+        tile_function<V>(panels.rows(p), columns)(
+            kc, weight + p * v.panel, 1, mr, copy ? strip : b, copy ? nr : grad_m,
+            product + panels.start(p) * width + j, width, tail, k0 > 0);
     }
   }
 }

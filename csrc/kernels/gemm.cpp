@@ -1,12 +1,14 @@
 // gemm: C = activation(A B + bias).
-// 1. K is cut into pieces of kc; for each, the block's rows of A are packed into panels of mr rows
-//    (unless read in place), which stay in the L2 cache.
-// 2. For every strip of nr columns, its kc x nr piece of B is brought into the L1 cache: packed, or
-//    copied by the first panel's tiles on their way (B contiguous along n).
-// 3. Every panel meets the strip in one register tile; the last piece of K is followed by the
-// epilogue. Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008, with
-// the two inner packings fused. The order of summation depends on k and kc only: |error| <= k eps
-// |A| |B|.
+// 1. K is cut into pieces of kc, the columns into strips of nr and the rows into panels of mr, and
+// a
+//    register tile is the product of a panel with a strip: the strip stays in the L1 cache, mc rows
+//    of A in the L2 cache.
+// 2. Both are copied into that order beforehand, many lines at a time: copies between tiles would
+// make
+//    them wait for memory. Strips are kept where more than mc rows need them, else a few at a time.
+// 3. The last piece of K is followed by the epilogue.
+// Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008. The order of
+// summation depends on k and kc only: |error| <= k eps |A| |B|.
 #include "kernels/epilogue.h"
 #include "kernels/gemm_skinny.h"
 #include "kernels/microkernel.h"
@@ -14,23 +16,39 @@
 
 namespace vectile::VECTILE_TIER {
 
+// How a block is worked through, and where its copies lie in the workspace.
 template <class T>
-struct Workspace {             // offsets in elements, each on a cache line
-  i64 panel, strip, c, total;  // panels of A lie at multiples of `panel`
-  Workspace(const Gemm<T>& g, const GemmBlock& block) {
+struct Layout {
+  static constexpr i64 kShallow = 32;     // steps of K below which C is most of the traffic
+  static constexpr i64 kInner = 1 << 16;  // elements of B that stay in the L2 cache
+  static constexpr i64 kTogether = 4;     // strips copied at a time: whole runs of a row, few pages
+  i64 rows, strips, ring;                 // rows of a row block; strips of the block; strips kept
+  bool by_rows;                           // a panel meets all strips in turn: C in memory order
+  i64 panel, strip;                       // elements of each
+  i64 b, c, total;                        // offsets, each on a cache line
+  Layout(const Gemm<T>& g, const GemmBlock& block) {
     using V = Vec<T>;
+    constexpr int mr = Tile<V>::mr, nr = Tile<V>::nr;
     const i64 m = block.m1 - block.m0, n = block.n1 - block.n0, kc = g.kc < g.k ? g.kc : g.k;
+    const auto ceil_div = [](i64 x, i64 y) { return (x + y - 1) / y; };
     const auto line = [](i64 x) { return (x + 15) / 16 * 16; };
-    panel = line(Tile<V>::mr * kc + V::lanes);  // pack_panel writes past its end
-    strip = g.pack_a ? Panels(m, Tile<V>::mr).count * panel : 0;
-    c = strip + (g.pack_b ? line(kc * Tile<V>::nr) : 0);
+    const i64 row_blocks = g.pack_a || g.pack_b ? ceil_div(m, g.mc) : 1;
+    rows = ceil_div(ceil_div(m, row_blocks), mr) * mr;
+    strips = ceil_div(n, nr);
+    by_rows = g.k <= kShallow && g.k * n <= kInner;
+    ring = row_blocks > 1 || by_rows || strips < kTogether ? strips : kTogether;
+    if (!g.pack_b) ring = g.b_packed || n % V::lanes == 0 ? 0 : 1;
+    panel = line(mr * kc + V::lanes);  // pack_panel writes past its end
+    strip = line(kc * nr) + 16;        // off the powers of two
+    b = g.pack_a ? ceil_div(rows, mr) * panel : 0;
+    c = b + ring * strip;
     total = c + (g.c_col != 1 ? line(m * n) : 0);
   }
 };
 
-// The block's rows of A, kc steps of K from `a` on, as panels. Rows that are adjacent in memory are
-// taken a few steps of K at a time, so that cache lines shared by two panels are read once, and
-// asked for a round ahead: they lie on as many pages.
+// The panels of A, kc steps of K from `a` on. Rows that are adjacent in memory are taken a few
+// steps of K at a time, so that cache lines shared by two panels are read once, and asked for a
+// round ahead: they lie on as many pages.
 template <class T>
 static void pack_panels(const Gemm<T>& g, const T* a, const Panels& panels, i64 kc, i64 panel,
                         T* to) {
@@ -50,7 +68,7 @@ static void pack_panels(const Gemm<T>& g, const T* a, const Panels& panels, i64 
 
 template <class T>
 static void gemm_workspace(const Gemm<T>& g, const GemmBlock& block, i64* elements) {
-  *elements = Workspace<T>(g, block).total;
+  *elements = Layout<T>(g, block).total;
 }
 
 template <class T>
@@ -64,68 +82,107 @@ static void transpose_out(const T* src, i64 m, i64 n, T* dst, i64 dst_row) {
   }
 }
 
-// Asks for the share part / parts of a kc x columns piece of B: the next strip arrives in the L2
-// cache while this one is in use, however far apart its lines lie.
+// `columns` columns of B, kc steps of K from `b` on, as strips of nr columns, `strip` elements
+// apart.
 template <class T>
-static void prefetch_strip(const Gemm<T>& g, const T* b, i64 kc, i64 columns, i64 part, i64 parts) {
-  constexpr i64 line = 64 / sizeof(T);
-  const bool rows = g.b_col == 1;  // lines run along n
-  const i64 outer = rows ? kc : columns, inner = rows ? columns : kc;
-  const i64 stride = rows ? g.b_row : g.b_col;
-  for (i64 i = outer * part / parts; i < outer * (part + 1) / parts; ++i)
-    for (i64 j = 0; j < inner; j += line) __builtin_prefetch(b + i * stride + j, 0, 2);
+static void pack_strips(const Gemm<T>& g, const T* b, i64 columns, i64 kc, i64 strip, T* to) {
+  using V = Vec<T>;
+  constexpr i64 nr = Tile<V>::nr;
+  const i64 whole = g.b_col == 1 ? columns / nr : 0;
+  for (i64 s = 0; whole > 0 && s < kc; ++s)
+    for (i64 j = 0; j < whole; ++j)
+#pragma GCC unroll 8
+      for (i64 i = 0; i < nr; i += V::lanes)
+        V::load(b + s * g.b_row + j * nr + i).store(to + j * strip + s * nr + i);
+  for (i64 j = whole * nr; j < columns; j += nr)
+    pack_panel<V, nr>(b + j * g.b_col, g.b_col, g.b_row,
+                      static_cast<int>(columns - j < nr ? columns - j : nr), kc,
+                      to + j / nr * strip);
 }
+
+// The strips of a piece of B, kc steps of K from `b` on: packed by the caller, copied into a ring,
+// or in place where they end with a whole vector.
+template <class T>
+struct Strips {
+  static constexpr i64 nr = Tile<Vec<T>>::nr;
+  const Gemm<T>& g;
+  const Layout<T>& at;
+  i64 n, kc;
+  const T* b;
+  T* ring;
+
+  int columns(i64 t) const { return static_cast<int>(n - t * nr < nr ? n - t * nr : nr); }
+  bool copied(i64 t) const { return g.pack_b || (!g.b_packed && columns(t) % Vec<T>::lanes != 0); }
+  T* copy_of(i64 t) const { return ring + t % at.ring * at.strip; }
+  // Copies strip t, and with it those that follow until the next multiple of kTogether.
+  void copy(i64 t) const {
+    if (!copied(t) || (g.pack_b && t % at.kTogether != 0)) return;
+    const i64 rest = n - t * nr, most = at.kTogether * nr;
+    pack_strips(g, b + t * nr * g.b_col, rest < most ? rest : most, kc, at.strip, copy_of(t));
+  }
+  // Asks for a share of the strips that are copied after those with t.
+  void prefetch(i64 t, i64 part, i64 parts) const {
+    const i64 next = (t / at.kTogether + 1) * at.kTogether;
+    if (!g.pack_b || next >= at.strips) return;
+    part += t % at.kTogether * parts, parts *= at.kTogether;
+    const i64 rest = n - next * nr, columns = rest < at.kTogether * nr ? rest : at.kTogether * nr;
+    const T* const from = b + next * nr * g.b_col;
+    const bool rows = g.b_col == 1;
+    const i64 outer = rows ? kc : columns, inner = rows ? columns : kc;
+    const i64 stride = rows ? g.b_row : g.b_col;
+    for (i64 i = outer * part / parts; i < outer * (part + 1) / parts; ++i)
+      for (i64 j = 0; j < inner; j += 64 / sizeof(T))
+        __builtin_prefetch(from + i * stride + j, 0, 2);
+  }
+  const T* begin(i64 t) const {
+    return copied(t) ? copy_of(t) : b + t * nr * (g.b_packed ? kc : g.b_col);
+  }
+  i64 row(i64 t) const { return copied(t) || g.b_packed ? nr : g.b_row; }
+};
 
 template <class T>
 static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
   using V = Vec<T>;
-  constexpr int mr = Tile<V>::mr, nr = Tile<V>::nr;
+  constexpr i64 mr = Tile<V>::mr, nr = Tile<V>::nr;
   const i64 m = block.m1 - block.m0, n = block.n1 - block.n0;
-  const Workspace<T> at(g, block);
-  const Panels panels(m, mr);
+  const Layout<T> at(g, block);
   const bool transposed = g.c_col != 1;
   T* const c = transposed ? workspace + at.c : g.c + block.m0 * g.c_row + block.n0;
   const i64 c_row = transposed ? n : g.c_row;
   const bool finishing = !transposed && (g.bias || g.activation != Activation::none);
-  T* const strip = workspace + at.strip;
+  const i64 a_row = g.pack_a ? 1 : g.a_row, a_col = g.pack_a ? mr : g.a_col;
 
   for (i64 k0 = 0; k0 < g.k; k0 += g.kc) {
     const i64 kc = g.k - k0 < g.kc ? g.k - k0 : g.kc;
     const bool last = k0 + kc == g.k;
-    const T* a = g.a + block.m0 * g.a_row + k0 * g.a_col;
-    if (g.pack_a) pack_panels(g, a, panels, kc, at.panel, workspace);
-    for (i64 j = 0; j < n; j += nr) {
-      const int columns = static_cast<int>(n - j < nr ? n - j : nr), tail = columns % V::lanes;
-      const T* b = strip;
-      i64 b_row = nr;
-      bool copy = false;
-      const T* next = nullptr;
-      if (g.b_packed) {
-        b = g.b + k0 * g.b_row + (block.n0 + j) * kc;
-      } else {
-        const T* source = g.b + k0 * g.b_row + (block.n0 + j) * g.b_col;
-        copy = g.pack_b && g.b_col == 1 && panels.count > 1;
-        if (j + nr < n) next = source + nr * g.b_col;
-        if (g.b_col != 1)
-          pack_panel<V, nr>(source, g.b_col, g.b_row, columns, kc, strip);
-        else
-          b = source, b_row = g.b_row;
-      }
-      for (i64 p = 0; p < panels.count; ++p) {
-        const i64 i = panels.start(p);
-        const int rows = panels.rows(p);
-        const T* panel = g.pack_a ? workspace + p * at.panel : a + i * g.a_row;
-        const i64 a_row = g.pack_a ? 1 : g.a_row, a_col = g.pack_a ? mr : g.a_col;
-        T* tile = c + i * c_row + j;
-        if (next && panels.count > 1)
-          prefetch_strip(g, next, kc, n - j - nr < nr ? n - j - nr : nr, p, panels.count);
-        const auto function =
-            copy ? tile_function<V, true>(rows, columns) : tile_function<V, false>(rows, columns);
-        function(kc, panel, a_row, a_col, b, b_row, tile, c_row, tail, k0 > 0, strip);
-        if (copy) b = strip, b_row = nr, copy = false;
+    const T* const b = g.b + k0 * g.b_row + block.n0 * (g.b_packed ? kc : g.b_col);
+    const Strips<T> strips{g, at, n, kc, b, workspace + at.b};
+    for (i64 i0 = 0; i0 < m; i0 += at.rows) {
+      const Panels panels(m - i0 < at.rows ? m - i0 : at.rows, mr);
+      const T* const a = g.a + (block.m0 + i0) * g.a_row + k0 * g.a_col;
+      if (g.pack_a) pack_panels(g, a, panels, kc, at.panel, workspace);
+      const auto multiply = [&](i64 p, i64 t) {
+        const int rows = panels.rows(p), columns = strips.columns(t);
+        T* const tile = c + (i0 + panels.start(p)) * c_row + t * nr;
+        tile_function<V>(rows, columns)(
+            kc, g.pack_a ? workspace + p * at.panel : a + panels.start(p) * g.a_row, a_row, a_col,
+            strips.begin(t), strips.row(t), tile, c_row, columns % V::lanes, k0 > 0);
         if (last && finishing)
-          finish_block(tile, c_row, rows, columns, g.bias ? g.bias + block.n0 + j : nullptr,
+          finish_block(tile, c_row, rows, columns, g.bias ? g.bias + block.n0 + t * nr : nullptr,
                        g.activation);
+      };
+      if (at.by_rows) {
+        for (i64 t = 0; i0 == 0 && t < at.strips; ++t) strips.copy(t);
+        for (i64 p = 0; p < panels.count; ++p)
+          for (i64 t = 0; t < at.strips; ++t) multiply(p, t);
+      } else {
+        for (i64 t = 0; t < at.strips; ++t) {
+          if (i0 == 0) strips.copy(t);
+          for (i64 p = 0; p < panels.count; ++p) {
+            if (i0 == 0) strips.prefetch(t, p, panels.count);
+            multiply(p, t);
+          }
+        }
       }
     }
   }
@@ -158,7 +215,12 @@ static void gemm_finish(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation
 template <class T>
 static void gemm_tiles(GemmTiles* tiles) {
   using V = Vec<T>;
-  *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, 256, 448 / Tile<V>::mr * Tile<V>::mr};
+#if defined(VECTILE_TIER_avx2)
+  constexpr i64 kc = 384, mc = 360;
+#else
+  constexpr i64 kc = 256, mc = 448;
+#endif
+  *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, kc, mc / Tile<V>::mr * Tile<V>::mr};
 }
 
 }  // namespace vectile::VECTILE_TIER

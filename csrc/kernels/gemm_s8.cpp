@@ -106,7 +106,8 @@ static void gemm_s8_quantize_rows(const T* x, i64 row, i64 m, i64 k, int32_t* ds
 
 // Strips and the tiles in memory are padded to whole vectors, so that tails need no masks.
 static TileFunction<int32_t> whole_tile(int rows, int columns) {
-  return tile_of<VecDot, false, false>(rows, (columns + VecDot::lanes - 1) / VecDot::lanes);
+  constexpr int w = VecDot::lanes;
+  return tile_function<VecDot>(rows, (columns + w - 1) / w * w);
 }
 
 constexpr i64 kLineGroups = 64;  // k is packed in pieces of so many groups when B runs along k
@@ -162,7 +163,7 @@ static void gemm_s8_pack(const void* b, bool is_signed, i64 row, i64 col, i64 k,
     else
       pack(static_cast<const uint8_t*>(b), kBytes ? -128 : 0);
     int32_t sums[kNr];
-    whole_tile(1, columns)(groups(k), &ones, 0, 0, strip, kNr, sums, kNr, 0, false, nullptr);
+    whole_tile(1, columns)(groups(k), &ones, 0, 0, strip, kNr, sums, kNr, 0, false);
     for (int c = 0; c < columns; ++c) column_sums[j + c] = sums[c];
   }
 }
@@ -202,7 +203,7 @@ VECTILE_INLINE void multiply_s8(const GemmS8& g, const GemmBlock& block, Finish 
       const i64 i = block.m0 + panels.start(p);
       const int rows = panels.rows(p);
       whole_tile(rows, columns)(groups(g.k), g.a + i * g.a_row, g.a_row, 1, strip, kNr, tile, kNr,
-                                0, false, nullptr);
+                                0, false);
       if (g.a_zero || g.b_zero) compensate(g, i, j, rows, columns, tile);
       finish(i, j, rows, columns, tile);
     }

@@ -29,7 +29,7 @@ struct Gemm {
   i64 c_row, c_col;
   const T* bias;  // or null
   Activation activation;
-  i64 kc;               // K is cut into pieces of kc, in order
+  i64 kc, mc;           // K is cut into pieces of kc, in order; rows into blocks of about mc
   bool pack_a, pack_b;  // copy panels of A, strips of B to dense memory; b_col != 1 needs pack_b
 };
 

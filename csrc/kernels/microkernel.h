@@ -34,12 +34,11 @@ struct Tile {
 };
 
 // acc[i][j] += sum over k of a(i, k) * b(k, j); a(i, k) = a[i * a_row + k * a_col], row k of B
-// starts at b + k * b_row. With kTail the last vector of a row has `tail` columns; with kCopy the
-// vectors of B are also stored to `copy`, one row of Tile<V>::nr after the other.
-template <class V, int MR, int NV, bool kTail, bool kCopy>
+// starts at b + k * b_row and is read in whole vectors.
+template <class V, int MR, int NV>
 VECTILE_INLINE void multiply_tile(V (&acc)[MR][NV], i64 k, const typename V::value_type* a,
-                                  i64 a_row, i64 a_col, const typename V::value_type* b, i64 b_row,
-                                  int tail, typename V::value_type* copy) {
+                                  i64 a_row, i64 a_col, const typename V::value_type* b,
+                                  i64 b_row) {
   constexpr int groups =
       (MR + 2) / 3;  // one pointer for three rows: few registers, short addresses
   const typename V::value_type* rows[groups];
@@ -48,13 +47,7 @@ VECTILE_INLINE void multiply_tile(V (&acc)[MR][NV], i64 k, const typename V::val
   for (; k > 0; --k) {
     V bv[NV];
 #pragma GCC unroll 16
-    for (int j = 0; j < NV; ++j)
-      bv[j] = kTail && j == NV - 1 ? V::load(b + j * V::lanes, tail) : V::load(b + j * V::lanes);
-    if constexpr (kCopy) {
-#pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) bv[j].store(copy + j * V::lanes);
-      copy += Tile<V>::nr;
-    }
+    for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
       const V av(rows[i / 3][i % 3 * a_row]);
@@ -67,21 +60,22 @@ VECTILE_INLINE void multiply_tile(V (&acc)[MR][NV], i64 k, const typename V::val
   }
 }
 
-// A tile from memory to memory: C = A B, or C += A B when `add`; arguments as multiply_tile.
+// A tile from memory to memory: C = A B, or C += A B when `add`; A and B as multiply_tile takes
+// them, so the last vector of a row of B is whole even where only `tail` columns of C are.
 template <class E>
 using TileFunction = void (*)(i64 k, const E* a, i64 a_row, i64 a_col, const E* b, i64 b_row, E* c,
-                              i64 c_row, int tail, bool add, E* copy);
+                              i64 c_row, int tail, bool add);
 
-template <class V, int MR, int NV, bool kTail, bool kCopy>
+template <class V, int MR, int NV, bool kTail>
 static void compute_tile(i64 k, const typename V::value_type* a, i64 a_row, i64 a_col,
                          const typename V::value_type* b, i64 b_row, typename V::value_type* c,
-                         i64 c_row, int tail, bool add, typename V::value_type* copy) {
+                         i64 c_row, int tail, bool add) {
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
     for (int j = 0; j < NV; ++j) __builtin_prefetch(c + i * c_row + j * V::lanes, 0, 2);
   V acc[MR][NV];
-  multiply_tile<V, MR, NV, kTail, kCopy>(acc, k, a, a_row, a_col, b, b_row, tail, copy);
+  multiply_tile<V, MR, NV>(acc, k, a, a_row, a_col, b, b_row);
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 16
@@ -98,17 +92,15 @@ static void compute_tile(i64 k, const typename V::value_type* a, i64 a_row, i64 
   }
 }
 
-// compute_tile for every number of rows and vectors. Panels that copy B are more than one, so they
-// have more than mr / 2 rows.
-template <class V, bool kTail, bool kCopy>
+// compute_tile for every number of rows and vectors.
+template <class V, bool kTail>
 struct TileTable {
-  static constexpr int least = kCopy ? Tile<V>::mr / 2 + 1 : 1;
-  TileFunction<typename V::value_type> at[Tile<V>::nv][Tile<V>::mr - least + 1];
+  TileFunction<typename V::value_type> at[Tile<V>::nv][Tile<V>::mr];
 
   template <int NV, int MR>
   constexpr void fill() {
-    at[NV - 1][MR - least] = &compute_tile<V, MR, NV, kTail, kCopy>;
-    if constexpr (MR > least)
+    at[NV - 1][MR - 1] = &compute_tile<V, MR, NV, kTail>;
+    if constexpr (MR > 1)
       fill<NV, MR - 1>();
     else if constexpr (NV > 1)
       fill<NV - 1, Tile<V>::mr>();
@@ -116,19 +108,16 @@ struct TileTable {
   constexpr TileTable() : at{} { fill<Tile<V>::nv, Tile<V>::mr>(); }
 };
 
-template <class V, bool kTail, bool kCopy>
-VECTILE_INLINE TileFunction<typename V::value_type> tile_of(int rows, int vectors) {
-  static constexpr TileTable<V, kTail, kCopy> table;
-  return table.at[vectors - 1][rows - table.least];
-}
-
 // The compute_tile for `rows` x `columns` elements, 1 <= rows <= mr, 1 <= columns <= nr.
-template <class V, bool kCopy>
+template <class V>
 VECTILE_INLINE TileFunction<typename V::value_type> tile_function(int rows, int columns) {
+  static constexpr TileTable<V, false> whole;
   const int vectors = (columns + V::lanes - 1) / V::lanes;
-  if constexpr (V::lanes > 1)
-    if (columns % V::lanes != 0) return tile_of<V, true, kCopy>(rows, vectors);
-  return tile_of<V, false, kCopy>(rows, vectors);
+  if constexpr (V::lanes > 1) {
+    static constexpr TileTable<V, true> tail;
+    if (columns % V::lanes != 0) return tail.at[vectors - 1][rows - 1];
+  }
+  return whole.at[vectors - 1][rows - 1];
 }
 
 // m rows in panels of at most mr, as even as they can be.

@@ -38,7 +38,7 @@ struct StripTable {
 
   template <int MR, int NV>
   constexpr void fill() {
-    at[MR - 1][NV - 1] = &compute_tile<V, MR, NV, kTail, false>;
+    at[MR - 1][NV - 1] = &compute_tile<V, MR, NV, kTail>;
     if constexpr (NV > 1)
       fill<MR, NV - 1>();
     else if constexpr (MR > 1)
@@ -89,7 +89,7 @@ static void multiply_strip(const Panels& panels, i64 k, const T* a, i64 a_row, c
       const i64 i = panels.start(p);
       strip_function<V>(panels.rows(p), columns)(k1 - k0, a + i * a_row + k0, a_row, 1,
                                                  strip + k0 * stored, stored, c + i * c_row, c_row,
-                                                 columns % V::lanes, add || piece > 0, nullptr);
+                                                 columns % V::lanes, add || piece > 0);
     }
   }
 }

@@ -1,6 +1,8 @@
 #include "ops/gemm_plan.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <numeric>
 #include <utility>
 
 #include "ops/common.h"
@@ -19,30 +21,53 @@ Gemm<T> transposed(Gemm<T> g) {
   return g;
 }
 
-// Costs are in cycles, roughly, at one vector multiply-add each.
-constexpr double kTransposeCost = 0.35, kGatherCost = 1.5;  // per element packed
-// Per vector of an operand larger than the cache: read in memory order, or a strip at a time.
-constexpr double kStreamCost = 10, kStripCost = 18;
-constexpr double kCachedElements = 1 << 18;
+// Costs are in vector multiply-adds, fitted to measurements on Zen 3.
+constexpr double kGatherCost = 1.5;          // per element packed one by one
+constexpr double kCachedElements = 1 << 18;  // an operand larger than that comes from afar:
+constexpr double kStreamCost = 10;           // a vector of it in memory order,
+constexpr double kStripCost = 8, kPageStripCost = 24;  // a strip at a time, its rows pages apart,
+constexpr double kColumnCost = 16, kPageColumnCost = 32;  // the same, transposed
 constexpr double kWaitCost = 1.6;  // six sums where latency and ports ask for eight or more
+
+template <class T>
+bool page_stride(i64 stride) {  // lines so far apart collide in the L1 cache
+  return stride * i64(sizeof(T)) % 1024 == 0;
+}
+
+// True if the lines of a strip, one in each of k rows, find room in the sets of the L1 cache that
+// they map to.
+template <class T>
+bool strip_fits(i64 k, i64 row) {
+  constexpr i64 kWayBytes = 4096, kWays = 6;  // of 8, the others for A and C
+  const i64 bytes = std::abs(row) * i64(sizeof(T));
+  return k <= kWays * kWayBytes / std::gcd(std::max<i64>(bytes, 64), kWayBytes);
+}
 
 template <class T>
 double tile_cost(const Gemm<T>& g, const GemmTiles& t) {
   const double m = double(g.m), n = double(g.n), k = double(g.k);
+  const bool large_a = m * k > kCachedElements, large_b = n * k > kCachedElements;
   // A tile of one row, or of few rows of one vector, waits for its own sums.
-  const double wait = n <= t.lanes && t.mr < 8 ? kWaitCost : 1;
-  const double per_vector =
-      std::max(m * wait, n * k > kCachedElements && !g.b_packed ? kStripCost : 2);
-  double packing = 0;
-  if (g.b_col != 1 && !g.b_packed)
-    packing = k * n * (g.b_row == 1 ? kTransposeCost : kGatherCost) * double(ceil_div(g.m, t.mc));
-  return k * double(ceil_div(g.n, t.lanes)) * per_vector + packing + (g.c_col != 1 ? m * n : 0);
+  double per_vector = m * (n <= t.lanes && t.mr < 8 ? kWaitCost : 1);
+  double moving = 0;
+  if (g.b_packed)
+    per_vector = std::max(per_vector, 2.);
+  else if (g.b_col == 1)
+    per_vector += !large_b ? 2 : page_stride<T>(g.b_row) ? kPageStripCost : kStripCost;
+  else if (g.b_row == 1)
+    per_vector += !large_b ? 6 : page_stride<T>(g.b_col) ? kPageColumnCost : kColumnCost;
+  else
+    moving = k * n * kGatherCost;
+  if (large_a) moving += m * k * (g.a_col == 1 ? 0.5 : 2);
+  return k * double(ceil_div(g.n, t.lanes)) * per_vector + moving + (g.c_col != 1 ? m * n : 0);
 }
 
 template <class T>
 double dot_cost(const Gemm<T>& g, const GemmTiles& t) {
+  constexpr double kNearElements = 6144;  // of A in the L1 cache
   const double m = double(g.m), n = double(g.n), k = double(g.k);
-  const double per_vector = std::max(m, n * k > kCachedElements ? kStreamCost : 1);
+  const double per_vector =
+      std::max(m * (m * k > kNearElements ? 3.5 : 2.5), n * k > kCachedElements ? kStreamCost : 1);
   return n * (double(ceil_div(g.k, t.lanes)) * per_vector + 8 * m) +
          (g.a_col != 1 ? m * k * kGatherCost : 0);
 }
@@ -50,10 +75,11 @@ double dot_cost(const Gemm<T>& g, const GemmTiles& t) {
 template <class T>
 double axpy_cost(const Gemm<T>& g, const GemmTiles& t) {
   const double m = double(g.m), n = double(g.n), k = double(g.k);
-  const double per_vector = std::max(1 + m * m / 5, n * k > kCachedElements ? kStreamCost : 1);
+  const double per_vector = std::max(2 + 0.6 * m * m, n * k > kCachedElements ? kStreamCost : 1);
   return k * double(ceil_div(g.n, t.lanes)) * per_vector;
 }
 
+constexpr i64 kNearElements = 1 << 15;             // of an operand that tiles may read where it is
 constexpr i64 kMaxDotRows = 16, kMaxAxpyRows = 8;  // gemm_dot reads B once per 8 rows of A
 constexpr double kChunkWork = 1 << 22;             // multiply-adds worth a task of their own
 constexpr double kSmallWork = 1 << 17;             // a task has at least this, of several products
@@ -91,29 +117,39 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
 
   if (!p.b_packed) p.kc = round_up(ceil_div(p.k, ceil_div(p.k, t.kc)), t.lanes);
   const i64 nr = t.nr, strips = ceil_div(p.n, nr), panels = ceil_div(p.m, t.mr);
-  const bool page_stride = p.a_row * i64(sizeof(T)) % 2048 == 0;  // rows collide in the L1 cache
-  p.pack_a = tiled && (p.a_col == 1 ? strips >= (page_stride ? 2 : 6) : strips >= 3);
-  p.pack_b = tiled && !p.b_packed && (p.b_col != 1 || panels >= 3);
+  const bool spread_a = p.a_col == 1 && !page_stride<T>(p.a_row);
+  const bool near_a = spread_a && p.m * p.k <= kNearElements;
+  const bool near_b = p.b_col == 1 && p.n * p.k <= kNearElements && strip_fits<T>(p.k, p.b_row);
+  p.pack_a = tiled && !near_a && strips >= (p.a_col != 1 ? 3 : spread_a ? 6 : 2);
+  p.pack_b = tiled && !p.b_packed && !near_b && (p.b_col != 1 || panels >= 2);
 
-  // Blocks: rows of A that fit the L2 cache, then enough of them to share out.
-  plan.mt = !tiled ? p.m : std::min(p.m, round_up(ceil_div(p.m, ceil_div(p.m, t.mc)), t.mr));
-  plan.nt = p.n;
+  // Sums are split where rows and columns alone give too few tasks: by the problem, not by the
+  // threads.
   const double work = double(p.m) * double(p.n) * double(p.k);
-  const auto wanted =
-      static_cast<i64>(std::clamp(double(batch) * work / kChunkWork, 1., kMaxTasks));
-  if (plan.row_blocks() * batch < wanted) {
-    // Narrower blocks pack A again, lower ones read B again.
-    const i64 least = !tiled ? 2048 : p.pack_a ? std::clamp(p.n / 2, 8 * nr, 16 * nr) : 4 * nr;
-    plan.nt = std::max(least, ceil_div(p.n, ceil_div(wanted, plan.row_blocks() * batch)));
+  const auto wanted = [&](double most) {
+    return static_cast<i64>(std::clamp(double(batch) * work / kChunkWork, 1., most));
+  };
+  const i64 least = tiled ? 4 * nr : 256;
+  if (batch == 1 && !p.b_packed &&
+      2 * ceil_div(p.n, least) * (tiled ? ceil_div(p.m, 16 * t.mr) : 1) <= wanted(kMaxTasks))
+    plan.k_parts = std::clamp<i64>(p.k / 1024, 1, 8);
+
+  // Blocks: one for a thread alone; else enough to share out. They leave every sum as it is, so
+  // that their number may depend on the threads.
+  p.mc = std::min(4 * t.mc, t.mc * t.kc / std::min(p.kc, p.k));
+  const i64 tasks = ceil_div(num_threads() > 1 ? wanted(4 * num_threads()) : 1, batch);
+  plan.mt = p.m, plan.nt = p.n;
+  if (plan.kernel == plan.axpy || p.c_col != 1) plan.nt = std::min<i64>(p.n, 2048);
+  if (tiled && p.c_col != 1) plan.mt = std::min(p.m, p.mc);
+  if (plan.blocks() < tasks) {
+    // Narrower blocks pack A again, lower ones copy B again.
+    if (tiled) plan.mt = std::min(plan.mt, round_up(ceil_div(p.m, ceil_div(p.m, p.mc)), t.mr));
+    plan.nt = std::max(tiled ? least : 2048, ceil_div(p.n, ceil_div(tasks, plan.row_blocks())));
     plan.nt = std::min(p.n, round_up(plan.nt, nr));
-    const i64 tasks = plan.blocks() * batch;
-    if (tasks < wanted && tiled) {
-      const i64 rows = std::max<i64>(16 * t.mr, ceil_div(plan.mt, ceil_div(wanted, tasks)));
+    if (plan.blocks() < tasks && tiled) {
+      const i64 rows = std::max<i64>(16 * t.mr, ceil_div(plan.mt, ceil_div(tasks, plan.blocks())));
       plan.mt = std::min(p.m, round_up(ceil_div(p.m, ceil_div(p.m, rows)), t.mr));
     }
-    if (plan.blocks() * batch * 2 <= wanted && batch == 1 && !p.b_packed)
-      plan.k_parts = std::min<i64>(8, p.k / 1024);
-    plan.k_parts = std::max<i64>(1, plan.k_parts);
   }
   if (plan.blocks() == 1 && work < kSmallWork) plan.group = static_cast<i64>(kSmallWork / work);
   return plan;

@@ -24,7 +24,9 @@ struct GemmPlan {
   }
 };
 
-// m, n, k > 0. `batch` products of this shape run together; the plan depends on the problem only.
+// m, n, k > 0. `batch` products of this shape run together. Kernel, orientation and cuts of K
+// depend on the problem only; blocks of rows and columns, which change no sum, also on the number
+// of threads.
 template <class T>
 GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch);
 
