@@ -35,23 +35,28 @@ void bind_gemm(py::module_& m) {
       py::arg("a"), py::arg("b"), py::arg("out") = py::none());
   m.def(
       "linear",
-      [](py::handle x, py::handle weight, py::handle bias, const char* activation) {
+      [](py::handle x, py::handle weight, py::handle bias, const char* activation,
+         py::handle residual) {
         const Activation f = ops::parse_activation("linear", activation);
         const Input in(x, "linear", "x");
-        const OptionalInput b(bias, "linear", "bias");
+        const OptionalInput b(bias, "linear", "bias"), r(residual, "linear", "residual");
         if (py::isinstance<ops::PackedMatrix>(weight)) {
           const auto& packed = weight.cast<const ops::PackedMatrix&>();
-          return to_numpy(unlocked([&] { return ops::linear(*in, packed, b.get(), f); }));
+          return to_numpy(unlocked([&] { return ops::linear(*in, packed, b.get(), f, r.get()); }));
         }
         if (py::isinstance<ops::QuantizedMatrix>(weight)) {
           const auto& quantized = weight.cast<const ops::QuantizedMatrix&>();
-          return to_numpy(unlocked([&] { return ops::linear(*in, quantized, b.get(), f); }));
+          return to_numpy(unlocked([&] {
+            Array y = ops::linear(*in, quantized, b.get(), f);
+            if (r.get()) ops::add_residual(y, *r.get());
+            return y;
+          }));
         }
         const Input w(weight, "linear", "weight");
-        return to_numpy(unlocked([&] { return ops::linear(*in, *w, b.get(), f); }));
+        return to_numpy(unlocked([&] { return ops::linear(*in, *w, b.get(), f, r.get()); }));
       },
       py::arg("x"), py::arg("weight"), py::arg("bias") = py::none(),
-      py::arg("activation").none(true) = py::none());
+      py::arg("activation").none(true) = py::none(), py::arg("residual") = py::none());
 }
 
 }  // namespace vectile

@@ -1,4 +1,4 @@
-// What happens to a finished block of C while it is still in cache: bias, then activation.
+// What happens to a finished block of C while it is still in cache: bias, activation, residual.
 #pragma once
 
 #include "kernels/gemm_types.h"
@@ -7,33 +7,33 @@
 namespace vectile::VECTILE_TIER {
 
 template <class T, class F>
-static void map_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, F f) {
+static void map_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, const T* residual, F f) {
   using V = Vec<T>;
   constexpr i64 w = V::lanes;
   for (i64 i = 0; i < m; ++i, c += c_row) {
+    const auto finish = [&](i64 j, auto... count) VECTILE_LAMBDA {
+      V v = V::load(c + j, count...);
+      if (bias) v = v + V::load(bias + j, count...);
+      v = f(v);
+      if (residual) v = v + V::load(residual + i * c_row + j, count...);
+      v.store(c + j, count...);
+    };
     i64 j = 0;
-    for (; j + w <= n; j += w) {
-      V v = V::load(c + j);
-      if (bias) v = v + V::load(bias + j);
-      f(v).store(c + j);
-    }
-    if (j < n) {
-      const int tail = static_cast<int>(n - j);
-      V v = V::load(c + j, tail);
-      if (bias) v = v + V::load(bias + j, tail);
-      f(v).store(c + j, tail);
-    }
+    for (; j + w <= n; j += w) finish(j);
+    if (j < n) finish(j, static_cast<int>(n - j));
   }
 }
 
-// c[i, j] = activation(c[i, j] + bias[j]) on m rows of n, c_row apart; bias may be null.
+// c[i, j] = activation(c[i, j] + bias[j]) + residual[i, j] on m rows of n, of both c_row apart;
+// bias and residual may be null.
 template <class T>
-static void finish_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation) {
+static void finish_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation,
+                         const T* residual = nullptr) {
   using V = Vec<T>;
-  const auto apply = [&](auto f) VECTILE_LAMBDA { map_block(c, c_row, m, n, bias, f); };
+  const auto apply = [&](auto f) VECTILE_LAMBDA { map_block(c, c_row, m, n, bias, residual, f); };
   switch (activation) {
     case Activation::none:
-      if (bias) apply([](V v) VECTILE_LAMBDA { return v; });
+      if (bias || residual) apply([](V v) VECTILE_LAMBDA { return v; });
       return;
     case Activation::relu:
       return apply([](V v) VECTILE_LAMBDA { return relu(v); });

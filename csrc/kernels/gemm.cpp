@@ -1,4 +1,4 @@
-// gemm: C = activation(A B + bias).
+// gemm: C = activation(A B + bias) + residual.
 // 1. K is cut into pieces of kc, the columns into strips of nr and the rows into panels of mr, and
 // a
 //    register tile is the product of a panel with a strip: the strip stays in the L1 cache, mc rows
@@ -149,7 +149,7 @@ static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
   const bool transposed = g.c_col != 1;
   T* const c = transposed ? workspace + at.c : g.c + block.m0 * g.c_row + block.n0;
   const i64 c_row = transposed ? n : g.c_row;
-  const bool finishing = !transposed && (g.bias || g.activation != Activation::none);
+  const bool finishing = !transposed && (g.bias || g.residual || g.activation != Activation::none);
   const i64 a_row = g.pack_a ? 1 : g.a_row, a_col = g.pack_a ? mr : g.a_col;
 
   for (i64 k0 = 0; k0 < g.k; k0 += g.kc) {
@@ -169,7 +169,7 @@ static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
             strips.begin(t), strips.row(t), tile, c_row, columns % V::lanes, k0 > 0);
         if (last && finishing)
           finish_block(tile, c_row, rows, columns, g.bias ? g.bias + block.n0 + t * nr : nullptr,
-                       g.activation);
+                       g.activation, g.residual ? g.residual + (tile - g.c) : nullptr);
       };
       if (at.by_rows) {
         for (i64 t = 0; i0 == 0 && t < at.strips; ++t) strips.copy(t);
@@ -189,7 +189,8 @@ static void gemm(const Gemm<T>& g, const GemmBlock& block, T* workspace) {
   if (transposed) {
     T* out = g.c + block.m0 + block.n0 * g.c_col;
     transpose_out(c, m, n, out, g.c_col);
-    finish_block(out, g.c_col, n, m, g.bias ? g.bias + block.m0 : nullptr, g.activation);
+    finish_block(out, g.c_col, n, m, g.bias ? g.bias + block.m0 : nullptr, g.activation,
+                 g.residual ? g.residual + (out - g.c) : nullptr);
   }
 }
 
@@ -208,8 +209,9 @@ static void gemm_pack(const T* b, i64 b_row, i64 b_col, i64 k, i64 n, i64 kc, T*
 }
 
 template <class T>
-static void gemm_finish(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation) {
-  finish_block(c, c_row, m, n, bias, activation);
+static void gemm_finish(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation,
+                        const T* residual) {
+  finish_block(c, c_row, m, n, bias, activation, residual);
 }
 
 template <class T>

@@ -15,7 +15,7 @@ struct GemmTiles {
   i64 kc, mc;
 };
 
-// C = activation(A B + bias); A (m, k), B (k, n), strides in elements, any sign.
+// C = activation(A B + bias) + residual; A (m, k), B (k, n), strides in elements, any sign.
 // C is written with c_col == 1, or transposed (c_row == 1): bias runs along its unit-stride axis.
 template <class T>
 struct Gemm {
@@ -27,7 +27,8 @@ struct Gemm {
   bool b_packed;
   T* c;
   i64 c_row, c_col;
-  const T* bias;  // or null
+  const T* bias;      // or null
+  const T* residual;  // with the strides of C, or null
   Activation activation;
   i64 kc, mc;           // K is cut into pieces of kc, in order; rows into blocks of about mc
   bool pack_a, pack_b;  // copy panels of A, strips of B to dense memory; b_col != 1 needs pack_b

@@ -12,6 +12,7 @@ namespace {
 template <class T>
 Gemm<T> moved(Gemm<T> g, const Batch::Offsets& by) {
   g.a += by.a, g.b += by.b, g.c += by.c;
+  if (g.residual) g.residual += by.c;
   return g;
 }
 
@@ -30,11 +31,12 @@ void fold_into_rows(Batch& batch, Gemm<T>& g) {
 // Applies the epilogue to the part of the original C that `block` of the plan covers.
 template <class T>
 void finish(const Kernels& kernels, const Gemm<T>& g, GemmBlock block, bool swapped) {
-  if (!g.bias && g.activation == Activation::none) return;
+  if (!g.bias && !g.residual && g.activation == Activation::none) return;
   if (swapped) block = {block.n0, block.n1, block.m0, block.m1};
-  kernels.of<T>().gemm_finish(g.c + block.m0 * g.c_row + block.n0, g.c_row, block.m1 - block.m0,
-                              block.n1 - block.n0, g.bias ? g.bias + block.n0 : nullptr,
-                              g.activation);
+  const i64 at = block.m0 * g.c_row + block.n0;
+  kernels.of<T>().gemm_finish(g.c + at, g.c_row, block.m1 - block.m0, block.n1 - block.n0,
+                              g.bias ? g.bias + block.n0 : nullptr, g.activation,
+                              g.residual ? g.residual + at : nullptr);
 }
 
 // gemm_dot wants A's rows contiguous along K; A is the small operand.
@@ -76,7 +78,7 @@ void split_k(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& ori
     g.b += k0 * g.b_row;
     g.c = partial.get() + part * size;
     g.c_row = g.n, g.c_col = 1;
-    g.bias = nullptr, g.activation = Activation::none;
+    g.bias = g.residual = nullptr, g.activation = Activation::none;
     GemmPlan<T> whole = plan_gemm(kernels, g, 1);
     whole.mt = whole.g.m, whole.nt = whole.g.n;
     const Buffer<T> rows = whole.kernel == whole.dot ? contiguous_rows(whole.g) : Buffer<T>();
@@ -122,6 +124,7 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
       oriented.a = plan.swapped ? item.b : item.a;
       oriented.b = plan.swapped ? item.a : item.b;
       oriented.c = item.c;
+      if (oriented.residual) oriented.residual = item.residual;
       const Buffer<T> rows = plan.kernel == plan.dot ? contiguous_rows(oriented) : Buffer<T>();
       const GemmBlock block = plan.block(i % blocks);
       run_block(kernels, plan, oriented, block, workspace.get());
@@ -148,7 +151,7 @@ Gemm<T> describe(const TensorView& a, const TensorView& b, const TensorView& c) 
 template <class T>
 void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
                  const PackedMatrix* packed, const TensorView* bias, Activation activation,
-                 const TensorView& y) {
+                 const TensorView* residual, const TensorView& y) {
   const TensorView rows = x.ndim() == 1 ? with_axis(x, 0) : x;
   const TensorView c = y.ndim() == 1 ? with_axis(y, 0) : y;
   Gemm<T> g = describe<T>(rows, weight_t, c);
@@ -166,14 +169,23 @@ void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& 
   const Array dense = bias ? contiguous(*bias) : Array();
   g.bias = bias ? dense.as<T>() : nullptr;
   g.activation = activation;
+  const Array added = residual ? contiguous(*residual) : Array();
+  g.residual = residual ? added.as<T>() : nullptr;
   multiply(kernels, g, Batch(rows, weight_t, c));
 }
 
+void check_residual(const TensorView& residual, const TensorView& y) {
+  check_same_dtype("linear", "residual", residual, y);
+  check_shape("linear", "residual", residual, y.shape);
+}
+
 Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
-                 const PackedMatrix* packed, const TensorView* bias, Activation activation) {
+                 const PackedMatrix* packed, const TensorView* bias, Activation activation,
+                 const TensorView* residual) {
   Array y = Array::empty(x.dtype, check_linear(x, weight_t.shape[1], weight_t.shape[0], bias));
+  if (residual) check_residual(*residual, y);
   dispatch_float(x.dtype, [&](auto t) {
-    linear_into<decltype(t)>(kernels, x, weight_t, packed, bias, activation, y);
+    linear_into<decltype(t)>(kernels, x, weight_t, packed, bias, activation, residual, y);
   });
   return y;
 }
@@ -213,13 +225,25 @@ Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias)
   return shape;
 }
 
+void add_residual(const Array& y, const TensorView& residual) {
+  check_residual(residual, y);
+  const Array added = contiguous(residual);
+  dispatch_float(y.dtype, [&](auto t) {
+    using T = decltype(t);
+    parallel_ranges(y.elements(), kGrain, [&](i64 begin, i64 end) {
+      kernels_of<T>().gemm_finish(y.as<T>() + begin, 0, 1, end - begin, nullptr, Activation::none,
+                                  added.as<T>() + begin);
+    });
+  });
+}
+
 Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,
-             Activation activation) {
+             Activation activation, const TensorView* residual) {
   check_float("linear", "x", x);
   check_same_dtype("linear", "weight", weight, x);
   check(weight.ndim() == 2, "linear", "weight", "ndim", 2, weight.ndim());
   constexpr int order[] = {1, 0};
-  return linear_any(kernels(), x, permuted(weight, order), nullptr, bias, activation);
+  return linear_any(kernels(), x, permuted(weight, order), nullptr, bias, activation, residual);
 }
 
 PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernels()) {
@@ -241,13 +265,13 @@ PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernel
 }
 
 Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* bias,
-             Activation activation) {
+             Activation activation, const TensorView* residual) {
   check_float("linear", "x", x);
   check<TypeError>(x.dtype == weight.dtype(), "linear", "weight", "dtype", x.dtype, weight.dtype());
   TensorView shape_only;
   shape_only.shape = Shape(weight.columns(), weight.rows());
   shape_only.strides[0] = shape_only.strides[1] = 0;
-  return linear_any(weight.kernels(), x, shape_only, &weight, bias, activation);
+  return linear_any(weight.kernels(), x, shape_only, &weight, bias, activation, residual);
 }
 
 Activation parse_activation(const char* op, const char* name) {

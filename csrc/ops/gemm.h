@@ -30,11 +30,15 @@ class PackedMatrix {
 // np.matmul's semantics: 1-D operands, batch dimensions broadcast.
 Array matmul(const TensorView& a, const TensorView& b, const TensorView* out = nullptr);
 
-// activation(x weight^T + bias): x (..., in), weight (out, in), bias (out,) or null -> (..., out).
+// activation(x weight^T + bias) + residual: x (..., in), weight (out, in), bias (out,) or null,
+// residual (..., out) or null -> (..., out).
 Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,
-             Activation activation);
+             Activation activation, const TensorView* residual = nullptr);
 Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* bias,
-             Activation activation);
+             Activation activation, const TensorView* residual = nullptr);
+
+// y += residual, for results of linear that come without.
+void add_residual(const Array& y, const TensorView& residual);
 
 // The activation of that name; ValueError lists the names.
 Activation parse_activation(const char* op, const char* name);

@@ -113,7 +113,7 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
   Gemm<T>& p = plan.g;
   const bool tiled = plan.kernel == plan.tile;
   plan.finish = !tiled || (plan.swapped && p.c_col == 1);
-  if (plan.finish) p.bias = nullptr, p.activation = Activation::none;
+  if (plan.finish) p.bias = p.residual = nullptr, p.activation = Activation::none;
 
   if (!p.b_packed) p.kc = round_up(ceil_div(p.k, ceil_div(p.k, t.kc)), t.lanes);
   const i64 nr = t.nr, strips = ceil_div(p.n, nr), panels = ceil_div(p.m, t.mr);

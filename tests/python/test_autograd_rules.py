@@ -128,6 +128,20 @@ CASES = {
     "setitem": (lambda a, b: F.setitem(a, (0, slice(1)), b), normal(2, 3), normal(1)),
     "linear": (lambda x, w, b: F.linear(x, w, b), normal(2, 3, 4), normal(5, 4), normal(5)),
     "linear_vector": (lambda x, w: F.linear(x, w), normal(4), normal(3, 4)),
+    "linear_residual": (
+        lambda x, w, b, r: F.linear(x, w, b, None, r),
+        normal(2, 3, 4),
+        normal(5, 4),
+        normal(5),
+        normal(2, 3, 5),
+    ),
+    "linear_tanh_residual": (
+        lambda x, w, r: F.linear(x, w, None, "tanh", r),
+        normal(2, 4),
+        normal(3, 4),
+        normal(2, 3),
+    ),
+    "linear_packed": (lambda x, w: F.linear(x, F.pack(w)), normal(2, 4), normal(3, 4)),
     "linear_tanh": (
         lambda x, w, b: F.linear(x, w, b, "tanh"),
         normal(2, 4),

@@ -100,6 +100,34 @@ def test_linear_matches_float64(isa, dtype, rng, size):
             assert_within(ops.linear(x, weight, bias, activation=name), f(z), error)
 
 
+@pytest.mark.sanitize
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_linear_adds_a_residual(isa, dtype, rng, size):
+    m, n, k = size
+    x, w, bias = (rng.normal(size=s).astype(dtype) for s in ((m, k), (n, k), (n,)))
+    residual = rng.normal(size=(m, n)).astype(dtype)
+    for weight in (w, ops.pack(w), np.asfortranarray(w), ops.quantize_weight(w)):
+        for activation in (None, "silu"):
+            plain = ops.linear(x, weight, bias, activation=activation)
+            for r in (residual, np.asfortranarray(residual)):
+                got = ops.linear(x, weight, bias, activation=activation, residual=r)
+                np.testing.assert_array_equal(got, plain + r)  # one rounding more
+
+
+def test_linear_adds_a_residual_across_a_batch(isa, rng):
+    x, w = rng.normal(size=(3, 5, 7)).astype(np.float32), rng.normal(size=(4, 7)).astype(np.float32)
+    residual = rng.normal(size=(3, 5, 4)).astype(np.float32)
+    for batch in (x, x.swapaxes(0, 1)[::-1].swapaxes(0, 1), x[:, ::-1]):
+        got = ops.linear(batch, w, residual=residual)
+        np.testing.assert_array_equal(got, ops.linear(batch, w) + residual)
+    with pytest.raises(ValueError, match="linear: residual shape"):
+        ops.linear(x, w, residual=residual[0])
+    with pytest.raises(TypeError, match="linear: residual dtype"):
+        ops.linear(x, w, residual=residual.astype(np.float64))
+    with pytest.raises(ValueError, match="linear: residual shape"):
+        ops.linear(x, ops.quantize_weight(w), residual=residual[..., :3])
+
+
 def test_any_thread_count_gives_the_same_bits(isa, rng, same_for_any_thread_count):
     for m, n, k in PARALLEL:
         a, b = (rng.normal(size=s).astype(np.float32) for s in ((m, k), (k, n)))

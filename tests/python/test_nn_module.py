@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from vectile import nn
+from vectile import manual_seed, nn, optim
 from vectile.autograd import Tensor
 from vectile.nn.utils import clip_grad_norm_, clip_grad_value_
 
@@ -306,3 +306,41 @@ def test_every_family_names_its_path(layer, shapes):
     net.forward = lambda *inputs: net["body"](*inputs)
     with pytest.raises(ValueError, match=r"expected .*, got .* \(in body\.parts\.1\)$"):
         net(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+def test_a_packed_linear_follows_its_weight():
+    manual_seed(0)
+    plain = nn.Linear(5, 3)
+    packed = nn.Linear(5, 3).pack()
+    packed.load_state_dict({k: v.copy() for k, v in plain.state_dict().items()})
+    x = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+
+    def agree(a=plain, b=packed):
+        np.testing.assert_allclose(a(x).numpy(), b(x).numpy(), rtol=0, atol=1e-6)
+
+    agree()
+    for layer in (plain, packed):  # an optimiser's step writes to the weight
+        step = optim.SGD(layer.parameters(), lr=0.5)
+        for _ in range(2):
+            step.zero_grad()
+            (layer(x) ** 2).sum().backward()
+            step.step()
+    agree()
+    twin = copy.deepcopy(packed)
+    packed.weight.data = packed.weight.data * 2
+    agree(plain, twin)
+    plain.weight.data = plain.weight.data * 2
+    agree()
+    packed.weight = nn.Parameter(np.zeros((3, 5), np.float32))  # another parameter in its place
+    np.testing.assert_array_equal(packed(x).numpy(), np.tile(packed.bias.numpy(), (4, 1)))
+
+
+def test_a_packed_weight_is_packed_once_per_change():
+    w = nn.Parameter(np.ones((3, 2), np.float32))
+    p = nn.functional.pack(w)
+    first = p.matrix()
+    assert p.matrix() is first
+    w.data = w.data + 1
+    assert p.matrix() is not first
+    with pytest.raises(ValueError, match="pack: weight ndim: expected 2, got 1"):
+        nn.functional.pack(nn.Parameter(np.ones(3, np.float32)))

@@ -9,6 +9,7 @@ import numpy as np
 from vectile import ops, random
 from vectile.autograd import rules
 from vectile.autograd.arithmetic import add, gelu, matmul, silu, where
+from vectile.autograd.packed import PackedWeight, pack
 from vectile.autograd.shaping import expand_dims, reshape, swapaxes
 from vectile.autograd.tape import mode
 from vectile.autograd.tensor import (
@@ -33,6 +34,7 @@ __all__ = [
     "linear",
     "log_softmax",
     "mean_squared_error",
+    "pack",
     "rms_norm",
     "scaled_dot_product_attention",
     "softmax",
@@ -57,32 +59,47 @@ def activate(op: str, y: Tensor, activation: str) -> Tensor:
 
 
 def linear(
-    x: TensorLike, weight: Any, bias: TensorLike | None = None, activation: Activation | None = None
+    x: TensorLike,
+    weight: Any,
+    bias: TensorLike | None = None,
+    activation: Activation | None = None,
+    residual: TensorLike | None = None,
 ) -> Tensor:
-    """``activation(x @ weight.T + bias)``: x (..., in), weight (out, in), bias (out,) -> (..., out).
+    """``activation(x @ weight.T + bias) + residual``, (..., out).
 
-    `activation`: None, "relu", "gelu", "gelu_tanh", "silu", "tanh" or "sigmoid". `weight` may be a
+    x (..., in), weight (out, in), bias (out,) or None, residual (..., out) or None. `activation`: None,
+    "relu", "gelu", "gelu_tanh", "silu", "tanh" or "sigmoid". `weight` may be a `PackedWeight`, or a
     PackedMatrix or QuantizedMatrix, through which no gradient is computed: RuntimeError if one is needed.
     """
+    w = weight.weight if isinstance(weight, PackedWeight) else weight
     t, b = as_tensor(x), None if bias is None else as_tensor(bias)
-    w = weight if isinstance(weight, Tensor) else None
-    to_w = None if w is None else edge(w)
+    r = None if residual is None else as_tensor(residual)
+    to_w = edge(w) if isinstance(w, Tensor) else None
     to_b = None if b is None else edge(b)
-    tracked = (t.requires_grad or to_w is not None or to_b is not None) and mode.enabled
-    matrix, offset = array_of(weight), None if b is None else b._data
-    if not tracked:
-        return wrap(ops.linear(t._data, matrix, offset, activation=activation))
-    if not isinstance(matrix, np.ndarray):
+    to_r = None if r is None else edge(r)
+    asked = t.requires_grad or to_w is not None or to_b is not None or to_r is not None
+    matrix = array_of(weight) if w is weight else weight.matrix()
+    offset = None if b is None else b._data
+    if not asked or not mode.enabled:
+        added = None if r is None else r._data
+        return wrap(ops.linear(t._data, matrix, offset, activation=activation, residual=added))
+    if not isinstance(array_of(w), np.ndarray):
         raise RuntimeError(
             "linear: weight: a packed or quantized matrix has no gradient; use no_grad"
         )
-    if activation is None or activation in SLOPE_FROM_RESULT:
-        data = ops.linear(t._data, matrix, offset, activation=activation)
-        edges = (edge(t), to_w, to_b)
-        if activation is None:
-            return track(data, rules.linear, edges, (t, weight))
-        return track(data, rules.linear_activation, edges, (t, weight), (activation,), data)
-    return activate("linear", linear(t, weight, bias), activation)
+    if activation is not None:
+        if activation in SLOPE_FROM_RESULT:
+            data = ops.linear(t._data, matrix, offset, activation=activation)
+            edges, saved = (edge(t), to_w, to_b), (t, w)
+            y = track(data, rules.linear_activation, edges, saved, (activation,), data)
+        else:
+            y = activate("linear", linear(t, weight, bias), activation)
+        return y if r is None else add(y, r)
+    if r is None:
+        data = ops.linear(t._data, matrix, offset)
+        return track(data, rules.linear, (edge(t), to_w, to_b), (t, w))
+    data = ops.linear(t._data, matrix, offset, residual=r._data)
+    return track(data, rules.linear_residual, (edge(t), to_w, to_b, to_r), (t, w))
 
 
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:

@@ -307,6 +307,10 @@ def linear(k, needs, g, x, weight):
     return dx, dw, db
 
 
+def linear_residual(k, needs, g, x, weight):
+    return *linear(k, needs, g, x, weight), g
+
+
 def linear_activation(k, needs, g, out, x, weight, activation):  # slope known from the result alone
     return linear(k, needs, getattr(k, activation + "_backward")(g, out), x, weight)
 

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import ArrayLike, DTypeLike
 
 from vectile.autograd import Tensor
+from vectile.autograd.packed import PackedWeight
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.module import Module, Plain
@@ -20,6 +21,7 @@ class Linear(Module):
     """y = x @ weight.T + bias for x (..., in_features); weight (out_features, in_features)."""
 
     fuses_activation = True
+    _packed: PackedWeight | None = None
 
     def __init__(
         self,
@@ -44,9 +46,20 @@ class Linear(Module):
         if self.bias is not None:
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Any, activation: Activation | None = None) -> Tensor:
-        """`activation` names one that `ops.linear` applies while the result is in registers."""
-        return F.linear(x, self.weight, self.bias, activation)
+    def forward(self, x: Any, activation: Activation | None = None, residual: Any = None) -> Tensor:
+        """`activation` names one that `ops.linear` applies while the result is in cache, where it also
+        adds `residual`, (..., out_features)."""
+        packed = self._packed
+        weight = packed if packed is not None and packed.weight is self.weight else self.weight
+        return F.linear(x, weight, self.bias, activation, residual)
+
+    def pack(self) -> Linear:
+        """Multiply with a packed copy of the weight, made again whenever the weight changes; returns self.
+
+        Worth its memory, as much again as the weight, where one weight serves many calls.
+        """
+        self._packed = F.pack(self.weight)
+        return self
 
     def extra_repr(self) -> str:
         return (

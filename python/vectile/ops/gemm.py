@@ -37,8 +37,9 @@ def linear(
     bias: ArrayLike | None = None,
     *,
     activation: Activation | None = None,
+    residual: ArrayLike | None = None,
 ) -> NDArray[Any]:
-    """Return ``activation(x @ weight.T + bias)``, bias and activation applied while C is in cache.
+    """Return ``activation(x @ weight.T + bias) + residual``, finished while the product is in cache.
 
     Args:
         x: (..., in), float32 or float64.
@@ -46,12 +47,13 @@ def linear(
             :func:`quantize_weight` from such an array.
         bias: (out,) or None.
         activation: one of :data:`Activation`, or None.
+        residual: (..., out), added last, or None.
 
     Raises:
         TypeError: dtypes differ.
         ValueError: shapes do not match, or the activation is unknown.
     """
-    return _core.linear(x, weight, bias, activation)
+    return _core.linear(x, weight, bias, activation, residual)
 
 
 def pack(weight: ArrayLike) -> PackedMatrix:
