@@ -40,6 +40,7 @@ py::dict config() {
   d["version"] = VECTILE_VERSION;
   d["isa"] = active_tier();
   d["supported_isas"] = py::cast(supported_tiers());
+  d["emulated_isas"] = py::cast(emulated_tiers());
   d["built_isas"] = py::cast(built_tiers());
   d["cpu"] = cpu_name();
   d["threads"] = num_threads();

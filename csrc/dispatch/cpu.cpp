@@ -9,6 +9,14 @@
 
 namespace vectile {
 
+bool is_emulated([[maybe_unused]] const char* tier) {
+#ifdef VECTILE_EMULATE
+  return std::strncmp(tier, "avx512", 6) == 0;
+#else
+  return false;
+#endif
+}
+
 #if defined(__x86_64__)
 namespace {
 
@@ -49,6 +57,7 @@ bool cpu_supports(const char* tier) {
     bool present;
   } table[] = {
       {"scalar", true}, {"avx2", f.avx2}, {"avx512", f.avx512}, {"avx512_vnni", f.avx512_vnni}};
+  if (is_emulated(tier)) tier = "avx2";
   for (const auto& row : table)
     if (std::strcmp(row.name, tier) == 0) return row.present;
   return false;

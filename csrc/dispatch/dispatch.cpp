@@ -77,6 +77,13 @@ std::vector<std::string> supported_tiers() {
   return names;
 }
 
+std::vector<std::string> emulated_tiers() {
+  std::vector<std::string> names;
+  for (const std::string& tier : supported_tiers())
+    if (is_emulated(tier.c_str())) names.push_back(tier);
+  return names;
+}
+
 void set_tier(const std::string& name) {
   std::string names;
   for (int i = 0; i < kTierCount; ++i) {

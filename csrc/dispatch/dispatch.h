@@ -17,6 +17,7 @@ const FloatKernels<T>& kernels_of() {
 const char* active_tier();
 std::vector<std::string> built_tiers();      // in this binary, worst to best
 std::vector<std::string> supported_tiers();  // of those, what this CPU runs
+std::vector<std::string> emulated_tiers();   // of those, what it runs by emulation
 
 // Reads VECTILE_ISA; throws ValueError that lists the supported tiers when it names none of them.
 void initialise_dispatch();

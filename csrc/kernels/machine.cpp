@@ -59,7 +59,10 @@ struct Dot {
 // The compiler may not see through the operands, or it would multiply once and add.
 template <class R>
 static VECTILE_INLINE void opaque(R& r) {
-#if defined(__x86_64__)
+#if defined(VECTILE_EMULATED)
+  asm volatile("" : "+m"(r));
+  return;
+#elif defined(__x86_64__)
   if constexpr (sizeof(R) > 4) {
     asm volatile("" : "+v"(r));
     return;

@@ -1,8 +1,7 @@
 // Vec<float> of 8 lanes: AVX2, FMA, BMI2 (x86-64-v3).
 #pragma once
 
-#include <immintrin.h>
-
+#include "simd/intrinsics.h"
 #include "simd/scalar.h"
 
 namespace vectile::VECTILE_TIER {

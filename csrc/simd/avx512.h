@@ -1,17 +1,8 @@
 // Vec<float> of 16 lanes: AVX-512 F, BW, DQ, VL (x86-64-v4).
 #pragma once
 
-#if defined(__GNUC__) && !defined(__clang__)  // GCC 12 warns about its own _mm512_undefined_ps
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#else
-#include <immintrin.h>
-#endif
-
 #include "base/types.h"
+#include "simd/intrinsics.h"
 #include "simd/scalar.h"
 
 namespace vectile::VECTILE_TIER {

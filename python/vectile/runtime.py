@@ -16,8 +16,9 @@ from vectile import _core
 def config() -> dict[str, Any]:
     """Return the configuration as a dictionary that is ready for JSON.
 
-    Keys: ``version``, ``isa`` (the tier in use), ``supported_isas``, ``built_isas``, ``cpu``,
-    ``threads``, ``threads_from``, ``compiler``, ``python``, ``numpy``, ``platform``.
+    Keys: ``version``, ``isa`` (the tier in use), ``supported_isas``, ``emulated_isas`` (those of them
+    that a build for tests runs slowly without the hardware), ``built_isas``, ``cpu``, ``threads``,
+    ``threads_from``, ``compiler``, ``python``, ``numpy``, ``platform``.
     """
     return {
         **_core.config(),
