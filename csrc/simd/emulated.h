@@ -7,12 +7,17 @@
 
 // What a compiler may define as macros.
 #undef _mm512_cmp_ps_mask
+#undef _mm512_cvtph_ps
+#undef _mm512_cvtps_ph
 #undef _mm512_extractf32x4_ps
 #undef _mm512_getmant_ps
 #undef _mm512_roundscale_ps
 #undef _mm512_setr_epi32
 #undef _mm512_setr_epi64
 #undef _mm512_shuffle_f32x4
+#undef _mm512_slli_epi32
+#undef _mm512_srli_epi16
+#undef _mm512_srli_epi32
 #undef _mm512_srli_epi64
 
 namespace vectile::VECTILE_TIER {
@@ -186,6 +191,10 @@ VECTILE_INLINE __m128i _mm_maskz_loadu_epi8(__mmask16 k, const void* p) {
   return emulated::load<std::int8_t>(p, k, __m128i{});
 }
 VECTILE_INLINE void _mm512_storeu_ps(void* p, __m512 a) { emulated::store(p, a); }
+VECTILE_INLINE void _mm512_stream_ps(float* p, __m512 a) {
+  _mm256_stream_ps(p, a.low);
+  _mm256_stream_ps(p + 8, a.high);
+}
 VECTILE_INLINE void _mm512_storeu_si512(void* p, __m512i a) { emulated::store(p, a); }
 VECTILE_INLINE void _mm512_mask_storeu_ps(void* p, __mmask16 k, __m512 a) {
   emulated::store<float>(p, k, a);
@@ -226,6 +235,7 @@ VECTILE_INLINE __m512i _mm512_setr_epi64(I... x) {
 VECTILE_INLINE __m512d _mm512_castps_pd(__m512 a) { return __builtin_bit_cast(__m512d, a); }
 VECTILE_INLINE __m512 _mm512_castpd_ps(__m512d a) { return __builtin_bit_cast(__m512, a); }
 VECTILE_INLINE __m512i _mm512_castps_si512(__m512 a) { return __builtin_bit_cast(__m512i, a); }
+VECTILE_INLINE __m512 _mm512_castsi512_ps(__m512i a) { return __builtin_bit_cast(__m512, a); }
 VECTILE_INLINE __m128 _mm512_castps512_ps128(__m512 a) { return _mm256_castps256_ps128(a.low); }
 VECTILE_INLINE __m128i _mm512_castsi512_si128(__m512i a) { return _mm256_castsi256_si128(a.low); }
 VECTILE_INLINE float _mm512_cvtss_f32(__m512 a) { return _mm256_cvtss_f32(a.low); }
@@ -337,6 +347,27 @@ VECTILE_INLINE __m512i _mm512_srli_epi64(__m512i a, unsigned n) {
   const __m128i shift = _mm_cvtsi32_si128(int(n));
   return {_mm256_srl_epi64(a.low, shift), _mm256_srl_epi64(a.high, shift)};
 }
+VECTILE_INLINE __m512i _mm512_slli_epi32(__m512i a, unsigned n) {
+  const __m128i shift = _mm_cvtsi32_si128(int(n));
+  return {_mm256_sll_epi32(a.low, shift), _mm256_sll_epi32(a.high, shift)};
+}
+VECTILE_INLINE __m512i _mm512_srli_epi32(__m512i a, unsigned n) {
+  const __m128i shift = _mm_cvtsi32_si128(int(n));
+  return {_mm256_srl_epi32(a.low, shift), _mm256_srl_epi32(a.high, shift)};
+}
+VECTILE_INLINE __m512i _mm512_srli_epi16(__m512i a, unsigned n) {
+  const __m128i shift = _mm_cvtsi32_si128(int(n));
+  return {_mm256_srl_epi16(a.low, shift), _mm256_srl_epi16(a.high, shift)};
+}
+VECTILE_INLINE __m512i _mm512_add_epi16(__m512i a, __m512i b) {
+  return VECTILE_HALVES(_mm256_add_epi16, a, b);
+}
+VECTILE_INLINE __m512i _mm512_maddubs_epi16(__m512i a, __m512i b) {
+  return VECTILE_HALVES(_mm256_maddubs_epi16, a, b);
+}
+VECTILE_INLINE __m512i _mm512_and_si512(__m512i a, __m512i b) {
+  return VECTILE_HALVES(_mm256_and_si256, a, b);
+}
 VECTILE_INLINE __m512i _mm512_xor_si512(__m512i a, __m512i b) {
   return VECTILE_HALVES(_mm256_xor_si256, a, b);
 }
@@ -347,6 +378,19 @@ VECTILE_INLINE __m512 _mm512_cvtepi32_ps(__m512i a) {
 }
 VECTILE_INLINE __m512i _mm512_cvtps_epi32(__m512 a) {
   return VECTILE_HALVES(_mm256_cvtps_epi32, a);
+}
+VECTILE_INLINE __m512 _mm512_cvtph_ps(__m256i a) {
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(a)),
+          _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1))};
+}
+VECTILE_INLINE __m256i _mm512_cvtps_ph(__m512 a, int how) {
+  if ((how & 7) != _MM_FROUND_TO_NEAREST_INT) __builtin_trap();
+  return _mm256_set_m128i(_mm256_cvtps_ph(a.high, _MM_FROUND_TO_NEAREST_INT),
+                          _mm256_cvtps_ph(a.low, _MM_FROUND_TO_NEAREST_INT));
+}
+VECTILE_INLINE __m512i _mm512_cvtepu8_epi16(__m256i a) {
+  return {_mm256_cvtepu8_epi16(_mm256_castsi256_si128(a)),
+          _mm256_cvtepu8_epi16(_mm256_extracti128_si256(a, 1))};
 }
 VECTILE_INLINE __m512i _mm512_cvtepi8_epi32(__m128i a) {
   return {_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8))};

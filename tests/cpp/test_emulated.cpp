@@ -162,6 +162,12 @@ TEST(Emulated, Integers) {
     EXPECT_BITS(_mm512_srli_epi64, a, 0);
     EXPECT_BITS(_mm512_srli_epi64, a, 32);
     EXPECT_BITS(_mm512_srli_epi64, a, 64);
+    EXPECT_BITS(_mm512_slli_epi32, a, 16);
+    EXPECT_BITS(_mm512_srli_epi32, a, 16);
+    EXPECT_BITS(_mm512_srli_epi16, a, 4);
+    EXPECT_BITS(_mm512_add_epi16, a, b);
+    EXPECT_BITS(_mm512_maddubs_epi16, a, b);
+    EXPECT_BITS(_mm512_and_si512, a, b);
     EXPECT_BITS(_mm512_xor_si512, a, b);
     EXPECT_BITS(_mm512_set1_epi8, char(r.a[0]));
     EXPECT_BITS(_mm512_set1_epi16, short(r.a[0]));
@@ -176,6 +182,10 @@ TEST(Emulated, ConversionsAndPermutations) {
     const ::__m512 a = r.f(r.a), b = r.f(r.b);
     EXPECT_BITS(_mm512_cvtepi32_ps, r.i(r.a));
     EXPECT_BITS(_mm512_cvtps_epi32, a);
+    EXPECT_FLOATS(_mm512_cvtph_ps, ::_mm512_castsi512_si256(r.i(r.a)));
+    EXPECT_BITS(_mm512_cvtps_ph, a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    EXPECT_BITS(_mm512_cvtepu8_epi16, ::_mm512_castsi512_si256(r.i(r.a)));
+    EXPECT_BITS(_mm512_castsi512_ps, r.i(r.a));
     EXPECT_BITS(_mm512_cvtepi8_epi32, r.q(r.a));
     EXPECT_BITS(_mm512_cvtepu8_epi32, r.q(r.a));
     const ::__m512i near = ::_mm512_srai_epi32(r.i(r.a), 22);  // on both sides of every bound
