@@ -98,6 +98,25 @@ void split_k(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& ori
   finish(kernels, original, {0, original.m, 0, original.n}, false);
 }
 
+// Packs B of the plan, for all of its blocks.
+template <class T>
+Buffer<T> pack_shared(const Kernels& kernels, GemmPlan<T>& plan) {
+  GemmTiles t;
+  kernels.of<T>().gemm_tiles(&t);
+  Gemm<T>& g = plan.g;
+  const i64 padded = round_up(g.n, t.nr), width = 4 * t.nr;
+  const i64 groups = ceil_div(g.n, width), pieces = ceil_div(g.k, g.kc);
+  Buffer<T> strips(g.k * padded);
+  parallel_for(groups * pieces, [&](i64 i) {
+    const i64 k0 = i / groups * g.kc, j = i % groups * width;
+    const i64 depth = std::min(g.kc, g.k - k0), columns = std::min(width, g.n - j);
+    kernels.of<T>().gemm_pack(g.b + k0 * g.b_row + j * g.b_col, g.b_row, g.b_col, depth, columns,
+                              depth, strips.get() + k0 * padded + j * depth);
+  });
+  g.b = strips.get(), g.b_row = padded, g.b_packed = true, g.pack_b = false;
+  return strips;
+}
+
 template <class T>
 void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
   fold_into_rows(batch, g);
@@ -111,8 +130,9 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
     }
     return;
   }
-  const GemmPlan<T> plan = plan_gemm(kernels, g, count);
+  GemmPlan<T> plan = plan_gemm(kernels, g, count);
   if (plan.k_parts > 1) return split_k(kernels, plan, g);
+  const Buffer<T> shared = plan.share_b ? pack_shared(kernels, plan) : Buffer<T>();
   i64 scratch = 0;
   if (plan.kernel == plan.tile) kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &scratch);
   const i64 blocks = plan.blocks();
@@ -122,7 +142,7 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
       const Gemm<T> item = moved(g, batch.at(i / blocks));
       Gemm<T> oriented = plan.g;
       oriented.a = plan.swapped ? item.b : item.a;
-      oriented.b = plan.swapped ? item.a : item.b;
+      if (!plan.share_b) oriented.b = plan.swapped ? item.a : item.b;
       oriented.c = item.c;
       if (oriented.residual) oriented.residual = item.residual;
       const Buffer<T> rows = plan.kernel == plan.dot ? contiguous_rows(oriented) : Buffer<T>();

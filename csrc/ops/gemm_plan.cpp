@@ -81,9 +81,11 @@ double axpy_cost(const Gemm<T>& g, const GemmTiles& t) {
 
 constexpr i64 kNearElements = 1 << 15;             // of an operand that tiles may read where it is
 constexpr i64 kMaxDotRows = 16, kMaxAxpyRows = 8;  // gemm_dot reads B once per 8 rows of A
-constexpr double kChunkWork = 1 << 22;             // multiply-adds worth a task of their own
+constexpr double kPartWork = 1 << 22, kMaxParts = 12;  // multiply-adds worth a cut of K
+constexpr double kTaskWork = 1 << 20, kTasks = 8;  // worth a task of their own; tasks per thread
+constexpr double kLongWork = 1u << 31;             // about 50 ms
+constexpr i64 kWideColumns = 384;                  // of a task that packs A for itself
 constexpr double kSmallWork = 1 << 17;             // a task has at least this, of several products
-constexpr double kMaxTasks = 12;
 
 }  // namespace
 
@@ -126,30 +128,35 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
   // Sums are split where rows and columns alone give too few tasks: by the problem, not by the
   // threads.
   const double work = double(p.m) * double(p.n) * double(p.k);
-  const auto wanted = [&](double most) {
-    return static_cast<i64>(std::clamp(double(batch) * work / kChunkWork, 1., most));
+  const auto tasks_of = [&](double each, double most) {
+    return static_cast<i64>(std::clamp(double(batch) * work / each, 1., most));
   };
-  const i64 least = tiled ? 4 * nr : 256;
+  const i64 columns = tiled ? 4 * nr : 256;
   if (batch == 1 && !p.b_packed &&
-      2 * ceil_div(p.n, least) * (tiled ? ceil_div(p.m, 16 * t.mr) : 1) <= wanted(kMaxTasks))
+      2 * ceil_div(p.n, columns) * (tiled ? ceil_div(p.m, 16 * t.mr) : 1) <=
+          tasks_of(kPartWork, kMaxParts))
     plan.k_parts = std::clamp<i64>(p.k / 1024, 1, 8);
 
-  // Blocks: one for a thread alone; else enough to share out. They leave every sum as it is, so
-  // that their number may depend on the threads.
+  // Blocks: one for a thread alone, or some for Ctrl-C to come between; else enough to share out.
+  // They leave every sum as it is, so that their number may depend on the threads.
   p.mc = std::min(4 * t.mc, t.mc * t.kc / std::min(p.kc, p.k));
-  const i64 tasks = ceil_div(num_threads() > 1 ? wanted(4 * num_threads()) : 1, batch);
   plan.mt = p.m, plan.nt = p.n;
   if (plan.kernel == plan.axpy || p.c_col != 1) plan.nt = std::min<i64>(p.n, 2048);
   if (tiled && p.c_col != 1) plan.mt = std::min(p.m, p.mc);
-  if (plan.blocks() < tasks) {
-    // Narrower blocks pack A again, lower ones copy B again.
-    if (tiled) plan.mt = std::min(plan.mt, round_up(ceil_div(p.m, ceil_div(p.m, p.mc)), t.mr));
-    plan.nt = std::max(tiled ? least : 2048, ceil_div(p.n, ceil_div(tasks, plan.row_blocks())));
-    plan.nt = std::min(p.n, round_up(plan.nt, nr));
-    if (plan.blocks() < tasks && tiled) {
-      const i64 rows = std::max<i64>(16 * t.mr, ceil_div(plan.mt, ceil_div(tasks, plan.blocks())));
-      plan.mt = std::min(p.m, round_up(ceil_div(p.m, ceil_div(p.m, rows)), t.mr));
-    }
+  const int threads = num_threads();
+  const i64 shared = threads > 1 ? tasks_of(kTaskWork, kTasks * threads) : 1;
+  const i64 tasks = ceil_div(std::max(shared, tasks_of(kLongWork, 1 << 10)), batch);
+  const auto cut = [](i64 size, i64 parts, i64 unit) {
+    return std::min(size, round_up(ceil_div(size, parts), unit));
+  };
+  if (plan.blocks() >= tasks) {
+  } else if (!tiled) {
+    plan.nt = std::max(cut(plan.nt, ceil_div(tasks, plan.blocks()), nr), std::min(p.n, columns));
+  } else if (p.n >= tasks * kWideColumns || p.m < 4 * t.mr) {  // each packs A again
+    plan.nt = std::max(cut(p.n, tasks, nr), std::min(p.n, columns));
+  } else {  // each reads all of B, which is packed once for all
+    plan.share_b = p.pack_b && batch == 1;
+    plan.mt = std::max(cut(p.m, tasks, t.mr), std::min<i64>(p.m, 2 * t.mr));
   }
   if (plan.blocks() == 1 && work < kSmallWork) plan.group = static_cast<i64>(kSmallWork / work);
   return plan;

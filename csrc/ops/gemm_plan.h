@@ -11,10 +11,11 @@ struct GemmPlan {
   Gemm<T> g;  // as the kernel sees it, possibly transposed: C^T = B^T A^T
   enum { tile, dot, axpy } kernel = tile;  // gemm, gemm_dot, gemm_axpy
   bool swapped = false;
-  bool finish = false;  // bias and activation are applied by the caller, on the original C
-  i64 mt, nt;           // rows and columns of a block
-  i64 group = 1;        // blocks per task; more than one where whole products are small
-  i64 k_parts = 1;      // K cut into parts whose partial products are added in order
+  bool finish = false;   // bias and activation are applied by the caller, on the original C
+  i64 mt, nt;            // rows and columns of a block
+  bool share_b = false;  // B is packed before the blocks are computed
+  i64 group = 1;         // blocks per task; more than one where whole products are small
+  i64 k_parts = 1;       // K cut into parts whose partial products are added in order
 
   i64 row_blocks() const { return (g.m + mt - 1) / mt; }
   i64 blocks() const { return row_blocks() * ((g.n + nt - 1) / nt); }
