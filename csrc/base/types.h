@@ -8,7 +8,38 @@ namespace vectile {
 
 using i64 = std::int64_t;
 
-enum class DType : std::uint8_t { f32, f64, i8, u8, i16, u16, i32, u32, i64, u64, boolean, other };
+enum class DType : std::uint8_t {
+  f32,
+  f64,
+  i8,
+  u8,
+  i16,
+  u16,
+  i32,
+  u32,
+  i64,
+  u64,
+  boolean,
+  f16,
+  bf16,
+  f8e4m3,
+  f8e5m2,
+  other
+};
+
+// Floating-point types that exist in memory only: kernels compute on them in float32.
+struct Float16 {  // IEEE binary16
+  std::uint16_t bits;
+};
+struct BFloat16 {  // the upper half of a float32
+  std::uint16_t bits;
+};
+struct Float8E4M3 {  // no infinity; the largest number is 448 (ml_dtypes.float8_e4m3fn)
+  std::uint8_t bits;
+};
+struct Float8E5M2 {
+  std::uint8_t bits;
+};
 
 constexpr int kMaxDims = 16;
 
@@ -17,9 +48,13 @@ constexpr std::size_t item_size(DType t) {
     case DType::i8:
     case DType::u8:
     case DType::boolean:
+    case DType::f8e4m3:
+    case DType::f8e5m2:
       return 1;
     case DType::i16:
     case DType::u16:
+    case DType::f16:
+    case DType::bf16:
       return 2;
     case DType::f32:
     case DType::i32:
@@ -31,10 +66,15 @@ constexpr std::size_t item_size(DType t) {
 }
 
 constexpr const char* dtype_name(DType t) {
-  constexpr const char* names[] = {"float32", "float64", "int8",  "uint8",  "int16", "uint16",
-                                   "int32",   "uint32",  "int64", "uint64", "bool",  "other"};
+  constexpr const char* names[] = {
+      "float32", "float64", "int8", "uint8",   "int16",    "uint16",        "int32",       "uint32",
+      "int64",   "uint64",  "bool", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "other"};
   return names[static_cast<int>(t)];
 }
+
+// The two-byte types that every op takes in place of float32.
+constexpr bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
+constexpr bool is_float8(DType t) { return t == DType::f8e4m3 || t == DType::f8e5m2; }
 
 // A dimension list of fixed capacity; cheap to copy, no heap.
 struct Shape {
@@ -67,6 +107,7 @@ struct Shape {
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::other;
+  DType origin = DType::other;  // the half type that these float32 values were widened from
   bool writable = false;
   Shape shape;
   i64 strides[kMaxDims];

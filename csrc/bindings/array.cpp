@@ -1,5 +1,7 @@
 #include "bindings/array.h"
 
+#include <atomic>
+
 namespace vectile {
 namespace {
 
@@ -20,7 +22,46 @@ constexpr std::pair<int, DType> kTypes[] = {
     {npy_api::NPY_ULONGLONG_, DType::u64},
     {npy_api::NPY_FLOAT_, DType::f32},
     {npy_api::NPY_DOUBLE_, DType::f64},
+    {23, DType::f16},  // NPY_HALF
 };
+
+// The scalar types of ml_dtypes, whose type numbers NumPy gives out as they are registered.
+constexpr DType kExtensionTypes[] = {DType::bf16, DType::f8e4m3, DType::f8e5m2};
+constexpr int kExtensions = sizeof(kExtensionTypes) / sizeof(kExtensionTypes[0]);
+constexpr int kFirstUserType = 256;  // NPY_USERDEF
+
+// Known by the name of the scalar type: the array exists, so its module is imported. The number is
+// remembered.
+DType extension_dtype(PyObject* descr, int number) {
+  static std::atomic<int> numbers[kExtensions];
+  for (int i = 0; i < kExtensions; ++i)
+    if (numbers[i].load(std::memory_order_relaxed) == number) return kExtensionTypes[i];
+  const py::object type = py::handle(descr).attr("type");
+  if (py::str(type.attr("__module__")).cast<std::string>() != "ml_dtypes") return DType::other;
+  const auto name = py::str(type.attr("__name__")).cast<std::string>();
+  for (int i = 0; i < kExtensions; ++i) {
+    if (name != dtype_name(kExtensionTypes[i])) continue;
+    numbers[i].store(number, std::memory_order_relaxed);
+    return kExtensionTypes[i];
+  }
+  return DType::other;
+}
+
+// The descriptors of kExtensionTypes; ml_dtypes is imported when a result first needs one.
+py::dtype extension_descriptor(int i) {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::list> storage;
+  const py::list& descriptors =
+      storage
+          .call_once_and_store_result([] {
+            const auto module = py::module_::import("ml_dtypes");
+            py::list all;
+            for (const DType t : kExtensionTypes)
+              all.append(py::dtype::from_args(module.attr(dtype_name(t))));
+            return all;
+          })
+          .get_stored();
+  return py::reinterpret_borrow<py::dtype>(descriptors[static_cast<std::size_t>(i)]);
+}
 
 py::object numpy_call(const char* function, py::handle value) {
   return py::module_::import("numpy").attr(function)(value);
@@ -55,12 +96,14 @@ DType dtype_from_numpy(PyObject* descr) {
   const int number = py::detail::array_descriptor_proxy(descr)->type_num;
   for (const auto& [type_num, dtype] : kTypes)
     if (type_num == number) return dtype;
-  return DType::other;
+  return number < kFirstUserType ? DType::other : extension_dtype(descr, number);
 }
 
 py::dtype dtype_to_numpy(DType dtype) {
   for (const auto& [type_num, t] : kTypes)
     if (t == dtype) return py::dtype(type_num);
+  for (int i = 0; i < kExtensions; ++i)
+    if (kExtensionTypes[i] == dtype) return extension_descriptor(i);
   throw TypeError("no NumPy dtype");
 }
 

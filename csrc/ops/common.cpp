@@ -24,6 +24,13 @@ Array Array::zeros(DType dtype, const Shape& shape) {
 
 Array Array::full(DType dtype, const Shape& shape, double value) {
   Array a = empty(dtype, shape);
+  if (is_half(dtype)) {
+    const auto number = static_cast<float>(value);
+    std::uint16_t bits;
+    kernels().cast(&number, DType::f32, &bits, dtype, 1);
+    std::fill_n(a.as<std::uint16_t>(), a.elements(), bits);
+    return a;
+  }
   dispatch_float(dtype, [&](auto t) {
     using T = decltype(t);
     std::fill_n(a.as<T>(), a.elements(), static_cast<T>(value));
@@ -196,9 +203,24 @@ void check_float(const char* op, const char* argument, const TensorView& x) {
                    "float32 or float64", x.dtype);
 }
 
+void check_floating(const char* op, const char* argument, const TensorView& x) {
+  check<TypeError>(x.dtype == DType::f32 || x.dtype == DType::f64 || is_half(x.dtype), op, argument,
+                   "dtype", "float16, bfloat16, float32 or float64", x.dtype);
+}
+
 void check_same_dtype(const char* op, const char* argument, const TensorView& x,
                       const TensorView& reference) {
-  check<TypeError>(x.dtype == reference.dtype, op, argument, "dtype", reference.dtype, x.dtype);
+  const DType expected = given_dtype(reference), got = given_dtype(x);
+  check<TypeError>(got == expected, op, argument, "dtype", expected, got);
+}
+
+void check_parameter_dtype(const char* op, const char* argument, const TensorView& x,
+                           const TensorView& reference) {
+  const DType expected = given_dtype(reference);
+  if (!is_half(expected)) return check_same_dtype(op, argument, x, reference);
+  const DType got = given_dtype(x);
+  if (got != expected && got != DType::f32) [[unlikely]]
+    fail<TypeError>(op, argument, "dtype", text(expected, " or float32"), got);
 }
 
 void check_shape(const char* op, const char* argument, const TensorView& x, const Shape& expected) {

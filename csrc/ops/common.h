@@ -30,7 +30,7 @@ struct Array : TensorView {
 
   static Array empty(DType dtype, const Shape& shape);
   static Array zeros(DType dtype, const Shape& shape);
-  static Array full(DType dtype, const Shape& shape, double value);  // f32 or f64
+  static Array full(DType dtype, const Shape& shape, double value);  // a type of check_floating
 
  private:
   void* owner_ = nullptr;
@@ -70,18 +70,29 @@ class Output {
   const TensorView* out_ = nullptr;
 };
 
+// What kernels compute in: float32 for the half types, which are storage only.
+constexpr DType compute_dtype(DType t) { return is_half(t) ? DType::f32 : t; }
+// What the caller passed: float32 that was widened inside an op answers for its origin.
+inline DType given_dtype(const TensorView& x) {
+  return x.origin == DType::other ? x.dtype : x.origin;
+}
+
 // Validation. Each throws `op: argument property: expected X, got Y`.
 void check_float(const char* op, const char* argument, const TensorView& x);  // float32 or float64
+void check_floating(const char* op, const char* argument, const TensorView& x);  // or a half type
 void check_same_dtype(const char* op, const char* argument, const TensorView& x,
                       const TensorView& reference);
+// The same; float32 will do beside a half type, for parameters and statistics.
+void check_parameter_dtype(const char* op, const char* argument, const TensorView& x,
+                           const TensorView& reference);
 void check_shape(const char* op, const char* argument, const TensorView& x, const Shape& expected);
 void check_out(const char* op, const TensorView& out, DType dtype, const Shape& shape);
 int check_axis(const char* op, i64 axis, int ndim);  // into [0, ndim)
 
-// Runs f(T{}) with T = float or double.
+// Runs f(T{}) with T = double for float64, else float.
 template <class F>
 decltype(auto) dispatch_float(DType dtype, F&& f) {
-  return dtype == DType::f32 ? f(float{}) : f(double{});
+  return dtype == DType::f64 ? f(double{}) : f(float{});
 }
 
 constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }  // a >= 0, b > 0

@@ -12,6 +12,25 @@ from numpy.typing import DTypeLike, NDArray
 
 from vectile import _core
 
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether ops compute on ``dtype``: float16, bfloat16 (of ml_dtypes), float32 or float64."""
+    return dtype in _FLOATS or (dtype.kind == "V" and dtype.name == "bfloat16")
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Whether ``dtype`` is float16 or bfloat16, which ops store and compute on in float32."""
+    return dtype.itemsize == 2 and is_floating(dtype)
+
+
+def named_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """``np.dtype(dtype)``, which knows the names of ml_dtypes once that is imported."""
+    if isinstance(dtype, str):
+        import ml_dtypes  # noqa: F401
+    return np.dtype(dtype)
+
 
 def config() -> dict[str, Any]:
     """Return the configuration as a dictionary that is ready for JSON.

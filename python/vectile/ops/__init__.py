@@ -7,6 +7,7 @@ same for any number of threads.
 """
 
 from vectile.ops.attention import *  # noqa: F403
+from vectile.ops.cast import *  # noqa: F403
 from vectile.ops.conv import *  # noqa: F403
 from vectile.ops.elementwise import *  # noqa: F403
 from vectile.ops.embedding import *  # noqa: F403
