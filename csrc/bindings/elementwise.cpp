@@ -23,12 +23,14 @@ class Scalar {
   Scalar(py::handle value, DType dtype) {
     const double v = PyFloat_AsDouble(value.ptr());
     if (v == -1 && PyErr_Occurred()) throw py::error_already_set();
-    if (dtype == DType::f32)
+    const bool half = is_half(dtype), single = half || dtype == DType::f32;
+    if (single)
       f32_ = static_cast<float>(v);
     else
       f64_ = v;
     view_.data = &f32_;
-    view_.dtype = dtype == DType::f32 ? DType::f32 : DType::f64;
+    view_.dtype = single ? DType::f32 : DType::f64;
+    if (half) view_.origin = dtype;  // not rounded to it
   }
   Scalar(const Scalar&) = delete;
   const TensorView& operator*() const { return view_; }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/staging.h"
+
 namespace vectile::ops {
 namespace {
 
@@ -77,8 +79,8 @@ struct Problem {
 };
 
 void check_mask(const char* op, const TensorView& m, DType dtype, const Shape& scores, Problem& p) {
-  if (m.dtype != DType::boolean && m.dtype != dtype)
-    fail<TypeError>(op, "attn_mask", "dtype", text("bool or ", dtype), m.dtype);
+  if (m.dtype != DType::boolean && given_dtype(m) != dtype)
+    fail<TypeError>(op, "attn_mask", "dtype", text("bool or ", dtype), given_dtype(m));
   bool fits = m.ndim() <= scores.ndim;
   for (int i = 1; fits && i <= m.ndim(); ++i) fits = m.shape[-i] == 1 || m.shape[-i] == scores[-i];
   if (!fits) [[unlikely]]
@@ -92,7 +94,7 @@ void check_mask(const char* op, const TensorView& m, DType dtype, const Shape& s
 
 Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, const TensorView& v,
                      const TensorView* mask, const AttentionOptions& options) {
-  check_float(op, "query", q);
+  check_floating(op, "query", q);
   check_same_dtype(op, "key", k, q);
   check_same_dtype(op, "value", v, q);
   check(q.ndim() >= 2, op, "query", "ndim", "at least 2", q.ndim());
@@ -122,7 +124,7 @@ Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, c
   p.scale = options.scale.value_or(p.d ? 1 / std::sqrt(static_cast<double>(p.d)) : 1.0);
   check(std::isfinite(p.scale), op, "scale", "value", "a finite number", p.scale);
   p.causal = options.is_causal;
-  if (mask) check_mask(op, *mask, q.dtype, with_last(q.shape, p.lk), p);
+  if (mask) check_mask(op, *mask, given_dtype(q), with_last(q.shape, p.lk), p);
   p.query = rows_contiguous(q);
   p.key = rows_contiguous(k);
   p.value = rows_contiguous(v);
@@ -153,6 +155,8 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
                                              const TensorView& value, const TensorView* mask,
                                              const AttentionOptions& options) {
   constexpr auto op = "scaled_dot_product_attention";
+  if (is_half(query.dtype))
+    return in_float32(query.dtype, scaled_dot_product_attention, query, key, value, mask, options);
   const Problem p = check_inputs(op, query, key, value, mask, options);
   Shape rows = query.shape;
   --rows.ndim;
@@ -196,13 +200,16 @@ AttentionGradients scaled_dot_product_attention_backward(
     const TensorView& out, const TensorView& lse, const TensorView* mask,
     const AttentionOptions& options) {
   constexpr auto op = "scaled_dot_product_attention_backward";
+  if (is_half(query.dtype))
+    return in_float32(query.dtype, scaled_dot_product_attention_backward, grad, query, key, value,
+                      out, lse, mask, options);
   const Problem p = check_inputs(op, query, key, value, mask, options);
   const Shape out_shape = with_last(query.shape, p.dv);
   Shape rows = query.shape;
   --rows.ndim;
   check_same_dtype(op, "grad", grad, query);
   check_same_dtype(op, "out", out, query);
-  check_same_dtype(op, "lse", lse, query);
+  check_parameter_dtype(op, "lse", lse, query);
   check_shape(op, "grad", grad, out_shape);
   check_shape(op, "out", out, out_shape);
   check_shape(op, "lse", lse, rows);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <tuple>
 
 #include "ops/common.h"
 
@@ -16,10 +17,12 @@ struct AttentionOptions {
 
 struct AttentionResult {
   Array out, lse, weights;  // (..., heads, lq, dv), (..., heads, lq), (..., heads, lq, lk)
+  auto results() { return std::tie(out, weights); }  // lse: float32 beside a half type
 };
 
 struct AttentionGradients {
   Array dq, dk, dv;
+  auto results() { return std::tie(dq, dk, dv); }
 };
 
 // mask: bool (true = seen) or the dtype of the others (added), broadcast to (..., heads, lq, lk).

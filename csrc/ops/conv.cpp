@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/conv_plan.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -430,7 +431,9 @@ Array checked_bias(const char* op, const TensorView* bias, const TensorView& x, 
 
 Array conv(const char* op, int axes, const TensorView& x, const TensorView& weight,
            const TensorView* bias, const ConvSettings& settings, Activation activation) {
-  check_float(op, "x", x);
+  check_floating(op, "x", x);
+  if (is_half(x.dtype))
+    return in_float32(x.dtype, conv, op, axes, x, weight, bias, settings, activation);
   check_same_dtype(op, "weight", weight, x);
   const ConvGeometry g = conv_geometry(op, axes, x.shape, weight.shape, settings, {"x", "weight"});
   const Array b = checked_bias(op, bias, x, g.m);
@@ -446,7 +449,10 @@ Array conv(const char* op, int axes, const TensorView& x, const TensorView& weig
 Array conv_input_grad(const char* op, int axes, const TensorView& grad, const TensorView& weight,
                       const TensorView* bias, const Shape& input, const ConvSettings& settings,
                       Activation activation) {
-  check_float(op, "grad", grad);
+  check_floating(op, "grad", grad);
+  if (is_half(grad.dtype))
+    return in_float32(grad.dtype, conv_input_grad, op, axes, grad, weight, bias, input, settings,
+                      activation);
   check_same_dtype(op, "weight", weight, grad);
   const ConvGeometry g =
       conv_geometry(op, axes, input, weight.shape, settings, {"input", "weight"});
@@ -463,7 +469,9 @@ Array conv_input_grad(const char* op, int axes, const TensorView& grad, const Te
 
 Array conv_weight_grad(const char* op, int axes, const TensorView& grad, const TensorView& x,
                        const Shape& weight, const ConvSettings& settings) {
-  check_float(op, "x", x);
+  check_floating(op, "x", x);
+  if (is_half(x.dtype))
+    return in_float32(x.dtype, conv_weight_grad, op, axes, grad, x, weight, settings);
   check_same_dtype(op, "grad", grad, x);
   const ConvGeometry g = conv_geometry(op, axes, x.shape, weight, settings, {"x", "weight"});
   check_shape(op, "grad", grad, g.output());

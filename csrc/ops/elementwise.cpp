@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/staging.h"
+
 namespace vectile::ops {
 namespace {
 
@@ -48,15 +50,31 @@ Shape broadcast_shape(const char* op, const TensorView& a, const TensorView& b) 
   return s;
 }
 
-template <class T>
-void run_contiguous(BinaryKernel<T> kernel, const T* a, const T* b, T* y, i64 n) {
-  parallel_ranges(n, kGrain, [&](i64 begin, i64 end) {
-    kernel({a + begin, 0, 1}, {b + begin, 0, 1}, y + begin, 1, end - begin);
-  });
+// An operand of the type kernels compute in, or one of a half type that is row-major and as large
+// as the result; anything else is widened or packed first.
+Array operand(const TensorView& x, const Shape& result) {
+  if (!is_half(x.dtype)) return Array(x);
+  return x.shape == result ? contiguous(x) : widened(x);
 }
 
 template <class T>
-void run_broadcast(BinaryKernel<T> kernel, const Broadcast& p, const T* a, const T* b, T* y) {
+void run_contiguous(BinaryKernel<T> kernel, const TensorView& a, const TensorView& b,
+                    const TensorView& y) {
+  staged_ranges<T>(
+      y.elements(), kGrain,
+      [&](i64, i64 n, const T* pa, const T* pb, T* to) {
+        kernel({pa, 0, 1}, {pb, 0, 1}, to, 1, n);
+      },
+      reading<T>(a, 1), reading<T>(b, 1), writing<T>(y, 1));
+}
+
+template <class T>
+void run_broadcast(BinaryKernel<T> kernel, const Broadcast& p, const TensorView& x,
+                   const TensorView& other, const TensorView& y) {
+  const auto staged = [](const TensorView& v, i64 n) {
+    return reading<T>(is_half(v.dtype) ? v : TensorView(), n);
+  };
+  const T *a = x.as<T>(), *b = other.as<T>();
   const int outer = std::max(0, p.shape.ndim - 2);
   const i64 n = p.shape.ndim >= 1 ? p.shape[-1] : 1, rows = p.shape.ndim >= 2 ? p.shape[-2] : 1;
   const Lines<T> la{a, p.shape.ndim >= 2 ? p.a[outer] : 0, p.inner_a()};
@@ -70,36 +88,50 @@ void run_broadcast(BinaryKernel<T> kernel, const Broadcast& p, const T* a, const
     return offset;
   };
   if (rows == 1) {  // one line: cut it
-    parallel_ranges(n, kGrain, [&](i64 begin, i64 end) {
-      kernel({a + begin * la.step, 0, la.step}, {b + begin * lb.step, 0, lb.step}, y + begin, 1,
-             end - begin);
-    });
+    staged_ranges<T>(
+        n, kGrain,
+        [&](i64 at, i64 m, const T* pa, const T* pb, T* to) {
+          kernel(pa ? Lines<T>{pa, 0, 1} : Lines<T>{a + at * la.step, 0, la.step},
+                 pb ? Lines<T>{pb, 0, 1} : Lines<T>{b + at * lb.step, 0, lb.step}, to, 1, m);
+        },
+        staged(x, 1), staged(other, 1), writing<T>(y, 1));
     return;
   }
   // Chunks of whole rows, which may span planes.
-  parallel_ranges(p.shape.elements() / n, rows_grain(n), [&](i64 begin, i64 end) {
-    while (begin < end) {
-      const i64 plane = begin / rows, r = begin % rows, m = std::min(rows - r, end - begin);
-      kernel({a + place(plane, p.a) + r * la.row, la.row, la.step},
-             {b + place(plane, p.b) + r * lb.row, lb.row, lb.step}, y + begin * n, m, n);
-      begin += m;
-    }
-  });
+  staged_ranges<T>(
+      p.shape.elements() / n, rows_grain(n),
+      [&](i64 begin, i64 count, const T* pa, const T* pb, T* to) {
+        for (i64 done = 0, m; done < count; done += m) {
+          const i64 plane = (begin + done) / rows, r = (begin + done) % rows;
+          m = std::min(rows - r, count - done);
+          kernel(pa ? Lines<T>{pa + done * n, n, 1}
+                    : Lines<T>{a + place(plane, p.a) + r * la.row, la.row, la.step},
+                 pb ? Lines<T>{pb + done * n, n, 1}
+                    : Lines<T>{b + place(plane, p.b) + r * lb.row, lb.row, lb.step},
+                 to + done * n, m, n);
+        }
+      },
+      staged(x, n), staged(other, n), writing<T>(y, n));
 }
 
-// y = f(x) by chunks; kernel(T{}) is what does one: f(x, y, n).
+// y = f(x) by chunks; kernel(T{}) is what does one: f(x, y, n) or f(x, y, n, first).
 template <class Kernel>
 Array map(const char* op, const TensorView& x, const TensorView* out, Kernel kernel) {
-  check_float(op, "x", x);
+  check_floating(op, "x", x);
   const Array in = contiguous(x);
   Output y(op, x.dtype, x.shape, out, {&x});
   dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const auto f = kernel(t);
-    const T* from = in.as<T>();
-    T* to = y.data<T>();
-    parallel_ranges(in.elements(), kGrain,
-                    [&](i64 begin, i64 end) { f(from + begin, to + begin, end - begin); });
+    staged_ranges<T>(
+        in.elements(), kGrain,
+        [&](i64 begin, i64 n, const T* from, T* to) {
+          if constexpr (std::is_invocable_v<decltype(f), const T*, T*, i64, i64>)
+            f(from, to, n, begin);
+          else
+            f(from, to, n);
+        },
+        reading<T>(in, 1), writing<T>(y.view(), 1));
   });
   return y.finish();
 }
@@ -108,7 +140,7 @@ Array map(const char* op, const TensorView& x, const TensorView* out, Kernel ker
 template <class Kernel>
 Array map_gradient(const char* op, const TensorView& grad, const TensorView& v, const char* v_name,
                    Kernel kernel) {
-  check_float(op, v_name, v);
+  check_floating(op, v_name, v);
   check_same_dtype(op, "grad", grad, v);
   check_shape(op, "grad", grad, v.shape);
   const Array g = contiguous(grad), in = contiguous(v);
@@ -116,18 +148,17 @@ Array map_gradient(const char* op, const TensorView& grad, const TensorView& v, 
   dispatch_float(v.dtype, [&](auto t) {
     using T = decltype(t);
     const auto f = kernel(t);
-    const T *pg = g.as<T>(), *pv = in.as<T>();
-    T* to = dx.as<T>();
-    parallel_ranges(in.elements(), kGrain, [&](i64 begin, i64 end) {
-      f(pg + begin, pv + begin, to + begin, end - begin);
-    });
+    staged_ranges<T>(
+        in.elements(), kGrain,
+        [&](i64, i64 n, const T* pg, const T* pv, T* to) { f(pg, pv, to, n); }, reading<T>(g, 1),
+        reading<T>(in, 1), writing<T>(dx, 1));
   });
   return dx;
 }
 
 // One slope for all of x, or one for each place on its axis 1.
 void check_slopes(const char* op, const TensorView& x, const TensorView& weight) {
-  check_float(op, "x", x);
+  check_floating(op, "x", x);
   check_same_dtype(op, "weight", weight, x);
   check(weight.ndim() <= 1, op, "weight", "rank", "at most 1", weight.ndim());
   const i64 channels = x.ndim() > 1 ? x.shape[1] : 1;
@@ -165,25 +196,25 @@ Array leaky_relu_backward(const TensorView& grad, const TensorView& x, double sl
 
 Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorView& b,
              const TensorView* out) {
-  check_float(op.name, "a", a);
+  check_floating(op.name, "a", a);
   check_same_dtype(op.name, "b", b, a);
   const bool same = a.shape == b.shape;
   const Shape shape = same ? a.shape : broadcast_shape(op.name, a, b);
-  Output y(op.name, a.dtype, shape, out, {&a, &b});
+  Output y(op.name, given_dtype(a), shape, out, {&a, &b});
   const i64 n = y.view().elements();
   if (n == 0) return y.finish();
   dispatch_float(a.dtype, [&](auto t) {
     using T = decltype(t);
     const BinaryKernel<T> kernel = op.kernel<T>();
-    if (same && a.contiguous() && b.contiguous())
-      return run_contiguous(kernel, a.as<T>(), b.as<T>(), y.data<T>(), n);
+    if (same && a.contiguous() && b.contiguous()) return run_contiguous(kernel, a, b, y.view());
     // Lines whose elements are neither adjacent nor all the same are packed first.
-    const Broadcast plan(shape, a, b);
+    const Array u = operand(a, shape), v = operand(b, shape);
+    const Broadcast plan(shape, u, v);
     const auto direct = [](i64 step) { return step == 0 || step == 1; };
     if (direct(plan.inner_a()) && direct(plan.inner_b()))
-      return run_broadcast(kernel, plan, a.as<T>(), b.as<T>(), y.data<T>());
-    const Array pa = contiguous(a), pb = contiguous(b);
-    run_broadcast(kernel, Broadcast(shape, pa, pb), pa.as<T>(), pb.as<T>(), y.data<T>());
+      return run_broadcast(kernel, plan, u, v, y.view());
+    const Array pu = contiguous(u), pv = contiguous(v);
+    run_broadcast(kernel, Broadcast(shape, pu, pv), pu, pv, y.view());
   });
   return y.finish();
 }
@@ -206,6 +237,7 @@ PreluGradient prelu_backward(const TensorView& grad, const TensorView& x,
   check_slopes("prelu_backward", x, weight);
   check_same_dtype("prelu_backward", "grad", grad, x);
   check_shape("prelu_backward", "grad", grad, x.shape);
+  if (is_half(x.dtype)) return in_float32(x.dtype, prelu_backward, grad, x, weight);
   const Array g = contiguous(grad), in = contiguous(x), slopes = contiguous(weight);
   PreluGradient r{Array::empty(x.dtype, x.shape), Array::zeros(x.dtype, weight.shape)};
   const i64 size = x.elements(), channels = weight.elements();
@@ -248,21 +280,17 @@ PreluGradient prelu_backward(const TensorView& grad, const TensorView& x,
 }
 
 Array dropout(const TensorView& x, double p, std::uint64_t seed) {
-  check_float("dropout", "x", x);
+  check_floating("dropout", "x", x);
   check(p >= 0 && p <= 1, "dropout", "p", "value", "0 <= p <= 1", p);
   if (p == 1) return Array::zeros(x.dtype, x.shape);
-  const Array in = contiguous(x);
-  Array y = Array::empty(x.dtype, x.shape);
   const auto threshold = static_cast<std::uint32_t>(p * 0x1p32);
-  dispatch_float(x.dtype, [&](auto t) {
+  return map("dropout", x, nullptr, [&](auto t) {
     using T = decltype(t);
     const auto kernel = kernels_of<T>().dropout;
-    parallel_ranges(in.elements(), kGrain, [&](i64 begin, i64 end) {
-      kernel(in.as<T>() + begin, y.as<T>() + begin, begin, end - begin, seed, threshold,
-             static_cast<T>(1 / (1 - p)));
-    });
+    return [=](const T* from, T* to, i64 n, i64 first) {
+      kernel(from, to, first, n, seed, threshold, static_cast<T>(1 / (1 - p)));
+    };
   });
-  return y;
 }
 
 }  // namespace vectile::ops

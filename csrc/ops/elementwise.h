@@ -1,6 +1,8 @@
 // elementwise family: float32 or float64 arrays of any shape and strides.
 #pragma once
 
+#include <tuple>
+
 #include "ops/common.h"
 #include "ops/float_op.h"
 
@@ -58,6 +60,7 @@ Array leaky_relu_backward(const TensorView& grad, const TensorView& x, double sl
 Array prelu(const TensorView& x, const TensorView& weight, const TensorView* out = nullptr);
 struct PreluGradient {
   Array dx, dweight;
+  auto results() { return std::tie(dx, dweight); }
 };
 PreluGradient prelu_backward(const TensorView& grad, const TensorView& x, const TensorView& weight);
 // NumPy broadcasting.

@@ -1,14 +1,16 @@
 #include "ops/embedding.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "ops/indices.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 
 Array embedding(const TensorView& ids, const TensorView& weight) {
   constexpr const char* op = "embedding";
-  check_float(op, "weight", weight);
+  check_floating(op, "weight", weight);
   check(weight.ndim() == 2, op, "weight", "ndim", 2, weight.ndim());
   check(ids.ndim() < kMaxDims, op, "ids", "ndim", kMaxDims - 1, ids.ndim());
   const i64 n = weight.shape[1], count = ids.elements();
@@ -18,6 +20,16 @@ Array embedding(const TensorView& ids, const TensorView& weight) {
   Shape shape = ids.shape;
   shape.push(n);
   Array y = Array::empty(weight.dtype, shape);
+  if (is_half(weight.dtype)) {  // rows are moved as bits
+    const auto* from = table.as<std::uint16_t>();
+    auto* to = y.as<std::uint16_t>();
+    parallel_ranges(count, rows_grain(n), [&](i64 begin, i64 end) {
+      for (i64 i = begin; i < end; ++i)
+        std::memcpy(to + i * n, from + index[i] * table.strides[0],
+                    static_cast<std::size_t>(n) * sizeof(*to));
+    });
+    return y;
+  }
   dispatch_float(weight.dtype, [&](auto t) {
     using T = decltype(t);
     const auto kernel = kernels_of<T>().embedding;
@@ -31,7 +43,7 @@ Array embedding(const TensorView& ids, const TensorView& weight) {
 
 Array embedding_backward(const TensorView& grad, const TensorView& ids, i64 num_embeddings) {
   constexpr const char* op = "embedding_backward";
-  check_float(op, "grad", grad);
+  check_floating(op, "grad", grad);
   check(num_embeddings >= 0, op, "num_embeddings", "value", "at least 0", num_embeddings);
   Shape expected = ids.shape;
   const bool fits = ids.ndim() < kMaxDims && grad.ndim() == ids.ndim() + 1;
@@ -41,7 +53,7 @@ Array embedding_backward(const TensorView& grad, const TensorView& ids, i64 num_
   const i64 n = grad.shape.back(), count = ids.elements();
   Array dweight = Array::empty(grad.dtype, Shape(num_embeddings, n));
   const Buffer<i64> index = checked_indices(op, "ids", ids, num_embeddings);
-  const Array g = contiguous(grad);
+  const Array g = widened(grad);
   // Counting sort, stable: order[offsets[v] .. offsets[v + 1]) are the positions of id v.
   const Buffer<i64> offsets(num_embeddings + 2), order(count);
   std::fill_n(offsets.get(), num_embeddings + 2, i64{0});
@@ -52,10 +64,12 @@ Array embedding_backward(const TensorView& grad, const TensorView& ids, i64 num_
   dispatch_float(grad.dtype, [&](auto t) {
     using T = decltype(t);
     const auto kernel = kernels_of<T>().embedding_backward;
-    parallel_ranges(num_embeddings, rows_grain(n), [&](i64 begin, i64 end) {
-      kernel(g.as<T>(), offsets.get() + begin, order.get(), dweight.as<T>() + begin * n,
-             end - begin, n);
-    });
+    staged_ranges<T>(
+        num_embeddings, rows_grain(n),
+        [&](i64 v, i64 rows, T* to) {
+          kernel(g.as<T>(), offsets.get() + v, order.get(), to, rows, n);
+        },
+        writing<T>(dweight, n));
   });
   return dweight;
 }

@@ -5,6 +5,7 @@
 
 #include "ops/gemm_plan.h"
 #include "ops/matmul_shape.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -203,6 +204,7 @@ Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& 
                  const PackedMatrix* packed, const TensorView* bias, Activation activation,
                  const TensorView* residual) {
   Array y = Array::empty(x.dtype, check_linear(x, weight_t.shape[1], weight_t.shape[0], bias));
+  y.origin = x.origin;
   if (residual) check_residual(*residual, y);
   dispatch_float(x.dtype, [&](auto t) {
     linear_into<decltype(t)>(kernels, x, weight_t, packed, bias, activation, residual, y);
@@ -214,9 +216,16 @@ Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& 
 
 Array matmul(const TensorView& a, const TensorView& b, const TensorView* out) {
   constexpr const char* op = "matmul";
-  check_float(op, "a", a);
+  check_floating(op, "a", a);
   check_same_dtype(op, "b", b, a);
   const MatmulShape shape(op, a, b);
+  if (is_half(a.dtype)) {
+    if (out) check_out(op, *out, a.dtype, shape.result);
+    const Array c = matmul(widened(a), widened(b));
+    if (!out) return cast_to(c, a.dtype);
+    cast_strided(c, *out);
+    return Array(*out);
+  }
   // Written in place when its rows are dense and it shares no memory with an operand.
   if (out) check_out(op, *out, a.dtype, shape.result);
   const bool dense = out && (shape.vector_b || out->shape.back() <= 1 || out->stride(-1) == 1);
@@ -259,7 +268,12 @@ void add_residual(const Array& y, const TensorView& residual) {
 
 Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,
              Activation activation, const TensorView* residual) {
-  check_float("linear", "x", x);
+  check_floating("linear", "x", x);
+  if (is_half(x.dtype)) {
+    const auto op = [&](const TensorView& in, const TensorView& w, const TensorView* b,
+                        const TensorView* r) { return linear(in, w, b, activation, r); };
+    return in_float32(x.dtype, op, x, weight, bias, residual);
+  }
   check_same_dtype("linear", "weight", weight, x);
   check(weight.ndim() == 2, "linear", "weight", "ndim", 2, weight.ndim());
   constexpr int order[] = {1, 0};
@@ -267,8 +281,13 @@ Array linear(const TensorView& x, const TensorView& weight, const TensorView* bi
 }
 
 PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernels()) {
-  check_float("pack", "weight", weight);
+  check_floating("pack", "weight", weight);
   check(weight.ndim() == 2, "pack", "weight", "ndim", 2, weight.ndim());
+  if (is_half(weight.dtype)) {  // packed as float32, for operands of the half type
+    *this = PackedMatrix(widened(weight));
+    dtype_ = weight.dtype;
+    return;
+  }
   dtype_ = weight.dtype;
   n_ = weight.shape[0], k_ = weight.shape[1];
   dispatch_float(dtype_, [&](auto t) {
@@ -286,8 +305,15 @@ PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernel
 
 Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* bias,
              Activation activation, const TensorView* residual) {
-  check_float("linear", "x", x);
-  check<TypeError>(x.dtype == weight.dtype(), "linear", "weight", "dtype", x.dtype, weight.dtype());
+  check_floating("linear", "x", x);
+  const DType given = given_dtype(x);
+  check<TypeError>(given == weight.dtype(), "linear", "weight", "dtype", given, weight.dtype());
+  if (is_half(x.dtype)) {
+    const auto op = [&](const TensorView& in, const TensorView* b, const TensorView* r) {
+      return linear(in, weight, b, activation, r);
+    };
+    return in_float32(x.dtype, op, x, bias, residual);
+  }
   TensorView shape_only;
   shape_only.shape = Shape(weight.columns(), weight.rows());
   shape_only.strides[0] = shape_only.strides[1] = 0;

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "ops/indices.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -15,7 +16,7 @@ struct Targets {
 
 Targets check_arguments(const char* op, const TensorView& logits, const TensorView& targets,
                         const CrossEntropyOptions& o) {
-  check_float(op, "logits", logits);
+  check_floating(op, "logits", logits);
   check(logits.ndim() > 0, op, "logits", "ndim", "at least 1", 0);
   check(o.label_smoothing >= 0 && o.label_smoothing <= 1, op, "label_smoothing", "value", "0 to 1",
         o.label_smoothing);
@@ -40,16 +41,23 @@ CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
   const Targets t = check_arguments("cross_entropy", logits, targets, o);
   const Array x = contiguous(logits);
   const i64 n = x.shape.back(), rows = targets.elements();
-  CrossEntropy result{Array::empty(x.dtype, targets.shape), Array::empty(x.dtype, targets.shape)};
+  const DType compute = compute_dtype(x.dtype);
+  CrossEntropy result{Array::empty(compute, targets.shape), Array::empty(compute, targets.shape)};
   dispatch_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto kernel = kernels_of<T>().cross_entropy;
     T* each = result.loss.as<T>();
-    parallel_ranges(rows, rows_grain(n), [&](i64 begin, i64 end) {
-      kernel(x.as<T>() + begin * n, t.index.get() + begin, o.label_smoothing, each + begin,
-             result.lse.as<T>() + begin, end - begin, n);
-    });
-    if (o.reduction == LossReduction::none) return;
+    staged_ranges<T>(
+        rows, rows_grain(n),
+        [&](i64 r, i64 count, const T* from) {
+          kernel(from, t.index.get() + r, o.label_smoothing, each + r, result.lse.as<T>() + r,
+                 count, n);
+        },
+        reading<T>(x, n));
+    if (o.reduction == LossReduction::none) {
+      result.loss = narrowed(std::move(result.loss), x.dtype);
+      return;
+    }
     double total = 0;
     for (i64 r = 0; r < rows; ++r) total += each[r];
     if (o.reduction == LossReduction::mean)
@@ -65,12 +73,12 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
                              const CrossEntropyOptions& o) {
   constexpr const char* op = "cross_entropy_backward";
   const Targets t = check_arguments(op, logits, targets, o);
-  check_same_dtype(op, "lse", lse, logits);
+  check_parameter_dtype(op, "lse", lse, logits);
   check_shape(op, "lse", lse, targets.shape);
   check_same_dtype(op, "grad", grad, logits);
   const bool per_row = o.reduction == LossReduction::none;
   check_shape(op, "grad", grad, per_row ? targets.shape : Shape());
-  const Array x = contiguous(logits), g = contiguous(grad), l = contiguous(lse);
+  const Array x = contiguous(logits), g = widened(grad), l = widened(lse);
   const i64 n = x.shape.back(), rows = targets.elements();
   Array dx = Array::empty(x.dtype, x.shape);
   dispatch_float(x.dtype, [&](auto zero) {
@@ -79,11 +87,13 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
     T shared = per_row ? T(0) : *g.as<T>();
     if (o.reduction == LossReduction::mean) shared /= static_cast<T>(t.kept);
     const T* scale = per_row ? g.as<T>() : &shared;
-    parallel_ranges(rows, rows_grain(n), [&](i64 begin, i64 end) {
-      kernel(x.as<T>() + begin * n, t.index.get() + begin, l.as<T>() + begin,
-             scale + begin * per_row, per_row, o.label_smoothing, dx.as<T>() + begin * n,
-             end - begin, n);
-    });
+    staged_ranges<T>(
+        rows, rows_grain(n),
+        [&](i64 r, i64 count, const T* from, T* to) {
+          kernel(from, t.index.get() + r, l.as<T>() + r, scale + r * per_row, per_row,
+                 o.label_smoothing, to, count, n);
+        },
+        reading<T>(x, n), writing<T>(dx, n));
   });
   return dx;
 }

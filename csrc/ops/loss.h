@@ -15,7 +15,7 @@ struct CrossEntropyOptions {
 
 struct CrossEntropy {
   Array loss;  // 0-D, or targets.shape for LossReduction::none
-  Array lse;   // log sum exp of each row, targets.shape
+  Array lse;   // log sum exp of each row, targets.shape; float32 for logits of a half type
 };
 
 // logits: (..., C); targets: (...), any integer dtype. The mean is over the targets that are not

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/staging.h"
+
 namespace vectile::ops {
 namespace {
 
@@ -12,11 +14,11 @@ constexpr i64 kMaxBlocks = 64;
 i64 row_count(const Shape& shape) { return without_last(shape).elements(); }
 
 Array per_row(const TensorView& x, bool wanted) {
-  return wanted ? Array::empty(x.dtype, without_last(x.shape)) : Array();
+  return wanted ? Array::empty(compute_dtype(x.dtype), without_last(x.shape)) : Array();
 }
 
 void check_input(const char* op, const TensorView& x, double eps) {
-  check_float(op, "x", x);
+  check_floating(op, "x", x);
   check(x.ndim() > 0, op, "x", "ndim", "at least 1", 0);
   check(eps >= 0, op, "eps", "value", "at least 0", eps);
 }
@@ -24,15 +26,15 @@ void check_input(const char* op, const TensorView& x, double eps) {
 // A parameter of shape (n,), row-major; empty when it is not given.
 Array parameter(const char* op, const char* name, const TensorView* p, const TensorView& x) {
   if (!p) return {};
-  check_same_dtype(op, name, *p, x);
+  check_parameter_dtype(op, name, *p, x);
   check_shape(op, name, *p, Shape(x.shape.back()));
-  return contiguous(*p);
+  return widened(*p);
 }
 
 Array statistic(const char* op, const char* name, const TensorView& s, const TensorView& x) {
-  check_same_dtype(op, name, s, x);
+  check_parameter_dtype(op, name, s, x);
   check_shape(op, name, s, without_last(x.shape));
-  return contiguous(s);
+  return widened(s);
 }
 
 NormGradient backward(const char* op, const TensorView& grad, const TensorView& x,
@@ -47,9 +49,15 @@ NormGradient backward(const char* op, const TensorView& grad, const TensorView& 
   const i64 n = x.shape.back(), rows = row_count(x.shape);
   NormGradient result;
   result.dx = Array::empty(x.dtype, x.shape);
-  if (weight) result.dweight = Array::zeros(x.dtype, w.shape);
-  if (weight && mean) result.dbias = Array::zeros(x.dtype, w.shape);
-  if (x.elements() == 0) return result;
+  if (weight) result.dweight = Array::zeros(w.dtype, w.shape);
+  if (weight && mean) result.dbias = Array::zeros(w.dtype, w.shape);
+  const auto finish = [&] {
+    if (!weight) return std::move(result);
+    result.dweight = narrowed(std::move(result.dweight), weight->dtype);
+    result.dbias = narrowed(std::move(result.dbias), weight->dtype);
+    return std::move(result);
+  };
+  if (x.elements() == 0) return finish();
   const i64 block = std::max(rows_grain(n), ceil_div(rows, kMaxBlocks));
   const i64 blocks = ceil_div(rows, block);
   dispatch_float(x.dtype, [&](auto t) {
@@ -61,13 +69,24 @@ NormGradient backward(const char* op, const TensorView& grad, const TensorView& 
     parallel_ranges(rows, block, [&](i64 begin, i64 end) {
       T* dw = direct ? result.dweight.as<T>() : partial.get() + begin / block * 2 * n;
       T* db = direct ? result.dbias.as<T>() : dw + n;
-      const i64 at = begin * n, count = end - begin;
-      if (mean)
-        k.layer_norm_backward(g.as<T>() + at, in.as<T>() + at, w.as<T>(), m.as<T>() + begin,
-                              s.as<T>() + begin, result.dx.as<T>() + at, dw, db, count, n);
-      else
-        k.rms_norm_backward(g.as<T>() + at, in.as<T>() + at, w.as<T>(), s.as<T>() + begin,
-                            result.dx.as<T>() + at, dw, count, n);
+      // A kernel overwrites its sums: those of the pieces after the first are added.
+      const bool pieces = weight && is_half(x.dtype);
+      const Buffer<T> more(pieces ? 2 * n : 0);
+      const auto run = [&](i64 r, i64 count, const T* pg, const T* px, T* dx) {
+        const bool add = pieces && r > begin;
+        T *sum_w = add ? more.get() : dw, *sum_b = add ? more.get() + n : db;
+        if (mean)
+          k.layer_norm_backward(pg, px, w.as<T>(), m.as<T>() + r, s.as<T>() + r, dx, sum_w, sum_b,
+                                count, n);
+        else
+          k.rms_norm_backward(pg, px, w.as<T>(), s.as<T>() + r, dx, sum_w, count, n);
+        if (!add) return;
+        for (i64 j = 0; j < n; ++j) dw[j] += sum_w[j];
+        if (mean)
+          for (i64 j = 0; j < n; ++j) db[j] += sum_b[j];
+      };
+      staged_pieces<T>(begin, end, run, reading<T>(g, n), reading<T>(in, n),
+                       writing<T>(result.dx, n));
     });
     if (direct) return;
     parallel_ranges(n, std::max<i64>(64, kGrain / blocks), [&](i64 begin, i64 end) {
@@ -76,7 +95,7 @@ NormGradient backward(const char* op, const TensorView& grad, const TensorView& 
       if (mean) k.column_sum(from + n, 2 * n, result.dbias.as<T>() + begin, blocks, end - begin);
     });
   });
-  return result;
+  return finish();
 }
 
 }  // namespace
@@ -93,10 +112,13 @@ Normalised layer_norm(const TensorView& x, const TensorView* weight, const Tenso
     using T = decltype(t);
     const auto kernel = kernels_of<T>().layer_norm;
     T *mean = result.mean.as<T>(), *rstd = result.rstd.as<T>();
-    parallel_ranges(row_count(x.shape), rows_grain(n), [&](i64 begin, i64 end) {
-      kernel(in.as<T>() + begin * n, w.as<T>(), b.as<T>(), eps, result.y.as<T>() + begin * n,
-             mean ? mean + begin : nullptr, rstd ? rstd + begin : nullptr, end - begin, n);
-    });
+    staged_ranges<T>(
+        row_count(x.shape), rows_grain(n),
+        [&](i64 r, i64 rows, const T* from, T* to) {
+          kernel(from, w.as<T>(), b.as<T>(), eps, to, mean ? mean + r : nullptr,
+                 rstd ? rstd + r : nullptr, rows, n);
+        },
+        reading<T>(in, n), writing<T>(result.y, n));
   });
   return result;
 }
@@ -112,10 +134,12 @@ Normalised rms_norm(const TensorView& x, const TensorView* weight, double eps, b
     using T = decltype(t);
     const auto kernel = kernels_of<T>().rms_norm;
     T* rstd = result.rstd.as<T>();
-    parallel_ranges(row_count(x.shape), rows_grain(n), [&](i64 begin, i64 end) {
-      kernel(in.as<T>() + begin * n, w.as<T>(), eps, result.y.as<T>() + begin * n,
-             rstd ? rstd + begin : nullptr, end - begin, n);
-    });
+    staged_ranges<T>(
+        row_count(x.shape), rows_grain(n),
+        [&](i64 r, i64 rows, const T* from, T* to) {
+          kernel(from, w.as<T>(), eps, to, rstd ? rstd + r : nullptr, rows, n);
+        },
+        reading<T>(in, n), writing<T>(result.y, n));
   });
   return result;
 }

@@ -2,16 +2,21 @@
 // over channels (norm_groups.cpp); float32 or float64.
 #pragma once
 
+#include <tuple>
+
 #include "ops/common.h"
 
 namespace vectile::ops {
 
 // What a forward leaves for its backward: one value per row, of shape x.shape[:-1].
+// Statistics are float32 where x is of a half type, and so may parameters be.
 struct Normalised {
   Array y, mean, rstd;
+  auto results() { return std::tie(y); }
 };
 struct NormGradient {
   Array dx, dweight, dbias;  // the latter two are empty (data == nullptr) without a weight
+  auto results() { return std::tie(dx); }
 };
 
 // weight, bias: (n,) or null. mean and rstd are filled when `stats` is set (rms_norm has no mean).

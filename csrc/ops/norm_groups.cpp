@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/norm.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -11,7 +12,7 @@ namespace {
 struct Channels {
   i64 batch, channels, n;
   Channels(const char* op, const TensorView& x) {
-    check_float(op, "x", x);
+    check_floating(op, "x", x);
     check(x.ndim() >= 2, op, "x", "ndim", "at least 2", x.ndim());
     batch = x.shape[0];
     channels = x.shape[1];
@@ -24,9 +25,9 @@ struct Channels {
 // An optional argument of shape (channels,), row-major; empty when it is not given.
 Array per_channel(const char* op, const char* name, const TensorView* p, const TensorView& x) {
   if (!p) return {};
-  check_same_dtype(op, name, *p, x);
+  check_parameter_dtype(op, name, *p, x);
   check_shape(op, name, *p, Shape(x.shape[1]));
-  return contiguous(*p);
+  return widened(*p);
 }
 
 Array required(const char* op, const char* name, const TensorView* p, const TensorView& x) {
@@ -70,7 +71,7 @@ Array filled(Array&& y, const TensorView& x, const Channels& c) {
 }
 
 void check_running(const char* op, const char* name, const TensorView& r, const TensorView& x) {
-  check_same_dtype(op, name, r, x);
+  check_parameter_dtype(op, name, r, x);
   check_shape(op, name, r, Shape(x.shape[1]));
   check(r.writable, op, name, "flags", "a writable array", "a read-only one");
 }
@@ -78,10 +79,10 @@ void check_running(const char* op, const char* name, const TensorView& r, const 
 // running += momentum (found - running)
 template <class T>
 void update(const TensorView& running, const T* found, double factor, double momentum) {
-  for (i64 c = 0; c < running.shape[0]; ++c) {
-    T& r = running.as<T>()[c * running.strides[0]];
-    r = static_cast<T>((1 - momentum) * r + momentum * factor * found[c]);
-  }
+  const Array r = widened(running);
+  for (i64 c = 0; c < running.shape[0]; ++c)
+    r.as<T>()[c] = static_cast<T>((1 - momentum) * r.as<T>()[c] + momentum * factor * found[c]);
+  if (r.data != running.data) cast_strided(r, running);
 }
 
 Normalised with_batch_statistics(const Channels& c, const TensorView& x,
@@ -143,6 +144,14 @@ Normalised with_running_statistics(const Channels& c, const TensorView& x, const
   return r;
 }
 
+// The gradients of float32 parameters stay float32.
+NormGradient parameters_narrowed(NormGradient&& r, const TensorView* weight) {
+  if (!weight) return std::move(r);
+  r.dweight = narrowed(std::move(r.dweight), weight->dtype);
+  r.dbias = narrowed(std::move(r.dbias), weight->dtype);
+  return std::move(r);
+}
+
 void check_eps(const char* op, double eps) {
   check(eps >= 0, op, "eps", "value", "at least 0", eps);
 }
@@ -155,6 +164,12 @@ Normalised batch_norm(const TensorView& x, const TensorView* running_mean,
   constexpr const char* op = "batch_norm";
   const Channels c(op, x);
   check_eps(op, eps);
+  if (is_half(x.dtype)) {
+    // Not through in_float32: running statistics of a half type are written where they are.
+    const Array in = widened(x);
+    return narrow_results(
+        batch_norm(in, running_mean, running_var, weight, bias, training, momentum, eps), x.dtype);
+  }
   const Array w = per_channel(op, "weight", weight, x), b = per_channel(op, "bias", bias, x);
   if (training) return with_batch_statistics(c, x, running_mean, running_var, w, b, momentum, eps);
   const Array mean = required(op, "running_mean", running_mean, x);
@@ -167,6 +182,9 @@ NormGradient batch_norm_backward(const TensorView& grad, const TensorView& x,
                                  const TensorView& rstd, bool training) {
   constexpr const char* op = "batch_norm_backward";
   const Channels c(op, x);
+  if (is_half(x.dtype))
+    return parameters_narrowed(
+        in_float32(x.dtype, batch_norm_backward, grad, x, weight, mean, rstd, training), weight);
   check_same_dtype(op, "grad", grad, x);
   check_shape(op, "grad", grad, x.shape);
   const Array w = per_channel(op, "weight", weight, x);
@@ -212,6 +230,7 @@ Normalised group_norm(const TensorView& x, i64 groups, const TensorView* weight,
   const Channels c(op, x);
   const NormGroup group = sample_group(op, c, groups);
   check_eps(op, eps);
+  if (is_half(x.dtype)) return in_float32(x.dtype, group_norm, x, groups, weight, bias, eps);
   const Array w = per_channel(op, "weight", weight, x), b = per_channel(op, "bias", bias, x);
   const Array in = contiguous(x);
   Normalised r{Array::empty(x.dtype, x.shape), Array::zeros(x.dtype, Shape(c.batch, groups)),
@@ -239,11 +258,14 @@ NormGradient group_norm_backward(const TensorView& grad, const TensorView& x, i6
   constexpr const char* op = "group_norm_backward";
   const Channels c(op, x);
   const NormGroup group = sample_group(op, c, groups);
+  if (is_half(x.dtype))
+    return parameters_narrowed(
+        in_float32(x.dtype, group_norm_backward, grad, x, groups, weight, mean, rstd), weight);
   check_same_dtype(op, "grad", grad, x);
   check_shape(op, "grad", grad, x.shape);
   const Array w = per_channel(op, "weight", weight, x);
   for (const auto& [name, s] : {std::pair("mean", &mean), std::pair("rstd", &rstd)}) {
-    check_same_dtype(op, name, *s, x);
+    check_parameter_dtype(op, name, *s, x);
     check_shape(op, name, *s, Shape(c.batch, groups));
   }
   const Array m = contiguous(mean), s = contiguous(rstd);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/staging.h"
+
 namespace vectile::ops {
 namespace {
 
@@ -10,6 +12,28 @@ struct Argument {
   const char* name;
   const TensorList* list;  // null: not given
   bool written = true;
+  bool state = false;
+};
+
+// One row per element, widened before a kernel and narrowed after it unless it is only read.
+template <class T>
+class Updated {
+ public:
+  using Pointer = T*;
+  Updated(const TensorView& x, bool written) : read_(x, 1), write_(x, 1), written_(written) {}
+  i64 scratch() const { return read_.scratch(); }
+  T* in_place(i64 row) const { return write_.in_place(row); }
+  T* begin(i64 row, i64 rows, T*& free) const {
+    return const_cast<T*>(read_.begin(row, rows, free));
+  }
+  void end(i64 row, i64 rows, T* piece) const {
+    if (written_) write_.end(row, rows, piece);
+  }
+
+ private:
+  Staged<T, false> read_;
+  Staged<T, true> write_;
+  bool written_;
 };
 
 std::string at(const char* name, std::size_t i) { return text(name, "[", i, "]"); }
@@ -25,13 +49,16 @@ void check_below_one(const char* op, const char* name, double value) {
 void check_lists(const char* op, const Argument* arguments, int count) {
   const TensorList& first = *arguments[0].list;
   for (int a = 0; a < count; ++a) {
-    const auto& [name, list, written] = arguments[a];
+    const auto& [name, list, written, state] = arguments[a];
     if (!list) continue;
     check(list->size() == first.size(), op, name, "length", first.size(), list->size());
     for (std::size_t i = 0; i < list->size(); ++i) {
       const TensorView& x = (*list)[i];
-      if (a == 0 && i == 0) check_float(op, at(name, i).c_str(), x);
-      if (x.dtype != first[0].dtype) check_same_dtype(op, at(name, i).c_str(), x, first[0]);
+      if (a == 0 && i == 0) check_floating(op, at(name, i).c_str(), x);
+      if (x.dtype != first[0].dtype) {
+        const auto check_dtype = state ? check_parameter_dtype : check_same_dtype;
+        check_dtype(op, at(name, i).c_str(), x, first[0]);
+      }
       if (!(x.shape == first[i].shape)) check_shape(op, at(name, i).c_str(), x, first[i].shape);
       if (written && !x.writable)
         fail(op, at(name, i).c_str(), "flags", "a writable array", "a read-only one");
@@ -46,7 +73,7 @@ template <class T, int count, class F>
 void each_piece(const Argument (&arguments)[count], F fn) {
   const TensorList& params = *arguments[0].list;
   const std::size_t tensors = params.size();
-  std::vector<T*> data(tensors * count);
+  std::vector<TensorView> data(tensors * count);  // row-major
   std::vector<i64> start(tensors + 1);
   std::vector<std::pair<Array, const TensorView*>>
       packed;  // row-major copies, and where they go back
@@ -55,21 +82,25 @@ void each_piece(const Argument (&arguments)[count], F fn) {
     for (int a = 0; a < count; ++a) {
       if (!arguments[a].list) continue;
       const TensorView& x = (*arguments[a].list)[i];
-      data[i * count + a] = x.as<T>();
+      data[i * count + a] = x;
       if (x.contiguous()) continue;
       packed.emplace_back(contiguous(x), arguments[a].written ? &x : nullptr);
-      data[i * count + a] = packed.back().first.template as<T>();
+      data[i * count + a] = packed.back().first;
     }
   }
   parallel_ranges(start[tensors], kGrain, [&](i64 begin, i64 end) {
     std::size_t i = std::upper_bound(start.begin(), start.end(), begin) - start.begin() - 1;
     for (; begin < end; begin = start[++i]) {
-      T* pointers[count];
-      for (int a = 0; a < count; ++a) {
-        T* base = data[i * count + a];
-        pointers[a] = base ? base + (begin - start[i]) : nullptr;
-      }
-      fn(pointers, std::min(end, start[i + 1]) - begin);
+      const i64 last = std::min(end, start[i + 1]) - start[i];
+      // Every one is widened, and narrowed again where it is written.
+      [&]<std::size_t... a>(std::index_sequence<a...>) {
+        const auto run = [&](i64, i64 n, auto... p) {
+          T* const pointers[] = {const_cast<T*>(p)...};
+          fn(pointers, n);
+        };
+        staged_pieces<T>(begin - start[i], last, run,
+                         Updated<T>(data[i * count + a], arguments[a].written)...);
+      }(std::make_index_sequence<count>());
     }
   });
   for (const auto& [copy, original] : packed)
@@ -99,7 +130,8 @@ void sgd(const TensorList& params, const TensorList& grads, const TensorList* mo
   check(!o.nesterov || (o.momentum > 0 && o.dampening == 0), op, "nesterov", "value",
         "False unless momentum > 0 and dampening = 0", "True");
   const TensorList* buffers = o.momentum == 0 ? nullptr : momentum_buffers;
-  run(op, {{"params", &params}, {"grads", &grads, false}, {"momentum_buffers", buffers}},
+  run(op,
+      {{"params", &params}, {"grads", &grads, false}, {"momentum_buffers", buffers, true, true}},
       [&](const auto& k, const auto* p, i64 n) {
         k.sgd(p[0], p[1], p[2], n, o.lr, o.momentum, o.dampening, o.weight_decay, o.nesterov);
       });
@@ -121,8 +153,8 @@ void adam(const char* op, const TensorList& params, const TensorList& grads,
   run(op,
       {{"params", &params},
        {"grads", &grads, false},
-       {"exp_avgs", &exp_avgs},
-       {"exp_avg_sqs", &exp_avg_sqs}},
+       {"exp_avgs", &exp_avgs, true, true},
+       {"exp_avg_sqs", &exp_avg_sqs, true, true}},
       [&](const auto& k, const auto* p, i64 n) {
         k.adam(p[0], p[1], p[2], p[3], n, o.beta1, o.beta2, l2, decay, step_size, scale2, o.eps);
       });
@@ -142,8 +174,8 @@ void rmsprop(const TensorList& params, const TensorList& grads, const TensorList
   run(op,
       {{"params", &params},
        {"grads", &grads, false},
-       {"square_avgs", &square_avgs},
-       {"momentum_buffers", buffers}},
+       {"square_avgs", &square_avgs, true, true},
+       {"momentum_buffers", buffers, true, true}},
       [&](const auto& k, const auto* p, i64 n) {
         k.rmsprop(p[0], p[1], p[2], p[3], n, o.lr, o.alpha, o.eps, o.weight_decay, o.momentum);
       });

@@ -25,6 +25,7 @@ struct RmspropOptions {
 
 // Lists are of one length; all arrays of a call share a dtype, and those of one index a shape.
 // Arrays but gradients are written. Momentum buffers may be null only where momentum is 0.
+// Gradients have the dtype of their parameters, and so has state, or float32 beside a half type.
 void sgd(const TensorList& params, const TensorList& grads, const TensorList* momentum_buffers,
          const SgdOptions& options);
 void adam(const char* op, const TensorList& params, const TensorList& grads,

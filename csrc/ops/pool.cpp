@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "ops/pool_windows.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -47,6 +48,7 @@ Pooled max_pool(const TensorView& x, const Pooling& pooling, bool indices) {
   constexpr const char* op = "max_pool";
   const std::size_t axes = pooling.kernel.size();
   const Planes p = planes_of(op, "x", x, axes);
+  if (is_half(x.dtype)) return in_float32(x.dtype, max_pool, x, pooling, indices);
   check_pooling(op, pooling);
   const AxisWindows w = pooling_windows(op, pooling, axes - 1, p.width);
   const AxisWindows h =
@@ -60,6 +62,7 @@ Pooled max_pool(const TensorView& x, const Pooling& pooling, bool indices) {
 Pooled adaptive_max_pool(const TensorView& x, const Sizes& size, bool indices) {
   constexpr const char* op = "adaptive_max_pool";
   const Planes p = planes_of(op, "x", x, size.size());
+  if (is_half(x.dtype)) return in_float32(x.dtype, adaptive_max_pool, x, size, indices);
   check_sizes(op, "output_size", size, size.size(), 1);
   Pooled r = unfilled(op, x, p, size, indices);
   const i64 rows = size.size() == 2 ? size.front() : 1;
@@ -71,6 +74,7 @@ Pooled adaptive_max_pool(const TensorView& x, const Sizes& size, bool indices) {
 Array max_pool_backward(const TensorView& grad, const TensorView& index, const Sizes& size) {
   constexpr const char* op = "max_pool_backward";
   const Planes p = planes_of(op, "grad", grad, size.size());
+  if (is_half(grad.dtype)) return in_float32(grad.dtype, max_pool_backward, grad, index, size);
   check<TypeError>(index.dtype == DType::i32, op, "index", "dtype", DType::i32, index.dtype);
   check_shape(op, "index", index, grad.shape);
   check_sizes(op, "input_size", size, size.size(), 1);

@@ -2,6 +2,7 @@
 // float64.
 #pragma once
 
+#include <tuple>
 #include <vector>
 
 #include "ops/common.h"
@@ -19,6 +20,7 @@ struct Pooling {
 
 struct Pooled {
   Array y, index;  // index: int32, the element's place in its plane; empty unless asked for
+  auto results() { return std::tie(y); }
 };
 
 Pooled max_pool(const TensorView& x, const Pooling& pooling, bool indices);

@@ -5,6 +5,7 @@
 
 #include "ops/pool.h"
 #include "ops/pool_windows.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -116,6 +117,8 @@ Array linear_map(const char* op, const TensorView& x, const Sizes& size, bool ad
                  AxisTapsOf axis_taps) {
   const std::size_t axes = size.size();
   const Planes p = planes_of(op, adjoint ? "grad" : "x", x, axes);
+  if (is_half(x.dtype))
+    return narrowed(linear_map(op, widened(x), size, adjoint, axis_taps), x.dtype);
   Array y = Array::empty(x.dtype, with_sizes(x, size));  // before taps for as many outputs
   if (p.count == 0) return y;
   const auto taps = [&](std::size_t axis, i64 from, i64 to) {

@@ -22,7 +22,7 @@ void pad(std::vector<std::int32_t>& v) {
 }  // namespace
 
 Planes planes_of(const char* op, const char* name, const TensorView& x, std::size_t axes) {
-  check_float(op, name, x);
+  check_floating(op, name, x);
   check(axes == 1 || axes == 2, op, name, "pooled axes", "1 or 2", axes);
   const int n = static_cast<int>(axes);
   check(x.ndim() > n, op, name, "ndim", text("at least ", n + 1), x.ndim());

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "ops/reduce.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -15,8 +16,9 @@ struct Parameters {
   i64 count, inner;  // lines of the axis (1 when per tensor), elements that share one
   Buffer<T> scale, zero;
 
-  Parameters(const char* op, const TensorView& x, const TensorView& scales,
+  Parameters(const char* op, const TensorView& x, const TensorView& given_scales,
              const TensorView* zero_point, const i64* axis) {
+    const Array scales = widened(given_scales);
     const bool per_tensor = scales.ndim() == 0;
     count = inner = 1;
     if (per_tensor) {
@@ -40,6 +42,12 @@ struct Parameters {
         zero[i] = static_cast<T>(
             zero_point->as<decltype(t)>()[per_tensor ? 0 : i * zero_point->strides[0]]);
     };
+    if (is_float8(zero_point->dtype)) {
+      const Array given = contiguous(*zero_point);
+      for (i64 i = 0; i < count; ++i)
+        check((given.as<std::uint8_t>()[i] & 0x7f) == 0, op, "zero_point", "value",
+              text("0 where it is ", zero_point->dtype), "another");
+    }
     if (zero_point->dtype == DType::i8) read(std::int8_t{});
     if (zero_point->dtype == DType::u8) read(std::uint8_t{});
     if (zero_point->dtype == DType::i32) read(std::int32_t{});
@@ -68,6 +76,29 @@ void over_lines(const Parameters<T>& p, i64 elements, F&& run) {
 }
 
 template <class T>
+constexpr DType dtype_of = sizeof(T) == 4 ? DType::f32 : DType::f64;
+
+// q = x / scale, saturated: unlike a cast, which makes infinity or NaN of what is too large.
+template <class T>
+void quantize_f8(const T* x, const T* scale, i64 step, i64 n, DType dtype, void* q) {
+  const T most = dtype == DType::f8e4m3 ? T(448) : T(57344), least = -most;
+  const auto& k = kernels_of<T>();
+  const Buffer<T> held(n);
+  T* y = held.get();
+  k.divide({x, 0, 1}, {scale, 0, step}, y, 1, n);
+  k.minimum({y, 0, 1}, {&most, 0, 0}, y, 1, n);
+  k.maximum({y, 0, 1}, {&least, 0, 0}, y, 1, n);
+  kernels().cast(y, dtype_of<T>, q, dtype, n);
+}
+
+// x = q scale
+template <class T>
+void dequantize_f8(const void* q, DType dtype, const T* scale, i64 step, i64 n, T* x) {
+  kernels().cast(q, dtype, x, dtype_of<T>, n);
+  kernels_of<T>().multiply({x, 0, 1}, {scale, 0, step}, x, 1, n);
+}
+
+template <class T>
 Array quantize(const char* op, const TensorView& x, const TensorView& scale,
                const TensorView* zero_point, const i64* axis) {
   const Array in = contiguous(x);
@@ -75,18 +106,26 @@ Array quantize(const char* op, const TensorView& x, const TensorView& scale,
   Array y = Array::empty(zero_point ? zero_point->dtype : DType::u8, x.shape);
   const auto& kernel = kernels_of<T>();
   over_lines(p, x.elements(), [&](i64 at, i64 n, const T* s, const T* z, i64 step) {
-    if (y.dtype == DType::i8)
-      kernel.quantize_s8(in.as<T>() + at, s, z, step, n, y.as<std::int8_t>() + at);
-    else
-      kernel.quantize_u8(in.as<T>() + at, s, z, step, n, y.as<std::uint8_t>() + at);
+    const auto run = [&](i64 i, i64 m, const T* from) {
+      const T *scales = s + (i - at) * step, *zeros = z + (i - at) * step;
+      if (y.dtype == DType::i8)
+        kernel.quantize_s8(from, scales, zeros, step, m, y.as<std::int8_t>() + i);
+      else if (y.dtype == DType::u8)
+        kernel.quantize_u8(from, scales, zeros, step, m, y.as<std::uint8_t>() + i);
+      else
+        quantize_f8(from, scales, step, m, y.dtype, y.as<std::uint8_t>() + i);
+    };
+    staged_pieces<T>(at, at + n, run, reading<T>(in, 1));
   });
   return y;
 }
 
 void check_zero_point(const char* op, const TensorView* zero_point) {
   if (zero_point)
-    check<TypeError>(zero_point->dtype == DType::i8 || zero_point->dtype == DType::u8, op,
-                     "zero_point", "dtype", "int8 or uint8", zero_point->dtype);
+    check<TypeError>(zero_point->dtype == DType::i8 || zero_point->dtype == DType::u8 ||
+                         is_float8(zero_point->dtype),
+                     op, "zero_point", "dtype", "int8, uint8, float8_e4m3fn or float8_e5m2",
+                     zero_point->dtype);
 }
 
 }  // namespace
@@ -94,8 +133,8 @@ void check_zero_point(const char* op, const TensorView* zero_point) {
 Array quantize_linear(const TensorView& x, const TensorView& scale, const TensorView* zero_point,
                       const i64* axis) {
   constexpr const char* op = "quantize_linear";
-  check_float(op, "x", x);
-  check_same_dtype(op, "scale", scale, x);
+  check_floating(op, "x", x);
+  check_parameter_dtype(op, "scale", scale, x);
   check_zero_point(op, zero_point);
   return dispatch_float(
       x.dtype, [&](auto t) { return quantize<decltype(t)>(op, x, scale, zero_point, axis); });
@@ -104,9 +143,10 @@ Array quantize_linear(const TensorView& x, const TensorView& scale, const Tensor
 Array dequantize_linear(const TensorView& x, const TensorView& scale, const TensorView* zero_point,
                         const i64* axis) {
   constexpr const char* op = "dequantize_linear";
-  check<TypeError>(x.dtype == DType::i8 || x.dtype == DType::u8 || x.dtype == DType::i32, op, "x",
-                   "dtype", "int8, uint8 or int32", x.dtype);
-  check_float(op, "scale", scale);
+  check<TypeError>(
+      x.dtype == DType::i8 || x.dtype == DType::u8 || x.dtype == DType::i32 || is_float8(x.dtype),
+      op, "x", "dtype", "int8, uint8, int32, float8_e4m3fn or float8_e5m2", x.dtype);
+  check_floating(op, "scale", scale);
   if (zero_point) check_same_dtype(op, "zero_point", *zero_point, x);
   return dispatch_float(scale.dtype, [&](auto t) {
     using T = decltype(t);
@@ -115,13 +155,18 @@ Array dequantize_linear(const TensorView& x, const TensorView& scale, const Tens
     Array y = Array::empty(scale.dtype, x.shape);
     const auto& kernel = kernels_of<T>();
     over_lines(p, x.elements(), [&](i64 at, i64 n, const T* s, const T* z, i64 step) {
-      T* to = y.as<T>() + at;
-      if (x.dtype == DType::i8)
-        kernel.dequantize_s8(in.as<std::int8_t>() + at, s, z, step, n, to);
-      else if (x.dtype == DType::u8)
-        kernel.dequantize_u8(in.as<std::uint8_t>() + at, s, z, step, n, to);
-      else
-        kernel.dequantize_s32(in.as<std::int32_t>() + at, s, z, step, n, to);
+      const auto run = [&](i64 i, i64 m, T* to) {
+        const T *scales = s + (i - at) * step, *zeros = z + (i - at) * step;
+        if (x.dtype == DType::i8)
+          kernel.dequantize_s8(in.as<std::int8_t>() + i, scales, zeros, step, m, to);
+        else if (x.dtype == DType::u8)
+          kernel.dequantize_u8(in.as<std::uint8_t>() + i, scales, zeros, step, m, to);
+        else if (x.dtype == DType::i32)
+          kernel.dequantize_s32(in.as<std::int32_t>() + i, scales, zeros, step, m, to);
+        else
+          dequantize_f8(in.as<std::uint8_t>() + i, x.dtype, scales, step, m, to);
+      };
+      staged_pieces<T>(at, at + n, run, writing<T>(y, 1));
     });
     return y;
   });
@@ -129,7 +174,7 @@ Array dequantize_linear(const TensorView& x, const TensorView& scale, const Tens
 
 DynamicQuantized dynamic_quantize_linear(const TensorView& x) {
   constexpr const char* op = "dynamic_quantize_linear";
-  check_float(op, "x", x);
+  check_floating(op, "x", x);
   const Array in = contiguous(x);
   return dispatch_float(x.dtype, [&](auto t) -> DynamicQuantized {
     using T = decltype(t);
@@ -137,8 +182,15 @@ DynamicQuantized dynamic_quantize_linear(const TensorView& x) {
     const Buffer<T> low(chunks), high(chunks);
     const auto& kernel = kernels_of<T>();
     parallel_ranges(n, kGrain, [&](i64 begin, i64 end) {
-      kernel.row_min(in.as<T>() + begin, &low[begin / kGrain], 1, end - begin);
-      kernel.row_max(in.as<T>() + begin, &high[begin / kGrain], 1, end - begin);
+      T *least = &low[begin / kGrain], *most = &high[begin / kGrain];
+      const auto run = [&](i64 i, i64 m, const T* from) {
+        T ends[2];
+        kernel.row_min(from, &ends[0], 1, m);
+        kernel.row_max(from, &ends[1], 1, m);
+        if (i == begin || ends[0] < *least || std::isnan(ends[0])) *least = ends[0];
+        if (i == begin || ends[1] > *most || std::isnan(ends[1])) *most = ends[1];
+      };
+      staged_pieces<T>(begin, end, run, reading<T>(in, 1));
     });
     T least = 0, most = 0;  // the range always holds zero
     for (i64 i = 0; i < chunks; ++i) {
@@ -150,10 +202,12 @@ DynamicQuantized dynamic_quantize_linear(const TensorView& x) {
     if (!(scale > 0)) scale = 1;
     const T zero = std::clamp(std::nearbyint(-least / scale), T(0), T(255));
     Array y = Array::empty(DType::u8, x.shape);
-    parallel_ranges(n, kGrain, [&](i64 begin, i64 end) {
-      kernel.quantize_u8(in.as<T>() + begin, &scale, &zero, 0, end - begin,
-                         y.as<std::uint8_t>() + begin);
-    });
+    staged_ranges<T>(
+        n, kGrain,
+        [&](i64 i, i64 m, const T* from) {
+          kernel.quantize_u8(from, &scale, &zero, 0, m, y.as<std::uint8_t>() + i);
+        },
+        reading<T>(in, 1));
     return {std::move(y), static_cast<double>(scale), static_cast<int>(zero)};
   });
 }

@@ -16,7 +16,7 @@ Array dequantize_linear(const TensorView& x, const TensorView& scale, const Tens
 
 struct DynamicQuantized {
   Array y;         // uint8
-  double scale;    // of x's dtype
+  double scale;    // of the type x is computed in
   int zero_point;  // 0..255
 };
 DynamicQuantized dynamic_quantize_linear(const TensorView& x);

@@ -5,9 +5,44 @@
 
 #include "ops/gemm.h"
 #include "ops/indices.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
+
+// The arguments with every array of a half type widened. Not in the unnamed namespace, where
+// in_float32 would not find the function below.
+class Float32Arguments {
+ public:
+  explicit Float32Arguments(const RecurrentArguments& a)
+      : a_(a),
+        x_(float32_argument(a.x)),
+        w_ih_(float32_argument(a.w_ih)),
+        w_hh_(float32_argument(a.w_hh)),
+        h0_(a.h0),
+        c0_(a.c0),
+        b_ih_(a.b_ih),
+        b_hh_(a.b_hh) {}
+  operator RecurrentArguments() const {
+    return {a_.kind, x_, h0_, c0_, w_ih_, w_hh_, b_ih_, b_hh_, a_.reverse, a_.lengths};
+  }
+
+ private:
+  const RecurrentArguments& a_;
+  Array x_, w_ih_, w_hh_;
+  OptionalFloat32 h0_, c0_, b_ih_, b_hh_;
+};
+static Float32Arguments float32_argument(const RecurrentArguments& a) {
+  return Float32Arguments(a);
+}
+
 namespace {
+
+// A checked argument, row-major: from here on all of them are of one type.
+Array checked(const TensorView& x) {
+  Array y = contiguous(x);
+  y.origin = DType::other;
+  return y;
+}
 
 // Rows [begin, end) of the first axis.
 TensorView slice(const TensorView& x, i64 begin, i64 end) {
@@ -73,12 +108,12 @@ Array state(const char* op, const char* name, const TensorView* given, const Pro
   if (!given) return Array::zeros(p.dtype, expected);
   check_same_dtype(op, name, *given, x);
   check_shape(op, name, *given, expected);
-  return contiguous(*given);
+  return checked(*given);
 }
 
 // x with zeros past the sequences' ends, so that nothing there is ever read.
 Array without_padding(const TensorView& x, const Problem& p) {
-  if (!p.lengths.get()) return contiguous(x);
+  if (!p.lengths.get()) return checked(x);
   Array y = Array::empty(x.dtype, x.shape);
   copy_strided(x, y);
   const i64 bytes = p.inputs * static_cast<i64>(item_size(x.dtype));
@@ -89,7 +124,7 @@ Array without_padding(const TensorView& x, const Problem& p) {
 }
 
 Problem check_arguments(const char* op, const RecurrentArguments& a) {
-  check_float(op, "x", a.x);
+  check_floating(op, "x", a.x);
   check(a.x.ndim() == 3, op, "x", "ndim", 3, a.x.ndim());
   check_same_dtype(op, "w_ih", a.w_ih, a.x);
   check_same_dtype(op, "w_hh", a.w_hh, a.x);
@@ -131,8 +166,8 @@ Problem check_arguments(const char* op, const RecurrentArguments& a) {
   p.h0 = state(op, "h0", a.h0, p, a.x);
   if (a.kind == CellKind::lstm) p.c0 = state(op, "c0", a.c0, p, a.x);
   p.x = without_padding(a.x, p);
-  p.w_ih = contiguous(a.w_ih);
-  p.w_hh = contiguous(a.w_hh);
+  p.w_ih = checked(a.w_ih);
+  p.w_hh = checked(a.w_hh);
   return p;
 }
 
@@ -200,6 +235,7 @@ const char* op_name(CellKind kind, bool backward) {
 }  // namespace
 
 RecurrentStates recurrent(const RecurrentArguments& a, bool keep) {
+  if (is_half(a.x.dtype)) return in_float32(a.x.dtype, recurrent, a, keep);
   Problem p = check_arguments(op_name(a.kind, false), a);
   RecurrentShape& s = p.shape;
   const bool lstm = a.kind == CellKind::lstm;
@@ -316,15 +352,18 @@ RecurrentGradients recurrent_backward(const RecurrentArguments& a, const TensorV
                                       const TensorView& states, const TensorView* gates,
                                       const TensorView* c, bool want_x, bool want_parameters) {
   const char* op = op_name(a.kind, true);
+  if (is_half(a.x.dtype))
+    return in_float32(a.x.dtype, recurrent_backward, a, grad, states, gates, c, want_x,
+                      want_parameters);
   const Problem p = check_arguments(op, a);
   const RecurrentShape& s = p.shape;
   const bool lstm = a.kind == CellKind::lstm;
   const auto kept = [&](const char* name, const TensorView* x, const Shape& shape, bool needed) {
     if (!needed) return Array();
     if (!x) fail(op, name, "value", "what the forward kept", "None");
-    check_same_dtype(op, name, *x, a.x);
+    check_parameter_dtype(op, name, *x, a.x);
     check_shape(op, name, *x, shape);
-    return contiguous(*x);
+    return checked(*x);
   };
   const Shape all(s.steps + 1 + lstm, s.batch, s.hidden);
   const Array g = kept("grad", &grad, all, true), y = kept("states", &states, all, true);

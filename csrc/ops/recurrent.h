@@ -4,6 +4,8 @@
 // null.
 #pragma once
 
+#include <tuple>
+
 #include "kernels/recurrent_types.h"
 #include "ops/common.h"
 
@@ -21,11 +23,13 @@ struct RecurrentArguments {
 // backward needs; empty where the cell keeps none or `keep` is not set.
 struct RecurrentStates {
   Array states, gates, c;
+  auto results() { return std::tie(states); }  // what is kept is float32 beside a half type
 };
 RecurrentStates recurrent(const RecurrentArguments& a, bool keep);
 
 struct RecurrentGradients {
   Array dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh;  // empty where not asked for
+  auto results() { return std::tie(dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh); }
 };
 
 // grad: of `states`. dx and the parameters' gradients are computed where asked for.

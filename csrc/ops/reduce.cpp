@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "ops/staging.h"
+
 namespace vectile::ops {
 namespace {
 
@@ -12,6 +14,7 @@ constexpr i64 kDeep = 256;          // longest column one kernel call sums: boun
 constexpr i64 kColumnTile = 2048;   // columns per call: the running sums stay in L1
 constexpr i64 kNarrow = 32;         // fewer columns than this are folded into longer lines
 constexpr i64 kFoldedColumns = 64;  // at least this many then
+constexpr i64 kStagedTile = 128;    // kColumnTile where columns are widened first
 
 template <class T>
 struct Variants {
@@ -19,23 +22,58 @@ struct Variants {
   ColumnsKernel<T> columns;
 };
 
+// Row-major elements of type T or of a half type, which are widened where they are read.
+template <class T>
+class Source {
+ public:
+  explicit Source(const TensorView& x, i64 first = 0) : x_(x), first_(first) {}
+  explicit Source(const T* x) : first_(0) {
+    x_.data = const_cast<T*>(x);
+    x_.dtype = sizeof(T) == 4 ? DType::f32 : DType::f64;
+  }
+  bool staged() const { return is_half(x_.dtype); }
+  Source from(i64 offset) const { return Source(x_, first_ + offset); }
+  const T* in_place(i64 offset) const { return x_.as<T>() + first_ + offset; }
+  Staged<T, false> rows(i64 n) const {
+    TensorView v = x_;
+    v.data = static_cast<char*>(x_.data) + first_ * static_cast<i64>(item_size(x_.dtype));
+    return reading<T>(v, n);
+  }
+  // `rows` of n elements, `stride` apart, side by side in `y`.
+  void copy(i64 offset, i64 stride, i64 rows, i64 n, T* y) const {
+    const auto size = static_cast<i64>(item_size(x_.dtype));
+    const DType to = sizeof(T) == 4 ? DType::f32 : DType::f64;
+    for (i64 r = 0; r < rows; ++r)
+      kernels().cast(static_cast<char*>(x_.data) + (first_ + offset + r * stride) * size, x_.dtype,
+                     y + r * n, to, n);
+  }
+
+ private:
+  TensorView x_;
+  i64 first_;
+};
+
 // y[o, i] = reduction of x[o, k, i] over k; x is (outer, n, inner) and y (outer, inner), row-major.
 template <class T>
-void reduce_middle(const Variants<T>& op, const T* x, T* y, i64 outer, i64 n, i64 inner) {
+void reduce_middle(const Variants<T>& op, const Source<T>& x, T* y, i64 outer, i64 n, i64 inner) {
   if (inner == 1) {
     if (n <= kGrain) {
-      parallel_ranges(outer, rows_grain(n), [&](i64 begin, i64 end) {
-        op.rows(x + begin * n, y + begin, end - begin, n);
-      });
+      staged_ranges<T>(
+          outer, rows_grain(n),
+          [&](i64 r, i64 rows, const T* from) { op.rows(from, y + r, rows, n); }, x.rows(n));
       return;
     }
     const i64 chunks = ceil_div(n, kGrain);
     const Buffer<T> partial(outer * chunks);
     parallel_for(outer * chunks, [&](i64 c) {
       const i64 row = c / chunks, begin = c % chunks * kGrain;
-      op.rows(x + row * n + begin, partial.get() + c, 1, std::min(kGrain, n - begin));
+      const i64 length = std::min(kGrain, n - begin);
+      const auto run = [&](i64, i64 rows, const T* from) {
+        op.rows(from, partial.get() + c, rows, length);
+      };
+      staged_pieces<T>(0, 1, run, x.from(row * n + begin).rows(length));
     });
-    return reduce_middle(op, partial.get(), y, outer, chunks, 1);
+    return reduce_middle(op, Source<T>(partial.get()), y, outer, chunks, 1);
   }
 
   // Narrow lines: `fold` of them side by side make one line of a shorter, wider array.
@@ -45,28 +83,32 @@ void reduce_middle(const Variants<T>& op, const T* x, T* y, i64 outer, i64 n, i6
     const Buffer<T> partial(outer * lines * inner);
     parallel_ranges(outer, rows_grain(n * inner), [&](i64 begin, i64 end) {
       for (i64 o = begin; o < end; ++o) {
-        const T* from = x + o * n * inner;
+        const Source<T> from = x.from(o * n * inner);
         T* to = partial.get() + o * lines * inner;
         reduce_middle(op, from, to, 1, long_n, fold * inner);
-        std::copy_n(from + long_n * fold * inner, rest * inner, to + fold * inner);
+        from.copy(long_n * fold * inner, 0, 1, rest * inner, to + fold * inner);
       }
     });
-    return reduce_middle(op, partial.get(), y, outer, lines, inner);
+    return reduce_middle(op, Source<T>(partial.get()), y, outer, lines, inner);
   }
 
-  const i64 chunks = ceil_div(n, kDeep), tiles = ceil_div(inner, kColumnTile);
+  const i64 width = x.staged() ? kStagedTile : kColumnTile;
+  const i64 chunks = ceil_div(n, kDeep), tiles = ceil_div(inner, width);
   const Buffer<T> partial(chunks > 1 ? outer * chunks * inner : 0);
   T* to = chunks > 1 ? partial.get() : y;
-  const i64 work = std::min(n, kDeep) * std::min(inner, kColumnTile);
+  const i64 work = std::min(n, kDeep) * std::min(inner, width);
   parallel_ranges(outer * chunks * tiles, rows_grain(work), [&](i64 begin, i64 end) {
+    const Buffer<T> tile(x.staged() ? work : 0);
     for (i64 c = begin; c < end; ++c) {
-      const i64 j = c % tiles * kColumnTile, line = c / tiles, k = line % chunks * kDeep;
-      const i64 o = line / chunks;
-      op.columns(x + (o * n + k) * inner + j, inner, to + line * inner + j, std::min(kDeep, n - k),
-                 std::min(kColumnTile, inner - j));
+      const i64 j = c % tiles * width, line = c / tiles, k = line % chunks * kDeep;
+      const i64 at = (line / chunks * n + k) * inner + j;
+      const i64 deep = std::min(kDeep, n - k), columns = std::min(width, inner - j);
+      if (x.staged()) x.copy(at, inner, deep, columns, tile.get());
+      op.columns(x.staged() ? tile.get() : x.in_place(at), x.staged() ? columns : inner,
+                 to + line * inner + j, deep, columns);
     }
   });
-  if (chunks > 1) reduce_middle(op, partial.get(), y, outer, chunks, inner);
+  if (chunks > 1) reduce_middle(op, Source<T>(partial.get()), y, outer, chunks, inner);
 }
 
 // Axes by falling stride: in that order a transposed array is row-major.
@@ -94,7 +136,8 @@ Array reduce_axes(const Variants<T>& op, const TensorView& x, const bool* reduce
       size[runs++] = x.shape[i];
     }
   }
-  const T* from = x.as<T>();
+  const DType compute = compute_dtype(x.dtype);
+  Source<T> from(x);
   Array held;  // what `from` points into after the first pass
   for (int r = runs - 1; r >= 0; --r) {
     if (!drop[r]) continue;
@@ -103,14 +146,14 @@ Array reduce_axes(const Variants<T>& op, const TensorView& x, const bool* reduce
     for (int i = r + 1; i < runs; ++i) inner *= size[i];
     const i64 n = size[r];
     size[r] = 1;
-    Array next = Array::empty(x.dtype, Shape(outer * inner));
+    Array next = Array::empty(compute, Shape(outer * inner));
     reduce_middle(op, from, next.as<T>(), outer, n, inner);
     held = std::move(next);
-    from = held.as<T>();
+    from = Source<T>(held);
   }
   if (!held.owns()) {  // no axis of more than one element
-    held = Array::empty(x.dtype, kept);
-    std::copy_n(from, x.elements(), held.as<T>());
+    held = Array::empty(compute, kept);
+    from.copy(0, 0, 1, x.elements(), held.as<T>());
   }
   held.shape = kept;
   held.set_contiguous_strides();
@@ -123,7 +166,7 @@ void divide_by(const TensorView& y, i64 count) {
   kernels_of<T>().divide({y.as<T>(), 0, 1}, {&n, 0, 0}, y.as<T>(), 1, y.elements());
 }
 
-// The result has the kept axes in order.
+// The result has the kept axes in order, and the type kernels compute in.
 template <class T>
 Array reduce_typed(const Reduction& op, const TensorView& x, const bool* reduced, i64 count) {
   int order[kMaxDims];
@@ -144,7 +187,7 @@ Array reduce_typed(const Reduction& op, const TensorView& x, const bool* reduced
   for (int i = 0; i < x.ndim(); ++i)
     if (!reduced[i]) back[kept++] = place[i];
   const TensorView sorted = permuted(y, back);
-  Array result = Array::empty(x.dtype, sorted.shape);
+  Array result = Array::empty(y.dtype, sorted.shape);
   copy_strided(sorted, result);
   return result;
 }
@@ -154,7 +197,7 @@ Array reduce_typed(const Reduction& op, const TensorView& x, const bool* reduced
 Array reduce(const Reduction& op, const TensorView& x, unsigned axes, bool keepdims,
              const TensorView* out) {
   const char* name = op.rows.name;
-  check_float(name, "x", x);
+  check_floating(name, "x", x);
   bool reduced[kMaxDims];
   Shape kept, shape;
   i64 count = 1;
@@ -169,8 +212,10 @@ Array reduce(const Reduction& op, const TensorView& x, unsigned axes, bool keepd
   if (out) check_out(name, *out, x.dtype, shape);
   Array y;
   if (x.elements() > 0)
-    y = dispatch_float(x.dtype,
-                       [&](auto t) { return reduce_typed<decltype(t)>(op, x, reduced, count); });
+    y = narrowed(
+        dispatch_float(x.dtype,
+                       [&](auto t) { return reduce_typed<decltype(t)>(op, x, reduced, count); }),
+        x.dtype);
   else
     y = Array::full(x.dtype, kept,
                     op.empty == Empty::nan ? std::numeric_limits<double>::quiet_NaN() : 0.0);
@@ -183,7 +228,7 @@ Array reduce(const Reduction& op, const TensorView& x, unsigned axes, bool keepd
 }
 
 Array sum_to(const TensorView& x, const Shape& shape) {
-  check_float("sum_to", "x", x);
+  check_floating("sum_to", "x", x);
   const int extra = x.ndim() - shape.ndim;
   unsigned axes = 0;
   bool fits = extra >= 0;
@@ -208,7 +253,7 @@ double global_norm(const TensorView* arrays, i64 count) {
   };
   i64 pieces = 0;
   for (i64 a = 0; a < count; ++a) {
-    check_float("global_norm", "arrays", arrays[a]);
+    check_floating("global_norm", "arrays", arrays[a]);
     pieces += ceil_div(arrays[a].elements(), kGrain);
   }
   std::vector<Array> packed;
@@ -225,7 +270,13 @@ double global_norm(const TensorView* arrays, i64 count) {
       const i64 k = piece[static_cast<std::size_t>(p)].begin;
       dispatch_float(x.dtype, [&](auto t) {
         using T = decltype(t);
-        kernels_of<T>().sum_squares(x.as<T>() + k, &partial[p], std::min(kGrain, x.elements() - k));
+        partial[p] = 0;
+        const auto run = [&](i64, i64 n, const T* from) {
+          double sum;
+          kernels_of<T>().sum_squares(from, &sum, n);
+          partial[p] += sum;
+        };
+        staged_pieces<T>(k, std::min(k + kGrain, x.elements()), run, reading<T>(x, 1));
       });
     }
   });

@@ -1,6 +1,7 @@
 #include "ops/softmax.h"
 
 #include "ops/float_op.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -10,36 +11,37 @@ using ForwardKernel = void (*)(const T* x, T* y, i64 rows, i64 n);
 template <class T>
 using BackwardKernel = void (*)(const T* grad, const T* y, T* dx, i64 rows, i64 n);
 
-// Runs fn(first_row, rows) over chunks of whole rows of length n.
-template <class F>
-void over_rows(const Shape& shape, F&& fn) {
+// Runs fn(first row, rows, pointer...) over chunks of whole rows of length n.
+template <class T, class F, class... Operand>
+void over_rows(const Shape& shape, F&& fn, const Operand&... operand) {
   const i64 n = shape.back(), elements = shape.elements();
-  if (elements == 0) return;
-  parallel_ranges(elements / n, rows_grain(n), [&](i64 begin, i64 end) { fn(begin, end - begin); });
+  if (elements > 0) staged_ranges<T>(elements / n, rows_grain(n), fn, operand...);
 }
 
 Array forward(const FloatOp<ForwardKernel>& f, const TensorView& x, i64 axis,
               const TensorView* out) {
   const char* op = f.name;
-  check_float(op, "x", x);
+  check_floating(op, "x", x);
   check(x.ndim() > 0, op, "x", "ndim", "at least 1", 0);
   const int a = check_axis(op, axis, x.ndim());
   return dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const auto kernel = f.kernel<T>();
-    const auto run = [&](const TensorView& in, T* y) {
+    const auto run = [&](const TensorView& in, const TensorView& y) {
       const i64 n = in.shape.back();
-      over_rows(in.shape, [&](i64 r, i64 rows) { kernel(in.as<T>() + r * n, y + r * n, rows, n); });
+      over_rows<T>(
+          in.shape, [&](i64, i64 rows, const T* from, T* to) { kernel(from, to, rows, n); },
+          reading<T>(in, n), writing<T>(y, n));
     };
     if (a == x.ndim() - 1) {
       const Array in = contiguous(x);
       Output y(op, x.dtype, x.shape, out, {&x});
-      run(in, y.data<T>());
+      run(in, y.view());
       return y.finish();
     }
     const Array in = contiguous(axis_last(x, a));
     const Array rows = Array::empty(x.dtype, in.shape);
-    run(in, rows.as<T>());
+    run(in, rows);
     Output y(op, x.dtype, x.shape, out, {&x});
     copy_strided(rows, axis_last(y.view(), a));
     return y.finish();
@@ -49,7 +51,7 @@ Array forward(const FloatOp<ForwardKernel>& f, const TensorView& x, i64 axis,
 Array backward(const FloatOp<BackwardKernel>& f, const TensorView& grad, const TensorView& y,
                i64 axis) {
   const char* op = f.name;
-  check_float(op, "y", y);
+  check_floating(op, "y", y);
   check_same_dtype(op, "grad", grad, y);
   check_shape(op, "grad", grad, y.shape);
   check(y.ndim() > 0, op, "y", "ndim", "at least 1", 0);
@@ -60,9 +62,10 @@ Array backward(const FloatOp<BackwardKernel>& f, const TensorView& grad, const T
     const Array g = contiguous(axis_last(grad, a)), v = contiguous(axis_last(y, a));
     Array dx = Array::empty(y.dtype, v.shape);
     const i64 n = v.shape.back();
-    over_rows(v.shape, [&](i64 r, i64 rows) {
-      kernel(g.as<T>() + r * n, v.as<T>() + r * n, dx.as<T>() + r * n, rows, n);
-    });
+    over_rows<T>(
+        v.shape,
+        [&](i64, i64 rows, const T* pg, const T* pv, T* to) { kernel(pg, pv, to, rows, n); },
+        reading<T>(g, n), reading<T>(v, n), writing<T>(dx, n));
     if (a == y.ndim() - 1) return dx;
     Array result = Array::empty(y.dtype, y.shape);
     copy_strided(dx, axis_last(result, a));
