@@ -11,15 +11,16 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 import vectile
-from vectile import _core, machine
+from vectile import _core, machine, ops
 from vectile.kernel_table import SETTLE
+from vectile.runtime import is_floating
 
 try:
     import torch
@@ -181,20 +182,38 @@ class Ceiling:
         )
 
 
+def bfloat16(case: Case) -> Case:
+    """The same case on bfloat16 operands, for which torch is the only peer."""
+    return replace(
+        case,
+        name=f"{case.name} bfloat16",
+        inputs=lambda rng: _in_bfloat16(case.inputs(rng)),
+        peers={name: f for name, f in case.peers.items() if name == "torch"},
+        tolerance=max(case.tolerance, 2.0**-7),
+        work=case.work and replace(case.work, amount=case.work.amount / 2),
+    )
+
+
+def _in_bfloat16(a: Any) -> Any:
+    if isinstance(a, (tuple, list)):
+        return type(a)(_in_bfloat16(v) for v in a)
+    return ops.cast(a, "bfloat16") if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+
+
 def _flatten(value: Any) -> list[np.ndarray]:
     if isinstance(value, (tuple, list)):
         return [a for v in value for a in _flatten(v)]
     if value is None:
         return []
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach()
+        value = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
     return [np.asarray(value)]
 
 
 def _in_float64(a: Any) -> Any:
     if isinstance(a, (tuple, list)):
         return type(a)(_in_float64(v) for v in a)
-    return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+    return a.astype(np.float64) if isinstance(a, np.ndarray) and is_floating(a.dtype) else a
 
 
 def _copy(a: Any) -> Any:
@@ -206,6 +225,8 @@ def _copy(a: Any) -> Any:
 def _tensors(a: Any) -> Any:
     if isinstance(a, (tuple, list)):
         return type(a)(_tensors(v) for v in a)
+    if isinstance(a, np.ndarray) and a.dtype.name == "bfloat16":
+        return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(a) if isinstance(a, np.ndarray) else a
 
 

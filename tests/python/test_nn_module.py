@@ -272,8 +272,10 @@ def test_wrong_types_and_indices_are_named():
             loss(np.ones((4, 3)), np.zeros(4, int), np.ones(4))
     with pytest.raises(IndexError):
         nn.Embedding(3, 2)(np.array([3]))
-    with pytest.raises(TypeError, match="expected float32 or float64, got float16"):
-        nn.Linear(2, 2, dtype=np.float16)
+    with pytest.raises(
+        TypeError, match="expected float16, bfloat16, float32 or float64, got int32"
+    ):
+        nn.Linear(2, 2, dtype=np.int32)
 
 
 @pytest.mark.parametrize(

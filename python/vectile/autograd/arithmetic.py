@@ -25,6 +25,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
+from vectile.runtime import is_half, named_dtype
 
 __all__ = [
     "absolute",
@@ -244,14 +245,16 @@ def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> 
     """x held between two scalars; None leaves that side open. The slope is 1 at the bounds."""
     t = as_tensor(x)
     low, high = arrays.weak(low), arrays.weak(high)
-    data = np.asarray(np.clip(t._data, low, high))
+    data, kind = np.asarray(np.clip(t._data, low, high)), t._data.dtype
+    if is_half(kind):  # NumPy clips bfloat16 in float32
+        data = data.astype(kind, copy=False)
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
     return track(data, rules.clip, (edge(t),), (t,), (low, high))
 
 
 def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
-    """x in another dtype, always a copy; float32 to float64 and back carries gradients."""
+    """x in another dtype, always a copy; between floating-point dtypes it carries gradients."""
     t = as_tensor(x)
     data = arrays.cast(t._data, dtype)
     if not t.requires_grad or not mode.enabled or not is_float(data):
@@ -261,8 +264,8 @@ def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
 
 def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
     """x in another dtype; x itself if it has that already."""
-    t = as_tensor(x)
-    return t if t._data.dtype == dtype else cast(t, dtype)
+    t, kind = as_tensor(x), named_dtype(dtype)
+    return t if t._data.dtype == kind else cast(t, kind)
 
 
 def copy(x: TensorLike) -> Tensor:

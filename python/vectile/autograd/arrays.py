@@ -57,7 +57,7 @@ from vectile.ops import (
     tanh_backward,
 )
 from vectile.ops.recurrent import recurrent_backward as _recurrent_backward
-from vectile.runtime import empty
+from vectile.runtime import empty, is_floating, is_half, named_dtype
 
 Array = NDArray[Any]
 
@@ -79,7 +79,9 @@ def power(x: Any, exponent: Any) -> Array:
             return np.array(x)
         if exponent == -1:
             return divide(1.0, x)
-    return np.asarray(np.power(x, exponent))
+    result = np.asarray(np.power(x, exponent))
+    kind = next((v.dtype for v in (x, exponent) if isinstance(v, np.ndarray)), result.dtype)
+    return result.astype(kind) if is_half(kind) and result.dtype != kind else result
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
@@ -193,7 +195,10 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
 
 def cast(x: Array, dtype: Any) -> Array:
     """`x` in another dtype; always a new array."""
-    return x.astype(dtype)
+    kind = named_dtype(dtype)
+    if is_floating(x.dtype) and is_floating(kind) and (is_half(x.dtype) or is_half(kind)):
+        return ops.cast(x, kind)
+    return x.astype(kind)
 
 
 def concatenate(arrays: Sequence[Array], axis: int = 0) -> Array:

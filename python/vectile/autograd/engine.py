@@ -88,7 +88,9 @@ def _seeds(
             if seed.dtype != data.dtype:
                 seed = seed.astype(data.dtype)
         elif data.size == 1:
-            seed = wrap(_ONES[data.dtype] if data.ndim == 0 else np.ones_like(data))
+            seed = wrap(
+                _ONES[data.dtype] if data.ndim == 0 and data.dtype in _ONES else np.ones_like(data)
+            )
         else:
             raise ValueError(
                 f"{op}: grad: expected one of shape {data.shape}, got None; only a single element "

@@ -362,7 +362,7 @@ def mix(weights: Tensor, v: Tensor) -> Tensor:
         kinds = {np.inf: values == np.inf, -np.inf: values == -np.inf, np.nan: np.isnan(values)}
         for value, found in kinds.items():
             seen = ops.matmul(visible, found.astype(values.dtype)) > 0
-            out = add(out, np.where(seen, values.dtype.type(value), 0))
+            out = add(out, np.where(seen, *map(values.dtype.type, (value, 0))))
     else:
         out = matmul(weights, v)
     return _join_heads(out) if groups > 1 else out

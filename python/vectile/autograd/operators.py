@@ -197,6 +197,14 @@ class Operators:
         """As float64."""
         return F.astype(self, "float64")
 
+    def half(self) -> Tensor:
+        """As float16."""
+        return F.astype(self, "float16")
+
+    def bfloat16(self) -> Tensor:
+        """As bfloat16."""
+        return F.astype(self, "bfloat16")
+
     def copy(self) -> Tensor:
         """See `functional.copy`."""
         return F.copy(self)

@@ -10,12 +10,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from vectile.autograd.operators import Operators
 from vectile.autograd.tape import ANCHOR_EVERY, Anchor, Base, BaseAnchor, Node, Version, mode, tick
+from vectile.runtime import is_floating
 
 Array = NDArray[Any]
 TensorLike = Union["Operators", Array, np.generic, float, int, bool, Sequence[Any]]
 
 _new = object.__new__
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_KINDS = "float16, bfloat16, float32 or float64"
 
 
 class Tensor(Operators):
@@ -23,8 +24,8 @@ class Tensor(Operators):
 
     ``Tensor(data)`` shares the memory of an ndarray. Arithmetic, comparisons and indexing follow NumPy,
     with broadcasting; a Python or NumPy scalar never changes the dtype, an integer or bool array joins a
-    float Tensor in its dtype, and float32 with float64 is a TypeError. Gradients are kept for float32 and
-    float64.
+    float Tensor in its dtype, and two different float dtypes are a TypeError. Gradients are kept for
+    float16, bfloat16, float32 and float64, each in the dtype of its Tensor.
 
     Changes made through a Tensor (``+=``, ``t[i] = v``, ``t.data = a``) are noticed by `backward` where they
     would make it wrong. Whoever writes to ``t.numpy()`` directly says so with `bump_version`. Indices, masks
@@ -63,8 +64,8 @@ class Tensor(Operators):
     @data.setter
     def data(self, value: TensorLike) -> None:
         array = _as_array(value)
-        if self.requires_grad and array.dtype not in _FLOATS:
-            raise TypeError(f"data: expected float32 or float64 to keep grad, got {array.dtype}")
+        if self.requires_grad and not is_floating(array.dtype):
+            raise TypeError(f"data: expected {_KINDS} to keep grad, got {array.dtype}")
         self.bump_version("data")
         self._data = array
 
@@ -118,8 +119,8 @@ class Tensor(Operators):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Start or stop keeping a gradient for this leaf; returns self."""
-        if requires_grad and self._data.dtype not in _FLOATS:
-            raise TypeError(f"requires_grad: expected float32 or float64, got {self._data.dtype}")
+        if requires_grad and not is_floating(self._data.dtype):
+            raise TypeError(f"requires_grad: expected {_KINDS}, got {self._data.dtype}")
         if self._node is not None and not requires_grad:
             raise RuntimeError("requires_grad_: only a leaf can stop requiring grad; use detach()")
         self.requires_grad = requires_grad
@@ -344,13 +345,13 @@ def constant(value: Any) -> Array:
 
 def is_float(x: Any) -> bool:
     """Whether `x` is an array that can have a gradient."""
-    return isinstance(x, np.ndarray) and x.dtype in _FLOATS
+    return isinstance(x, np.ndarray) and is_floating(x.dtype)
 
 
 def join_dtypes(op: str, operands: list[Any]) -> list[Any]:
     """Operands with scalars, integers and bools brought to the dtype of the float arrays beside them.
 
-    TypeError if there are both float32 and float64.
+    TypeError if there are several float dtypes.
     """
     dtypes = {array_of(x).dtype for x in operands if is_float(array_of(x))}
     if len(dtypes) > 1:
@@ -373,7 +374,7 @@ def tensor(data: TensorLike, dtype: DTypeLike | None = None, requires_grad: bool
     """A new leaf with a copy of `data` (scalar, nested list, ndarray or Tensor).
 
     Python floats become float32; arrays and NumPy scalars keep their dtype. TypeError if `requires_grad`
-    is asked of anything but float32 and float64.
+    is asked of anything but float16, bfloat16, float32 and float64.
     """
     out = wrap(np.array(_as_array(data, dtype)))
     return out.requires_grad_() if requires_grad else out

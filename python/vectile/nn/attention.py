@@ -14,6 +14,7 @@ from vectile.nn import init
 from vectile.nn.layers import Linear
 from vectile.nn.module import Module
 from vectile.nn.parameter import Parameter
+from vectile.runtime import is_floating
 
 Mask = Any
 """An ndarray, or a Tensor whose gradient is wanted."""
@@ -244,7 +245,7 @@ def _as_mask(name: str, mask: ArrayLike | Tensor, dtype: np.dtype[Any]) -> Mask:
     array = mask if isinstance(mask, Tensor) and mask.requires_grad else np.asarray(mask)
     if array.dtype == bool:
         return array
-    if array.dtype.kind != "f":
+    if not is_floating(array.dtype):
         raise TypeError(
             f"MultiheadAttention: {name} dtype: expected bool or float, got {array.dtype}"
         )

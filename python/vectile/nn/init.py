@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vectile.autograd import Tensor
 from vectile.random import generator
+from vectile.runtime import is_floating, named_dtype
 
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 0.75}
 
@@ -96,9 +97,11 @@ def kaiming_normal_(
 
 def empty(*shape: int, dtype: Any = None) -> NDArray[Any]:
     """Zeros of a floating dtype (float32 unless told), for a parameter about to be initialised."""
-    kind = np.dtype(np.float32 if dtype is None else dtype)
-    if kind not in (np.float32, np.float64):
-        raise TypeError(f"parameter dtype: expected float32 or float64, got {kind}")
+    kind = named_dtype(np.float32 if dtype is None else dtype)
+    if not is_floating(kind):
+        raise TypeError(
+            f"parameter dtype: expected float16, bfloat16, float32 or float64, got {kind}"
+        )
     if any(size < 0 for size in shape):
         raise ValueError(f"parameter shape: expected sizes >= 0, got {shape}")
     return np.zeros(shape, dtype=kind)

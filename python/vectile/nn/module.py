@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from vectile import ops
 from vectile.autograd import Tensor
 from vectile.nn.parameter import Parameter
+from vectile.runtime import is_floating, named_dtype
 
 M = TypeVar("M", bound="Module")
 
@@ -219,17 +221,22 @@ class Module:
             parameter.grad = None
 
     def to(self: M, dtype: DTypeLike) -> M:
-        """Convert floating-point parameters and buffers in place; returns self."""
-        target = np.dtype(dtype)
-        if target not in (np.float32, np.float64):
-            raise TypeError(f"Module.to: dtype: expected float32 or float64, got {target}")
+        """Convert floating-point parameters and buffers in place; returns self.
+
+        `dtype` is float16, bfloat16 (of ml_dtypes, or by name), float32 or float64.
+        """
+        target = named_dtype(dtype)
+        if not is_floating(target):
+            raise TypeError(
+                f"Module.to: dtype: expected float16, bfloat16, float32 or float64, got {target}"
+            )
         for parameter in self.parameters():
-            parameter.data = parameter.data.astype(target)
+            parameter.data = ops.cast(parameter.data, target)
             parameter.grad = None
         for module in self.modules():
             for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.dtype.kind == "f":
-                    setattr(module, name, buffer.astype(target))
+                if buffer is not None and is_floating(buffer.dtype):
+                    setattr(module, name, ops.cast(buffer, target))
         return self
 
     def float(self: M) -> M:
@@ -237,6 +244,12 @@ class Module:
 
     def double(self: M) -> M:
         return self.to(np.float64)
+
+    def half(self: M) -> M:
+        return self.to(np.float16)
+
+    def bfloat16(self: M) -> M:
+        return self.to("bfloat16")
 
     # -- state ----------------------------------------------------------------------------------
 

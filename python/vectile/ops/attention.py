@@ -28,7 +28,7 @@ def scaled_dot_product_attention(
     arXiv 2307.08691). Keys that a causal mask hides are not computed.
 
     Args:
-        query: (..., heads, lq, d), float32 or float64. A matrix (lq, d) is one head.
+        query: (..., heads, lq, d), floating-point. A matrix (lq, d) is one head.
         key: (..., kv_heads, lk, d). ``kv_heads`` divides ``heads``: consecutive query heads share
             one (grouped-query attention).
         value: (..., kv_heads, lk, dv); ``dv`` may differ from ``d``.
@@ -50,7 +50,7 @@ def scaled_dot_product_attention(
     Arrays are read in place when their last axis is contiguous; others are copied once.
 
     Raises:
-        TypeError: dtypes are not float32 or float64, or differ.
+        TypeError: dtypes are not floating-point, or differ.
         ValueError: shapes do not fit together, or ``scale`` is not finite.
     """
     return _core.scaled_dot_product_attention(
@@ -81,7 +81,7 @@ def scaled_dot_product_attention_backward(
         out, lse: what the forward call returned.
 
     Raises:
-        TypeError: dtypes are not float32 or float64, or differ.
+        TypeError: dtypes are not floating-point, or differ.
         ValueError: shapes do not fit together, or ``scale`` is not finite.
     """
     return _core.scaled_dot_product_attention_backward(

@@ -158,7 +158,7 @@ def conv2d(
     activation.
 
     Args:
-        x: (N, C, H, W), or (C, H, W) for one image; float32 or float64, any strides.
+        x: (N, C, H, W), or (C, H, W) for one image; floating-point, any strides.
         weight: (OC, C / groups, kh, kw).
         bias: (OC,) or None.
         stride, dilation: int or (vertical, horizontal).

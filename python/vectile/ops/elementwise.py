@@ -1,6 +1,6 @@
 """Elementwise functions, their gradients, broadcasting arithmetic and dropout.
 
-Arguments are float32 or float64 arrays of any shape and strides. ``out``, where it is taken, has the
+Arguments are floating-point arrays of any shape and strides. ``out``, where it is taken, has the
 result's shape and dtype; it is written and returned, and may be or overlap an argument. Two-operand
 functions broadcast as NumPy does, and a Python or NumPy scalar takes the dtype of the array beside
 it. Errors: TypeError for another dtype or two dtypes in one call, ValueError for shapes and values.

@@ -17,10 +17,10 @@ def embedding(ids: ArrayLike, weight: ArrayLike) -> NDArray[Any]:
     Args:
         ids: any integer dtype, any shape; each in ``[0, num_embeddings)`` (negative ids are errors,
             as in PyTorch).
-        weight: float32 or float64, shape (num_embeddings, n).
+        weight: floating-point, shape (num_embeddings, n).
 
     Raises:
-        TypeError: ``ids`` is not an integer array, or ``weight`` is not float32 or float64.
+        TypeError: ``ids`` is not an integer array, or ``weight`` is not a floating-point array.
         ValueError: ``weight`` is not 2-D.
         IndexError: an id is out of range; the message names its position and value.
     """
@@ -31,7 +31,7 @@ def embedding_backward(grad: ArrayLike, ids: ArrayLike, num_embeddings: int) -> 
     """Return the gradient of :func:`embedding`'s weight: row ``v`` sums ``grad`` where ``ids == v``.
 
     Args:
-        grad: float32 or float64, shape ``ids.shape + (n,)``.
+        grad: floating-point, shape ``ids.shape + (n,)``.
         ids: as in the forward.
         num_embeddings: rows of the result, of shape (num_embeddings, n).
 

@@ -20,12 +20,12 @@ def matmul(a: ArrayLike, b: ArrayLike, *, out: NDArray[Any] | None = None) -> ND
     Any strides are read in place. The error of an element is at most ``k * eps * (|a| @ |b|)``.
 
     Args:
-        a: (..., m, k) or (k,), float32 or float64.
+        a: (..., m, k) or (k,), floating-point.
         b: (..., k, n) or (k,), the dtype of ``a``; batch dimensions broadcast.
         out: written and returned when given; may be strided and may overlap an operand.
 
     Raises:
-        TypeError: a dtype is not float32 or float64, or they differ.
+        TypeError: a dtype is not floating-point, or they differ.
         ValueError: shapes do not match.
     """
     return _core.matmul(a, b, out)
@@ -42,7 +42,7 @@ def linear(
     """Return ``activation(x @ weight.T + bias) + residual``, finished while the product is in cache.
 
     Args:
-        x: (..., in), float32 or float64.
+        x: (..., in), floating-point.
         weight: (out, in), an array of the dtype of ``x``, or the result of :func:`pack` or
             :func:`quantize_weight` from such an array.
         bias: (out,) or None.

@@ -27,7 +27,7 @@ def cross_entropy(
     0 and do not count in the mean; the mean over no rows at all is NaN, as in PyTorch.
 
     Args:
-        logits: float32 or float64, shape (..., C).
+        logits: floating-point, shape (..., C).
         targets: any integer dtype, shape (...); each in ``[0, C)`` or ``ignore_index``.
         ignore_index: the target that marks rows to leave out.
         label_smoothing: 0 to 1 (Szegedy et al., 2016, section 7).
@@ -38,7 +38,7 @@ def cross_entropy(
         The loss, 0-D or for ``"none"`` of the shape of ``targets``; or ``(loss, lse)``.
 
     Raises:
-        TypeError: ``logits`` is not float32 or float64, or ``targets`` is not an integer array.
+        TypeError: ``logits`` is not a floating-point array, or ``targets`` is not an integer array.
         ValueError: the shapes differ, or an option is out of range.
         IndexError: a target is out of range; the message names its position and value.
     """

@@ -34,9 +34,9 @@ def layer_norm(
     ``x - mean``, and stays accurate where the mean is large beside the spread.
 
     Args:
-        x: float32 or float64, shape (..., n).
-        weight: shape (n,), the dtype of ``x``; None means ones.
-        bias: shape (n,), the dtype of ``x``; None means zeros.
+        x: floating-point, shape (..., n).
+        weight: shape (n,), the dtype of ``x``, or float32 beside a half type; None means ones.
+        bias: shape (n,), likewise; None means zeros.
         eps: added to the (biased) variance; not negative.
         return_stats: also return ``mean`` and ``rstd``, of shape ``x.shape[:-1]``.
 
@@ -44,7 +44,7 @@ def layer_norm(
         ``y`` of the shape of ``x``, or ``(y, mean, rstd)``.
 
     Raises:
-        TypeError: ``x`` is not float32 or float64, or the dtypes differ.
+        TypeError: ``x`` is not a floating-point array, or the dtypes differ.
         ValueError: ``x`` is 0-D, a parameter has another shape than (n,), or ``eps`` is negative.
     """
     return _core.layer_norm(x, weight, bias, eps, return_stats)
@@ -106,10 +106,11 @@ def batch_norm(
     statistics are what is used.
 
     Args:
-        x: float32 or float64, shape (batch, channels, ...).
-        running_mean: shape (channels,), the dtype of ``x``; writable in training, required otherwise.
+        x: floating-point, shape (batch, channels, ...).
+        running_mean: shape (channels,), of a dtype as for ``weight``; writable in training, required
+            otherwise.
         running_var: likewise.
-        weight: shape (channels,); None means ones.
+        weight: shape (channels,), the dtype of ``x``, or float32 beside a half type; None means ones.
         bias: shape (channels,); None means zeros.
         training: whether to use the batch's own statistics.
         momentum: the share of the batch in the new running statistics.
@@ -120,7 +121,7 @@ def batch_norm(
         ``y`` of the shape of ``x``, or ``(y, mean, rstd)``.
 
     Raises:
-        TypeError: ``x`` is not float32 or float64, or the dtypes differ.
+        TypeError: ``x`` is not a floating-point array, or the dtypes differ.
         ValueError: ``x`` has fewer than two axes, an argument has another shape than (channels,), ``eps``
             is negative, or a channel has a single value in training.
     """

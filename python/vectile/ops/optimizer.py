@@ -1,8 +1,10 @@
 """Fused multi-tensor optimiser steps: one call updates every parameter in place.
 
-Every list holds one array per parameter, in the same order and of the parameter's shape; all arrays
-of a call share a dtype, float32 or float64. Parameters and state are NumPy arrays that are written in
-place (any strides); no two of them may share memory. Empty lists are fine.
+Every list holds one array per parameter, in the same order and of the parameter's shape; parameters
+and gradients of a call share a floating-point dtype, and state has it too, or float32 beside float16
+and bfloat16: keep it so, for what moments add up is smaller than a half type's last place. Parameters
+and state are NumPy arrays that are written in place (any strides); no two of them may share memory.
+Empty lists are fine.
 
 Raises, for every function here:
     TypeError: an argument is not a list or tuple of NumPy arrays, or the dtypes differ.

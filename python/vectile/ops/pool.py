@@ -64,7 +64,7 @@ def max_pool(
         first of equals.
 
     Raises:
-        TypeError: ``x`` is not float32 or float64.
+        TypeError: ``x`` is not a floating-point array.
         ValueError: ``x`` has too few axes or an empty pooled one; a size is out of range; ``padding`` is more
             than half of a window.
     """
@@ -236,7 +236,7 @@ def interpolate(
     or with ``align_corners`` so that the first and last elements keep their places ("linear", "cubic").
 
     Args:
-        x: float32 or float64, (..., length) or (..., height, width).
+        x: floating-point, (..., length) or (..., height, width).
         size: the new lengths.
         mode: "nearest", "nearest-exact", "linear" or "cubic", along each of the axes.
         align_corners: see above.

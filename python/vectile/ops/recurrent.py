@@ -43,7 +43,7 @@ def rnn(
     """``h_t = f(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh)``, f = tanh or relu (Elman 1990).
 
     Args:
-        x: (T, B, I), float32 or float64, any strides: a batch-first array is a transposed view.
+        x: (T, B, I), floating-point, any strides: a batch-first array is a transposed view.
         h0: (B, H), the state before the first step; None means zeros.
         w_ih, w_hh: (H, I) and (H, H). b_ih, b_hh: (H,), or None.
         nonlinearity: "tanh" or "relu".
@@ -57,7 +57,7 @@ def rnn(
         y (T, B, H) and h_n (B, H); with `return_kept` a third item, for :func:`rnn_backward`.
 
     Raises:
-        TypeError: x is not float32 or float64, the dtypes differ, or lengths are not integers.
+        TypeError: x is not a floating-point array, the dtypes differ, or lengths are not integers.
         ValueError: shapes do not fit together, a length is outside [0, T], or the nonlinearity is
             unknown.
     """

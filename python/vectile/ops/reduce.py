@@ -1,6 +1,6 @@
 """Reductions over any set of axes.
 
-Arguments are float32 or float64 arrays of any shape and strides. ``axis`` is None (every axis), an
+Arguments are floating-point arrays of any shape and strides. ``axis`` is None (every axis), an
 axis or a tuple of axes; ``keepdims`` leaves them as ones; ``out``, of the result's shape and dtype,
 is written and returned. Sums are added blockwise in an order that depends on shape and strides only:
 bitwise the same for any number of threads, and off by at most 80 eps times the sum of magnitudes.

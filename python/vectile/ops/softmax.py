@@ -18,12 +18,12 @@ def softmax(x: ArrayLike, axis: int = -1, *, out: NDArray[Any] | None = None) ->
     is taken for zero.
 
     Args:
-        x: float32 or float64, at least 1-D.
+        x: floating-point, at least 1-D.
         axis: the axis that sums to one.
         out: written and returned when given; the shape and dtype of ``x``. May be ``x`` itself.
 
     Raises:
-        TypeError: ``x`` is not float32 or float64, or ``out`` has another dtype.
+        TypeError: ``x`` is not a floating-point array, or ``out`` has another dtype.
         ValueError: ``axis`` is out of range, or ``out`` has another shape.
     """
     return _core.softmax(x, axis, out)

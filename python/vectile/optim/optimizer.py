@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectile.autograd import Tensor
+from vectile.runtime import is_half
 
 Array = NDArray[Any]
 Group = dict[str, Any]
+
+
+def _state_dtype(parameter: Tensor) -> np.dtype[Any]:
+    dtype = parameter.data.dtype
+    return np.dtype(np.float32) if is_half(dtype) else dtype
 
 
 class _Bucket:
@@ -24,10 +30,12 @@ class _Bucket:
         self.arrays: dict[str, list[Array]] = {}
 
     def state(self, name: str) -> list[Array]:
-        """The arrays called `name`, zeros at first."""
+        """The arrays called `name`, zeros at first; float32 for parameters of a half type."""
         found = self.arrays.get(name)
         if found is None:
-            found = self.arrays[name] = [np.zeros_like(p.data) for p in self.params]
+            found = self.arrays[name] = [
+                np.zeros(p.data.shape, _state_dtype(p)) for p in self.params
+            ]
         return found
 
     def split(self, keep: list[bool]) -> _Bucket:
@@ -112,6 +120,11 @@ class Optimizer:
         loss = closure() if closure is not None else None
         for group, buckets in zip(self.param_groups, self._buckets, strict=True):
             names = self._state_names(group)
+            for bucket in buckets:  # of one dtype each; this list grows while it is walked
+                dtype = bucket.params[0].data.dtype if bucket.params else None
+                same = [parameter.data.dtype == dtype for parameter in bucket.params]
+                if not all(same):
+                    buckets.append(bucket.split(same))
             for bucket in tuple(buckets):
                 grads = [parameter.grad for parameter in bucket.params]
                 arrays = [grad.data for grad in grads if grad is not None]
@@ -181,7 +194,7 @@ class Optimizer:
                 bucket = buckets.setdefault((step, *sorted(values)), _Bucket([], step))
                 bucket.params.append(parameter)
                 for key, value in values.items():
-                    array = np.asarray(value).astype(parameter.dtype, order="C")
+                    array = np.asarray(value).astype(_state_dtype(parameter), order="C")
                     if array.shape != parameter.shape:
                         raise ValueError(
                             f"{name}.load_state_dict: {key} of parameter {index} shape: "

@@ -66,7 +66,7 @@ def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     if min_val > max_val:
         raise ValueError(f"hardtanh: max_val: expected at least min_val {min_val}, got {max_val}")
     t = as_tensor(x)
-    held = np.clip(t.data, min_val, max_val)
+    held = np.clip(t.data, min_val, max_val).astype(t.dtype, copy=False)
     return _F.where((t.data <= min_val) | (t.data >= max_val), held, t)
 
 

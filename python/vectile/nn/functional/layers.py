@@ -136,7 +136,7 @@ def rms_norm(
 ) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the trailing axes; eps None is the dtype's epsilon."""
     if eps is None:
-        eps = float(np.finfo(x.dtype).eps)
+        eps = float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 2.0**-7  # bfloat16's
     if len(normalized_shape) == 1 and x.shape[-1:] == tuple(normalized_shape):
         return _F.rms_norm(x, weight, eps)
     rows, shape = _trailing("rms_norm", x, normalized_shape)
