@@ -6,6 +6,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace vectile {
 
@@ -29,22 +33,35 @@ Registers cpuid(std::uint32_t leaf, std::uint32_t sub = 0) {
   return r;
 }
 
+// Linux gives a process the tile registers only when it asks (ARCH_REQ_XCOMP_PERM, XTILEDATA).
+bool tiles_granted() {
+#if defined(__linux__)
+  return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+#else
+  return false;
+#endif
+}
+
 struct Features {
-  bool avx2 = false, avx512 = false, avx512_vnni = false;
+  bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false, amx = false;
 
   Features() {
     const auto bits = [](std::uint32_t word, auto... n) { return ((word >> n & 1u) & ...) != 0; };
     const Registers one = cpuid(1), seven = cpuid(7), ext = cpuid(0x80000001u);
+    const Registers seven_one = seven.a >= 1 ? cpuid(7, 1) : Registers();
     if (!bits(one.c, 27)) return;  // OSXSAVE: without it xgetbv faults
     std::uint32_t xcr0, high;
     asm volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
     const bool ymm = (xcr0 & 0x06) == 0x06, zmm = (xcr0 & 0xe6) == 0xe6;
+    const bool tiles = (xcr0 & 0x60000) == 0x60000;
     // x86-64-v3: SSE3 … SSE4.2, FMA, MOVBE, POPCNT, AVX, F16C; BMI1, AVX2, BMI2; LZCNT
     avx2 = ymm && bits(one.c, 0, 9, 12, 13, 19, 20, 22, 23, 28, 29) && bits(seven.b, 3, 5, 8) &&
            bits(ext.c, 5);
     // x86-64-v4: F, DQ, CD, BW, VL
     avx512 = avx2 && zmm && bits(seven.b, 16, 17, 28, 30, 31);
+    avx_vnni = avx2 && bits(seven_one.a, 4);
     avx512_vnni = avx512 && bits(seven.c, 11);
+    amx = avx512_vnni && tiles && bits(seven.d, 24, 25) && tiles_granted();
   }
 };
 
@@ -55,8 +72,12 @@ bool cpu_supports(const char* tier) {
   const struct {
     const char* name;
     bool present;
-  } table[] = {
-      {"scalar", true}, {"avx2", f.avx2}, {"avx512", f.avx512}, {"avx512_vnni", f.avx512_vnni}};
+  } table[] = {{"scalar", true},
+               {"avx2", f.avx2},
+               {"avx_vnni", f.avx_vnni},
+               {"avx512", f.avx512},
+               {"avx512_vnni", f.avx512_vnni},
+               {"amx", f.amx}};
   if (is_emulated(tier)) tier = "avx2";
   for (const auto& row : table)
     if (std::strcmp(row.name, tier) == 0) return row.present;

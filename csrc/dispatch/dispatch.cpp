@@ -17,10 +17,12 @@
 namespace vectile {
 namespace {
 
-constexpr const char* kTiers[] = {
-#define VECTILE_TIER_NAME(tier) #tier,
+constexpr struct Tier {
+  const char *name, *base;  // the tier whose kernels it inherits, or ""
+} kTiers[] = {
+#define VECTILE_TIER_ROW(tier, base) {#tier, base},
 #include "tiers.inc"
-#undef VECTILE_TIER_NAME
+#undef VECTILE_TIER_ROW
 };
 constexpr int kTierCount = sizeof kTiers / sizeof *kTiers;
 
@@ -35,14 +37,15 @@ constexpr Registration kRegistry[] = {
 #undef VECTILE_REGISTRY
 };
 
-// Every tier's table: the one before it, then its own kernels on top.
+// Every tier's table: that of its base, an earlier row, then its own kernels on top.
 const Kernels* tables() {
   static const auto* all = [] {
     auto* t = new Kernels[kTierCount]{};
     for (int i = 0; i < kTierCount; ++i) {
-      if (i) t[i] = t[i - 1];
+      for (int b = 0; b < i; ++b)
+        if (std::strcmp(kTiers[b].name, kTiers[i].base) == 0) t[i] = t[b];
       for (const Registration& r : kRegistry)
-        if (std::strcmp(r.tier, kTiers[i]) == 0) r.fill(t[i]);
+        if (std::strcmp(r.tier, kTiers[i].name) == 0) r.fill(t[i]);
     }
     return t;
   }();
@@ -66,14 +69,18 @@ const Kernels& kernels() {
   return all[tier_index()];
 }
 
-const char* active_tier() { return kTiers[tier_index()]; }
+const char* active_tier() { return kTiers[tier_index()].name; }
 
-std::vector<std::string> built_tiers() { return {kTiers, kTiers + kTierCount}; }
+std::vector<std::string> built_tiers() {
+  std::vector<std::string> names;
+  for (const Tier& tier : kTiers) names.push_back(tier.name);
+  return names;
+}
 
 std::vector<std::string> supported_tiers() {
   std::vector<std::string> names;
-  for (const char* tier : kTiers)
-    if (cpu_supports(tier)) names.push_back(tier);
+  for (const Tier& tier : kTiers)
+    if (cpu_supports(tier.name)) names.push_back(tier.name);
   return names;
 }
 
@@ -87,9 +94,9 @@ std::vector<std::string> emulated_tiers() {
 void set_tier(const std::string& name) {
   std::string names;
   for (int i = 0; i < kTierCount; ++i) {
-    if (!cpu_supports(kTiers[i])) continue;
-    if (name == kTiers[i]) return active.store(i, std::memory_order_release);
-    names += (names.empty() ? "" : ", ") + std::string(kTiers[i]);
+    if (!cpu_supports(kTiers[i].name)) continue;
+    if (name == kTiers[i].name) return active.store(i, std::memory_order_release);
+    names += (names.empty() ? "" : ", ") + std::string(kTiers[i].name);
   }
   throw ValueError(text("VECTILE_ISA: value: expected one of ", names, ", got ", name));
 }
