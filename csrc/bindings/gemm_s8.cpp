@@ -4,18 +4,32 @@
 #include "bindings/initialised.h"
 
 namespace vectile {
+namespace {
+
+using ops::QuantizedMatrix;
+
+std::unique_ptr<QuantizedMatrix> from_parts(py::handle values, py::handle scales,
+                                            py::handle zero_points) {
+  constexpr const char* op = "QuantizedMatrix";
+  const Input v(values, op, "values"), s(scales, op, "scales");
+  const OptionalInput z(zero_points, op, "zero_points");
+  return unlocked([&] { return std::make_unique<QuantizedMatrix>(*v, *s, z.get()); });
+}
+
+py::object copied(const TensorView& x) {
+  Array copy = Array::empty(x.dtype, x.shape);
+  copy_strided(x, copy);
+  return to_numpy(std::move(copy));
+}
+
+}  // namespace
 
 void bind_gemm_s8(py::module_& m) {
-  using ops::QuantizedMatrix;
   py::class_<QuantizedMatrix>(
       m, "QuantizedMatrix",
-      "A weight (out, in) as int8 with one scale per row, laid out for linear.")
-      .def(py::init([](py::handle values, py::handle scales) {
-             const Input v(values, "QuantizedMatrix", "values"),
-                 s(scales, "QuantizedMatrix", "scales");
-             return unlocked([&] { return std::make_unique<QuantizedMatrix>(*v, *s); });
-           }),
-           py::arg("values"), py::arg("scales"))
+      "A weight (out, in) as int8, with scales and zero points, laid out for linear.")
+      .def(py::init(&from_parts), py::arg("values"), py::arg("scales"),
+           py::arg("zero_points") = py::none())
       .def_property_readonly(
           "shape", [](const QuantizedMatrix& q) { return py::make_tuple(q.rows(), q.columns()); })
       .def_property_readonly("dtype",
@@ -25,33 +39,51 @@ void bind_gemm_s8(py::module_& m) {
           "values", [](const QuantizedMatrix& q) { return to_numpy(q.values()); },
           "int8 (out, in); a copy.")
       .def_property_readonly(
-          "scales",
-          [](const QuantizedMatrix& q) {
-            Array copy = Array::empty(q.dtype(), q.scales().shape);
-            copy_strided(q.scales(), copy);
-            return to_numpy(std::move(copy));
+          "scales", [](const QuantizedMatrix& q) { return copied(q.scales()); },
+          "() or (out,); a copy.")
+      .def_property_readonly(
+          "zero_points",
+          [](const QuantizedMatrix& q) -> py::object {
+            if (!q.zero_points()) return py::none();
+            return copied(*q.zero_points());
           },
-          "(out,); a copy.")
+          "int8, of the shape of scales; a copy. None for a symmetric weight.")
       .def(
           "dequantize", [](const QuantizedMatrix& q) { return to_numpy(q.dequantize()); },
-          "scales[:, None] * values, in the dtype of the scales.")
+          "scales * (values - zero_points) by rows, in the dtype of the scales.")
       .def(py::pickle(
-          [](py::object q) { return py::make_tuple(q.attr("values"), q.attr("scales")); },
-          [](const py::tuple& t) {
-            const Input v(t[0], "QuantizedMatrix", "values"), s(t[1], "QuantizedMatrix", "scales");
-            return std::make_unique<QuantizedMatrix>(*v, *s);
-          }))
+          [](py::object q) {
+            return py::make_tuple(q.attr("values"), q.attr("scales"), q.attr("zero_points"));
+          },
+          [](const py::tuple& t) { return from_parts(t[0], t[1], t[2]); }))
       .def("__repr__", [](const QuantizedMatrix& q) {
         return text("QuantizedMatrix(shape=(", q.rows(), ", ", q.columns(), "), dtype=", q.dtype(),
                     ")");
       });
   m.def(
       "quantize_weight",
-      [](py::handle weight) {
+      [](py::handle weight, bool symmetric, bool per_channel) {
         const Input w(weight, "quantize_weight", "weight");
-        return unlocked([&] { return ops::quantize_weight(*w); });
+        return unlocked([&] { return ops::quantize_weight(*w, symmetric, per_channel); });
       },
-      py::arg("weight"));
+      py::arg("weight"), py::kw_only(), py::arg("symmetric") = true, py::arg("per_channel") = true);
+  m.def(
+      "quantized_linear",
+      [](py::handle x, const QuantizedMatrix& weight, py::handle bias, const char* activation,
+         py::handle x_scale, py::handle x_zero_point, bool symmetric) {
+        constexpr const char* op = "quantized_linear";
+        const Input in(x, op, "x");
+        const OptionalInput b(bias, op, "bias"), scale(x_scale, op, "x_scale"),
+            zero(x_zero_point, op, "x_zero_point");
+        const Activation a = ops::parse_activation(op, activation);
+        return to_numpy(unlocked([&] {
+          const auto how = ops::activation_range(op, symmetric, scale.get(), zero.get());
+          return ops::linear(*in, weight, b.get(), a, how, op);
+        }));
+      },
+      py::arg("x"), py::arg("weight"), py::arg("bias") = py::none(), py::kw_only(),
+      py::arg("activation").none(true) = py::none(), py::arg("x_scale") = py::none(),
+      py::arg("x_zero_point") = py::none(), py::arg("symmetric") = false);
   m.def(
       "matmul_integer",
       [](py::handle a, py::handle b, py::handle a_zero_point, py::handle b_zero_point) {

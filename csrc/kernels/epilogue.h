@@ -24,30 +24,36 @@ static void map_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, const T* res
   }
 }
 
+// f(function of Vec<T>) for the named activation.
+template <class T, class F>
+VECTILE_INLINE void with_activation(Activation activation, F f) {
+  using V = Vec<T>;
+  switch (activation) {
+    case Activation::none:
+      return f([](V v) VECTILE_LAMBDA { return v; });
+    case Activation::relu:
+      return f([](V v) VECTILE_LAMBDA { return relu(v); });
+    case Activation::gelu:
+      return f([](V v) VECTILE_LAMBDA { return gelu(v); });
+    case Activation::gelu_tanh:
+      return f([](V v) VECTILE_LAMBDA { return gelu_tanh(v); });
+    case Activation::silu:
+      return f([](V v) VECTILE_LAMBDA { return silu(v); });
+    case Activation::tanh:
+      return f([](V v) VECTILE_LAMBDA { return tanh(v); });
+    case Activation::sigmoid:
+      return f([](V v) VECTILE_LAMBDA { return sigmoid(v); });
+  }
+}
+
 // c[i, j] = activation(c[i, j] + bias[j]) + residual[i, j] on m rows of n, of both c_row apart;
 // bias and residual may be null.
 template <class T>
 static void finish_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation,
                          const T* residual = nullptr) {
-  using V = Vec<T>;
-  const auto apply = [&](auto f) VECTILE_LAMBDA { map_block(c, c_row, m, n, bias, residual, f); };
-  switch (activation) {
-    case Activation::none:
-      if (bias || residual) apply([](V v) VECTILE_LAMBDA { return v; });
-      return;
-    case Activation::relu:
-      return apply([](V v) VECTILE_LAMBDA { return relu(v); });
-    case Activation::gelu:
-      return apply([](V v) VECTILE_LAMBDA { return gelu(v); });
-    case Activation::gelu_tanh:
-      return apply([](V v) VECTILE_LAMBDA { return gelu_tanh(v); });
-    case Activation::silu:
-      return apply([](V v) VECTILE_LAMBDA { return silu(v); });
-    case Activation::tanh:
-      return apply([](V v) VECTILE_LAMBDA { return tanh(v); });
-    case Activation::sigmoid:
-      return apply([](V v) VECTILE_LAMBDA { return sigmoid(v); });
-  }
+  if (activation == Activation::none && !bias && !residual) return;
+  with_activation<T>(activation,
+                     [&](auto f) VECTILE_LAMBDA { map_block(c, c_row, m, n, bias, residual, f); });
 }
 
 }  // namespace vectile::VECTILE_TIER

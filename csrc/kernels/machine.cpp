@@ -1,7 +1,10 @@
 // machine: independent chains of this tier's multiply-add, enough to hide its latency (4 or 5
 // cycles on 2 ports) and few enough for 16 registers; and a read of memory at full width.
 #include "base/types.h"
-#include "simd/vec.h"
+#include "simd/dot.h"
+#if defined(VECTILE_TIER_amx)
+#include "simd/amx.h"
+#endif
 
 namespace vectile::VECTILE_TIER {
 
@@ -20,71 +23,64 @@ static void fma_chains(i64 steps, float* result, double* operations) {
   *operations = 2. * kChains * V::lanes * double(steps);
 }
 
-// acc += sum of int8 products: VPDPBUSD where there is one; else the exact pair-wise VPMADDWD on
-// values already widened to 16 bits, the best a kernel could do; else plain code.
-#if defined(VECTILE_TIER_avx512_vnni)
-struct Dot {
-  static constexpr int products = 64;
-  __m512i v = _mm512_setzero_si512();
-  void add(__m512i a, __m512i b) { v = _mm512_dpbusd_epi32(v, a, b); }
-  static __m512i ones() { return _mm512_set1_epi8(1); }
-  std::int32_t first() const { return _mm_cvtsi128_si32(_mm512_castsi512_si128(v)); }
-};
-#elif defined(VECTILE_TIER_avx512)
-struct Dot {
-  static constexpr int products = 32;
-  __m512i v = _mm512_setzero_si512();
-  void add(__m512i a, __m512i b) { v = _mm512_add_epi32(v, _mm512_madd_epi16(a, b)); }
-  static __m512i ones() { return _mm512_set1_epi16(1); }
-  std::int32_t first() const { return _mm_cvtsi128_si32(_mm512_castsi512_si128(v)); }
-};
-#elif defined(VECTILE_TIER_avx2)
-struct Dot {
-  static constexpr int products = 16;
-  __m256i v = _mm256_setzero_si256();
-  void add(__m256i a, __m256i b) { v = _mm256_add_epi32(v, _mm256_madd_epi16(a, b)); }
-  static __m256i ones() { return _mm256_set1_epi16(1); }
-  std::int32_t first() const { return _mm_cvtsi128_si32(_mm256_castsi256_si128(v)); }
-};
-#else
-struct Dot {
-  static constexpr int products = 1;
-  std::int32_t v = 0;
-  void add(std::int32_t a, std::int32_t b) { v += a * b; }
-  static std::int32_t ones() { return 1; }
-  std::int32_t first() const { return v; }
-};
-#endif
-
 // The compiler may not see through the operands, or it would multiply once and add.
-template <class R>
-static VECTILE_INLINE void opaque(R& r) {
+static VECTILE_INLINE void opaque(VecDot& r) {
 #if defined(VECTILE_EMULATED)
   asm volatile("" : "+m"(r));
   return;
 #elif defined(__x86_64__)
-  if constexpr (sizeof(R) > 4) {
-    asm volatile("" : "+v"(r));
+  if constexpr (VecDot::lanes > 1) {
+    asm volatile("" : "+v"(r.v));
     return;
   }
 #endif
-  asm volatile("" : "+r"(r));
+  asm volatile("" : "+r"(r.v));
+}
+
+// The step of this tier's int8 products, with operands in registers; AMX's on its own tiles.
+template <class V>
+static void run_dot_chains(i64 steps, std::int32_t* result, double* operations) {
+#if defined(VECTILE_TIER_amx)
+  tiles_begin();
+  tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+  alignas(64) static constexpr std::uint8_t ones[kTileRows * kTileBytes] = {1};
+  tile_load<4>(ones, kTileBytes), tile_load<5>(ones, kTileBytes);
+  tile_load<6>(ones, kTileBytes), tile_load<7>(ones, kTileBytes);
+  for (i64 i = 0; i < steps; ++i) {
+    tile_multiply<0, 4, 6>(), tile_multiply<1, 4, 7>();
+    tile_multiply<2, 5, 6>(), tile_multiply<3, 5, 7>();
+  }
+  alignas(64) std::int32_t sums[kTileRows * 16];
+  tile_store<0>(sums, kTileBytes);
+  tiles_end();
+  *result = sums[0];
+  *operations = 2. * 4 * 16 * 16 * 64 * double(steps);
+#else
+  constexpr int chains = V::pairs ? 8 : kChains;  // pairs hide VPADDD's single cycle
+  V acc[chains], a(0x01010101), b(0x01010101);
+  [[maybe_unused]] V a2 = a;
+  for (i64 i = 0; i < steps; ++i) {
+    opaque(a);
+#pragma GCC unroll 16
+    for (int c = 0; c < chains; ++c) {
+      opaque(b);
+      if constexpr (V::pairs)
+        acc[c] = multiply_add(a, a2, b, b, acc[c]);
+      else
+        acc[c] = multiply_add(a, b, acc[c]);
+    }
+  }
+  V sum;
+  for (int c = 0; c < chains; ++c) sum = sum + acc[c];
+  std::int32_t lanes[V::lanes];
+  sum.store(lanes);
+  *result = lanes[0];
+  *operations = 2. * 4 * chains * V::lanes * double(steps);
+#endif
 }
 
 static void dot_s8_chains(i64 steps, std::int32_t* result, double* operations) {
-  Dot acc[kChains];
-  auto a = Dot::ones(), b = Dot::ones();
-  for (i64 i = 0; i < steps; ++i) {
-    opaque(a);
-    for (int c = 0; c < kChains; ++c) {
-      opaque(b);
-      acc[c].add(a, b);
-    }
-  }
-  std::int32_t sum = 0;
-  for (int c = 0; c < kChains; ++c) sum += acc[c].first();
-  *result = sum;
-  *operations = 2. * kChains * Dot::products * double(steps);
+  run_dot_chains<VecDot>(steps, result, operations);
 }
 
 static void read_all(const float* x, i64 n, float* result) {

@@ -241,13 +241,13 @@ Array matmul(const TensorView& a, const TensorView& b, const TensorView* out) {
   return Array(*out);
 }
 
-Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias) {
-  check(x.ndim() > 0, "linear", "x", "ndim", "at least 1", 0);
+Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias, const char* op) {
+  check(x.ndim() > 0, op, "x", "ndim", "at least 1", 0);
   if (x.shape.back() != in) [[unlikely]]
-    fail("linear", "x", "shape", text("(..., ", in, ")"), x.shape);
+    fail(op, "x", "shape", text("(..., ", in, ")"), x.shape);
   if (bias) {
-    check_same_dtype("linear", "bias", *bias, x);
-    check_shape("linear", "bias", *bias, Shape(out));
+    check_same_dtype(op, "bias", *bias, x);
+    check_shape(op, "bias", *bias, Shape(out));
   }
   Shape shape = x.shape;
   shape[-1] = out;

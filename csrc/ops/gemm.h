@@ -44,6 +44,7 @@ void add_residual(const Array& y, const TensorView& residual);
 Activation parse_activation(const char* op, const char* name);
 
 // (..., in) -> (..., out) after checking x and bias against a weight of (out, in).
-Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias);
+Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias,
+                   const char* op = "linear");
 
 }  // namespace vectile::ops

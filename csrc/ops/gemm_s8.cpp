@@ -16,18 +16,18 @@ using std::uint32_t;
 
 struct Format : GemmS8Format {
   explicit Format(const Kernels& kernels) { kernels.gemm_s8_format(this); }
-  i64 groups(i64 k) const { return ceil_div(k, group); }
+  i64 groups(i64 k) const { return round_up(ceil_div(k, 4), step); }
   // Elements of one stored row of A; off the powers of two, so that rows fall into different L1
   // sets.
-  i64 row(i64 k) const { return round_up(groups(k), 16) + 16; }
+  i64 row(i64 k) const { return round_up(groups(k) * left_elements, 16) + 16; }
   i64 strips(i64 k, i64 n) const { return groups(k) * round_up(n, nr); }
 };
 
 // Runs kernel(block) over the blocks of an m x n result.
 template <class F>
 void over_blocks(const Format& f, i64 m, i64 n, i64 k, F&& kernel) {
-  constexpr i64 kCacheBytes = 1 << 19, kChunkWork = i64{1} << 24, kMaxTasks = 64;
-  const i64 fit = std::clamp<i64>(kCacheBytes / std::max<i64>(1, k), 2 * f.mr, 32 * f.mr);
+  constexpr i64 kCacheBytes = 3 << 17, kChunkWork = i64{1} << 24, kMaxTasks = 64;
+  const i64 fit = std::clamp<i64>(kCacheBytes / (4 * f.row(k)), 2 * f.mr, 32 * f.mr);
   const i64 mt = round_up(ceil_div(m, ceil_div(m, fit)), f.mr), row_blocks = ceil_div(m, mt);
   const i64 wanted = std::clamp<i64>(m * n * k / kChunkWork, 1, kMaxTasks);
   const i64 nt = std::max<i64>(8 * f.nr, round_up(ceil_div(n, ceil_div(wanted, row_blocks)), f.nr));
@@ -38,13 +38,13 @@ void over_blocks(const Format& f, i64 m, i64 n, i64 k, F&& kernel) {
 }
 
 struct PackedRight {
-  Buffer<int32_t> strips, sums;
+  Buffer<int32_t> strips, terms;
 };
 
 // `b` is (k, n) of int8 or uint8.
 PackedRight pack_right(const Kernels& kernels, const TensorView& b) {
   const Format f(kernels);
-  const i64 k = b.shape[0], n = b.shape[1], chunk = 4 * f.nr;
+  const i64 k = b.shape[0], n = b.shape[1], chunk = round_up(64, f.nr);
   PackedRight p{Buffer<int32_t>(f.strips(k, n)), Buffer<int32_t>(n)};
   parallel_ranges(ceil_div(n, chunk), std::max<i64>(1, kGrain / std::max<i64>(1, k * chunk)),
                   [&](i64 begin, i64 end) {
@@ -52,10 +52,18 @@ PackedRight pack_right(const Kernels& kernels, const TensorView& b) {
                     kernels.gemm_s8_pack(b.as<char>() + j * b.strides[1], b.dtype == DType::i8,
                                          b.strides[0], b.strides[1], k,
                                          std::min(n, end * chunk) - j,
-                                         p.strips.get() + j * f.groups(k), p.sums.get() + j);
+                                         p.strips.get() + j * f.groups(k), p.terms.get() + j);
                   });
   return p;
 }
+
+// Rows of A in stored form, with room for whole tiles.
+struct Left {
+  Left(const Format& f, i64 m, i64 k, bool with_sums)
+      : row(f.row(k)), rows(round_up(m, f.mr) * row), terms(m), sums(with_sums ? m : 0) {}
+  i64 row;
+  Buffer<int32_t> rows, terms, sums;
+};
 
 void check_integers(const char* op, const char* argument, const TensorView& x) {
   check<TypeError>(x.dtype == DType::i8 || x.dtype == DType::u8, op, argument, "dtype",
@@ -89,20 +97,20 @@ void check_per_line(const char* op, const char* argument, const TensorView& v, i
     fail(op, argument, "shape", text("() or (", count, ",)"), v.shape);
 }
 
-// Zero points of `count` lines of `x`, counted from the stored values; empty when all are zero.
+// Zero points of `count` lines of `x`, plus `offset`; empty when all are zero.
 Buffer<int32_t> zero_points(const char* op, const char* argument, const TensorView* given,
-                            const TensorView& x, i64 count, int32_t offset) {
+                            DType dtype, i64 count, int32_t offset) {
   if (!given && offset == 0) return {};
   Buffer<int32_t> zeros(count);
   std::fill_n(zeros.get(), count, offset);
   if (!given) return zeros;
   check_per_line(op, argument, *given, count);
-  const i64 low = x.dtype == DType::i8 ? -128 : 0;
+  const i64 low = dtype == DType::i8 ? -128 : 0;
   const bool one = given->elements() == 1;
   bool any = false;
   each_integer(op, argument, *given, [&](i64 i, i64 z) {
     if (z < low || z > low + 255) [[unlikely]]
-      fail(op, argument, "value", text("one of ", x.dtype), z);
+      fail(op, argument, "value", text("one of ", dtype), z);
     const auto stored = static_cast<int32_t>(z) + offset;
     any = any || stored != 0;
     if (one)
@@ -114,33 +122,31 @@ Buffer<int32_t> zero_points(const char* op, const char* argument, const TensorVi
   return zeros;
 }
 
-// Offset of the stored values from those of x.
-int32_t stored_offset(const Format& f, const TensorView& x, bool left) {
-  if (left) return x.dtype == DType::i8 ? f.a_offset : 0;
-  return x.dtype == DType::u8 ? f.b_offset : 0;
-}
-
 // One product (m, k) (k, n), ready for a kernel that finishes its tiles.
 struct Product {
   Product(const Kernels& kernels, const TensorView& a, const PackedRight& right, i64 n,
           const int32_t* a_zero, const int32_t* b_zero)
-      : format(kernels) {
-    const i64 m = a.shape[0], k = a.shape[1], row = format.row(k);
-    rows = Buffer<int32_t>(m * row);
-    if (b_zero) row_sums = Buffer<int32_t>(m);
+      : format(kernels), left(format, a.shape[0], a.shape[1], b_zero != nullptr) {
+    const i64 m = a.shape[0], k = a.shape[1];
     parallel_ranges(m, rows_grain(k), [&](i64 begin, i64 end) {
       kernels.gemm_s8_rows(a.as<char>() + begin * a.strides[0], a.dtype == DType::i8, a.strides[0],
-                           a.strides[1], end - begin, k, rows.get() + begin * row, row,
-                           b_zero ? row_sums.get() + begin : nullptr);
+                           a.strides[1], end - begin, k, a_zero ? a_zero + begin : nullptr,
+                           left.rows.get() + begin * left.row, left.row, left.terms.get() + begin,
+                           b_zero ? left.sums.get() + begin : nullptr);
     });
-    g = {m,      n,
-         k,      rows.get(),
-         row,    right.strips.get(),
-         a_zero, right.sums.get(),
-         b_zero, row_sums.get()};
+    g = {m,
+         n,
+         k,
+         left.rows.get(),
+         left.row,
+         right.strips.get(),
+         left.terms.get(),
+         right.terms.get(),
+         b_zero,
+         left.sums.get()};
   }
   Format format;
-  Buffer<int32_t> rows, row_sums;
+  Left left;
   GemmS8 g;
 };
 
@@ -150,13 +156,11 @@ template <class F>
 void each_product(const char* op, const MatmulShape& shape, const TensorView& c,
                   const TensorView* a_zero_point, const TensorView* b_zero_point, F&& run) {
   const Kernels& k = kernels();
-  const Format f(k);
   const TensorView &a = shape.a, &b = shape.b;
   const TensorView matrix = shape.matrix(c);
-  const auto a_zero =
-      zero_points(op, "a_zero_point", a_zero_point, a, a.shape[-2], stored_offset(f, a, true));
-  const auto b_zero =
-      zero_points(op, "b_zero_point", b_zero_point, b, b.shape[-1], stored_offset(f, b, false));
+  const auto a_zero = zero_points(op, "a_zero_point", a_zero_point, a.dtype, a.shape[-2], 0);
+  const auto b_zero = zero_points(op, "b_zero_point", b_zero_point, b.dtype, b.shape[-1],
+                                  b.dtype == DType::u8 ? -128 : 0);
   const Batch batch(a, b, matrix);
   const auto last_two = [](const TensorView& v, i64 offset) {
     TensorView matrix;
@@ -167,20 +171,15 @@ void each_product(const char* op, const MatmulShape& shape, const TensorView& c,
     return matrix;
   };
   if (c.elements() == 0) return;
-  const i64 depth = a.shape[-1], columns = b.shape[-1];
   PackedRight right;
   i64 packed = 0;
   for (i64 i = 0; i < batch.count(); ++i) {
     const auto at = batch.at(i);
-    if (!right.sums.get() || at.b != packed) {  // a broadcast B is packed once
+    if (!right.terms.get() || at.b != packed) {  // a broadcast B is packed once
       packed = at.b;
       right = pack_right(k, last_two(b, at.b));
-      for (i64 j = 0; a_zero.get() && b_zero.get() && j < columns; ++j)
-        right.sums[j] =
-            static_cast<int32_t>(static_cast<uint32_t>(right.sums[j]) -
-                                 static_cast<uint32_t>(depth) * static_cast<uint32_t>(b_zero[j]));
     }
-    run(k, Product(k, last_two(a, at.a), right, columns, a_zero.get(), b_zero.get()), at.c);
+    run(k, Product(k, last_two(a, at.a), right, b.shape[-1], a_zero.get(), b_zero.get()), at.c);
   }
 }
 
@@ -241,30 +240,43 @@ Array qlinear_matmul(const TensorView& a, const TensorView& a_scale, const Tenso
   return y;
 }
 
-QuantizedMatrix::QuantizedMatrix(const TensorView& values, const TensorView& scales)
+QuantizedMatrix::QuantizedMatrix(const TensorView& values, const TensorView& scales,
+                                 const TensorView* zero_points)
     : kernels_(&vectile::kernels()) {
   constexpr const char* op = "QuantizedMatrix";
   check<TypeError>(values.dtype == DType::i8, op, "values", "dtype", DType::i8, values.dtype);
   check(values.ndim() == 2, op, "values", "ndim", 2, values.ndim());
   check_float(op, "scales", scales);
   n_ = values.shape[0], k_ = values.shape[1];
-  check_shape(op, "scales", scales, Shape(n_));
+  if (scales.ndim() != 0) check_shape(op, "scales", scales, Shape(n_));
   scales_ = Array::empty(scales.dtype, scales.shape);
   copy_strided(scales, scales_);
+  line_scales_ = Array::empty(scales.dtype, Shape(n_));
+  const i64 step = scales.ndim();
   dispatch_float(scales.dtype, [&](auto t) {
-    for (i64 i = 0; i < n_; ++i) {
-      const auto s = scales_.as<decltype(t)>()[i];
+    using T = decltype(t);
+    for (i64 i = 0; i < scales.elements(); ++i) {
+      const T s = scales_.as<T>()[i];
       check(s > 0 && std::isfinite(s), op, "scales", "value", "positive and finite", s);
     }
+    for (i64 i = 0; i < n_; ++i) line_scales_.as<T>()[i] = scales_.as<T>()[i * step];
   });
+  if (zero_points) {
+    check<TypeError>(zero_points->dtype == DType::i8, op, "zero_points", "dtype", DType::i8,
+                     zero_points->dtype);
+    check_shape(op, "zero_points", *zero_points, scales.shape);
+    zero_points_ = Array::empty(DType::i8, scales.shape);
+    copy_strided(*zero_points, zero_points_);
+    if (n_ > 0) line_zeros_ = ops::zero_points(op, "zero_points", zero_points, DType::i8, n_, 0);
+  }
   constexpr int order[] = {1, 0};
   PackedRight p = pack_right(*kernels_, permuted(values, order));
   strips_ = std::move(p.strips);
-  column_sums_ = std::move(p.sums);
+  column_terms_ = std::move(p.terms);
 }
 
 i64 QuantizedMatrix::bytes() const {
-  const i64 words = Format(*kernels_).strips(k_, n_) + n_;
+  const i64 words = Format(*kernels_).strips(k_, n_) + n_ * (line_zeros_.get() ? 2 : 1);
   return words * 4 + n_ * static_cast<i64>(item_size(dtype()));
 }
 
@@ -279,68 +291,121 @@ Array QuantizedMatrix::dequantize() const {
   Array w = Array::empty(dtype(), v.shape);
   dispatch_float(dtype(), [&](auto t) {
     using T = decltype(t);
-    const T zero = 0;
-    for (i64 i = 0; i < n_; ++i)
-      kernels_->of<T>().dequantize_s8(v.as<std::int8_t>() + i * k_, scales_.as<T>() + i, &zero, 0,
-                                      k_, w.as<T>() + i * k_);
+    for (i64 i = 0; i < n_; ++i) {
+      const T zero = line_zeros_.get() ? static_cast<T>(line_zeros_[i]) : T(0);
+      kernels_->of<T>().dequantize_s8(v.as<std::int8_t>() + i * k_, line_scales_.as<T>() + i, &zero,
+                                      0, k_, w.as<T>() + i * k_);
+    }
   });
   return w;
 }
 
-std::unique_ptr<QuantizedMatrix> quantize_weight(const TensorView& weight) {
+std::unique_ptr<QuantizedMatrix> quantize_weight(const TensorView& weight, bool symmetric,
+                                                 bool per_channel) {
   constexpr const char* op = "quantize_weight";
   check_float(op, "weight", weight);
   check(weight.ndim() == 2, op, "weight", "ndim", 2, weight.ndim());
   const Array w = contiguous(weight);
-  const i64 n = w.shape[0], k = w.shape[1];
+  const i64 n = w.shape[0], k = w.shape[1], step = per_channel ? 1 : 0;
+  const Shape lines = per_channel ? Shape(n) : Shape();
   const Array values = Array::empty(DType::i8, w.shape);
-  const Array scales = Array::empty(w.dtype, Shape(n));
+  const Array scales = Array::empty(w.dtype, lines), zeros = Array::empty(DType::i8, lines);
   dispatch_float(w.dtype, [&](auto t) {
     using T = decltype(t);
     const auto& kernel = kernels_of<T>();
+    const auto extent = [&](const T* x, i64 count, T& low, T& high) {
+      T least = 0, most = 0;
+      if (count > 0) kernel.row_min(x, &least, 1, count), kernel.row_max(x, &most, 1, count);
+      check(std::isfinite(least) && std::isfinite(most), op, "weight", "values", "finite numbers",
+            std::isnan(least) ? "nan" : "inf");
+      low = std::min(low, least), high = std::max(high, most);
+    };
+    const auto choose = [&](i64 i, T low, T high) {
+      T scale = symmetric ? std::max(-low, high) / 127 : high / 255 - low / 255;
+      if (!(scale > 0)) scale = 1;
+      scales.as<T>()[i] = scale;
+      const T zero = symmetric ? T(0) : std::nearbyint(-low / scale) - 128;
+      zeros.as<std::int8_t>()[i] = static_cast<std::int8_t>(std::clamp(zero, T(-128), T(127)));
+    };
+    if (!per_channel) {
+      T low = 0, high = 0;
+      for (i64 i = 0; i < n; ++i) extent(w.as<T>() + i * k, k, low, high);
+      choose(0, low, high);
+    }
     parallel_ranges(n, rows_grain(k), [&](i64 begin, i64 end) {
       for (i64 i = begin; i < end; ++i) {
-        const T* row = w.as<T>() + i * k;
         T low = 0, high = 0;
-        if (k > 0) kernel.row_min(row, &low, 1, k), kernel.row_max(row, &high, 1, k);
-        const T top = std::max(-low, high), zero = 0;
-        check(std::isfinite(low) && std::isfinite(high), op, "weight", "values", "finite numbers",
-              std::isnan(top) ? "nan" : "inf");
-        T& scale = scales.as<T>()[i];
-        scale = top / 127 > 0 ? top / 127 : T(1);
-        kernel.quantize_s8(row, &scale, &zero, 0, k, values.as<std::int8_t>() + i * k);
+        if (per_channel) extent(w.as<T>() + i * k, k, low, high), choose(i, low, high);
+        const T zero = zeros.as<std::int8_t>()[i * step];
+        kernel.quantize_s8(w.as<T>() + i * k, scales.as<T>() + i * step, &zero, 0, k,
+                           values.as<std::int8_t>() + i * k);
       }
     });
   });
-  return std::make_unique<QuantizedMatrix>(values, scales);
+  return std::make_unique<QuantizedMatrix>(values, scales, symmetric ? nullptr : &zeros);
+}
+
+QuantizeRows activation_range(const char* op, bool symmetric, const TensorView* scale,
+                              const TensorView* zero_point) {
+  QuantizeRows how;
+  if (!scale) {
+    check(!zero_point, op, "x_zero_point", "value", "None without x_scale", "a zero point");
+    how.range = symmetric ? QuantizeRows::symmetric : QuantizeRows::asymmetric;
+    return how;
+  }
+  check_float(op, "x_scale", *scale);
+  check_shape(op, "x_scale", *scale, Shape());
+  dispatch_float(scale->dtype,
+                 [&](auto t) { how.scale = static_cast<double>(*scale->as<decltype(t)>()); });
+  check(how.scale > 0 && std::isfinite(how.scale), op, "x_scale", "value", "positive and finite",
+        how.scale);
+  how.range = QuantizeRows::fixed;
+  how.zero = 128;
+  if (zero_point) {
+    check_integers(op, "x_zero_point", *zero_point);
+    check_shape(op, "x_zero_point", *zero_point, Shape());
+    each_integer(op, "x_zero_point", *zero_point, [&](i64, i64 z) {
+      how.zero = static_cast<int>(z) + (zero_point->dtype == DType::i8 ? 128 : 0);
+    });
+  }
+  check(!symmetric || how.zero == 128, op, "x_zero_point", "value",
+        "the middle of its range for symmetric=True", how.zero);
+  return how;
 }
 
 Array linear(const TensorView& x, const QuantizedMatrix& weight, const TensorView* bias,
-             Activation activation) {
-  check_float("linear", "x", x);
-  check<TypeError>(x.dtype == weight.dtype(), "linear", "weight", "dtype", x.dtype, weight.dtype());
-  Array y = Array::empty(x.dtype, check_linear(x, weight.rows(), weight.columns(), bias));
+             Activation activation, const QuantizeRows& how, const char* op) {
+  check_float(op, "x", x);
+  check<TypeError>(x.dtype == weight.dtype(), op, "weight", "dtype", x.dtype, weight.dtype());
+  Array y = Array::empty(x.dtype, check_linear(x, weight.rows(), weight.columns(), bias, op));
   const i64 n = weight.rows(), k = weight.columns(), m = n ? y.elements() / n : 0;
   if (y.elements() == 0) return y;
   const Array in = contiguous(x), dense = bias ? contiguous(*bias) : Array();
   const Kernels& kernels = weight.kernels();
   const Format f(kernels);
-  const i64 row = f.row(k);
-  const Buffer<int32_t> rows(m * row), zeros(m);
+  const Left left(f, m, k, weight.zeros() != nullptr);
   dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const auto& kernel = kernels.of<T>();
     const Buffer<T> scales(m);
     parallel_ranges(m, rows_grain(k), [&](i64 begin, i64 end) {
-      kernel.gemm_s8_quantize_rows(in.as<T>() + begin * k, k, end - begin, k,
-                                   rows.get() + begin * row, row, scales.get() + begin,
-                                   zeros.get() + begin);
+      kernel.gemm_s8_quantize_rows(in.as<T>() + begin * k, k, end - begin, k, how,
+                                   left.rows.get() + begin * left.row, left.row,
+                                   scales.get() + begin, left.terms.get() + begin,
+                                   weight.zeros() ? left.sums.get() + begin : nullptr);
     });
-    const GemmS8 g{
-        m,       n,      k, rows.get(), row, weight.strips(), zeros.get(), weight.column_sums(),
-        nullptr, nullptr};
+    const GemmS8 g{m,
+                   n,
+                   k,
+                   left.rows.get(),
+                   left.row,
+                   weight.strips(),
+                   left.terms.get(),
+                   weight.column_terms(),
+                   weight.zeros(),
+                   left.sums.get()};
     over_blocks(f, m, n, k, [&](const GemmBlock& block) {
-      kernel.gemm_s8_linear(g, block, scales.get(), weight.scales().as<T>(),
+      kernel.gemm_s8_linear(g, block, scales.get(), weight.line_scales().as<T>(),
                             bias ? dense.as<T>() : nullptr, activation, y.as<T>(), n);
     });
   });

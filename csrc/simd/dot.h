@@ -1,7 +1,13 @@
-// VecDot: int32 lanes that accumulate products of small integers, exactly (modulo 2^32). A 32-bit
-// element of an operand is a group of neighbours along the summed axis: four bytes, unsigned in the
-// left operand and signed in the right (VPDPBUSD's types), or two int16 where only VPMADDWD is
-// there, whose int32 sums cannot saturate.
+// VecDot: int32 lanes that accumulate products of 8-bit integers, exactly (modulo 2^32), four
+// neighbours along the summed axis at a time. The right operand is a 32-bit element of four bytes
+// per lane. Two schemes, by what the tier has:
+//   bytes (VPDPBUSD, or plain code): unsigned left and signed right bytes, one element each;
+//   pairs (VPMADDWD): the left operand is widened to int16, two elements x = (a0, a1), y = (a2, a3)
+//     for four values, the right one's bytes lie b0 b2 b1 b3, and
+//       (a0 + b2) (a2 + b0) + (a1 + b3) (a3 + b1)
+//     is the product sum plus a0 a2 + a1 a3 + b0 b2 + b1 b3, which only rows and columns know
+//     (Winograd, "A New Algorithm for Inner Product", 1968). Half the multiplications: three
+//     additions and one VPMADDWD do what two of each would, and additions have ports to spare.
 #pragma once
 
 #include <cstdint>
@@ -10,15 +16,15 @@
 
 namespace vectile::VECTILE_TIER {
 
-#if defined(VECTILE_TIER_avx512) || defined(VECTILE_TIER_avx512_vnni)
+#if defined(VECTILE_TIER_avx512)
 
 struct VecDot {
   static constexpr int lanes = 16;
   using value_type = int32_t;
 #if defined(VECTILE_TIER_avx512_vnni)
-  static constexpr int group = 4;
+  static constexpr bool pairs = false;
 #else
-  static constexpr int group = 2;
+  static constexpr bool pairs = true;
 #endif
 
   __m512i v;
@@ -40,20 +46,35 @@ struct VecDot {
   friend VECTILE_INLINE VecDot operator*(VecDot a, VecDot b) {
     return _mm512_mullo_epi32(a.v, b.v);
   }
-  friend VECTILE_INLINE VecDot multiply_add(VecDot a, VecDot b, VecDot c) {
 #if defined(VECTILE_TIER_avx512_vnni)
+  friend VECTILE_INLINE VecDot multiply_add(VecDot a, VecDot b, VecDot c) {
     return _mm512_dpbusd_epi32(c.v, a.v, b.v);
-#else
-    return _mm512_add_epi32(c.v, _mm512_madd_epi16(a.v, b.v));
-#endif
   }
+#else
+  VECTILE_INLINE VecDot even_bytes() const { return _mm512_and_si512(v, _mm512_set1_epi16(255)); }
+  VECTILE_INLINE VecDot odd_bytes() const { return _mm512_srli_epi16(v, 8); }
+  VECTILE_INLINE VecDot odd_elements() const { return _mm512_srli_epi64(v, 32); }
+  static VECTILE_INLINE VecDot widen(const uint8_t* p) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p));
+  }
+  static VECTILE_INLINE VecDot words(int x) { return _mm512_set1_epi16(static_cast<short>(x)); }
+  friend VECTILE_INLINE VecDot add_words(VecDot a, VecDot b) { return _mm512_add_epi16(a.v, b.v); }
+  friend VECTILE_INLINE VecDot multiply_words(VecDot a, VecDot b) {
+    return _mm512_madd_epi16(a.v, b.v);
+  }
+#endif
 };
 
 #elif defined(VECTILE_TIER_avx2)
 
 struct VecDot {
-  static constexpr int lanes = 8, group = 2;
+  static constexpr int lanes = 8;
   using value_type = int32_t;
+#if defined(VECTILE_TIER_avx_vnni)
+  static constexpr bool pairs = false;
+#else
+  static constexpr bool pairs = true;
+#endif
 
   __m256i v;
 
@@ -62,15 +83,14 @@ struct VecDot {
   VECTILE_INLINE VecDot(int32_t x) : v(_mm256_set1_epi32(x)) {}
 
   static VECTILE_INLINE VecDot load(const int32_t* p) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm256_loadu_si256((const __m256i*)p);
   }
   static VECTILE_INLINE VecDot load(const int32_t* p, int n) {
     return _mm256_maskload_epi32(p, Vec<float>::bits(n));
   }
-  VECTILE_INLINE void store(int32_t* p) const {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
-  }
+  VECTILE_INLINE void store(int32_t* p) const { _mm256_storeu_si256((__m256i*)p, v); }
   VECTILE_INLINE void store(int32_t* p, int n) const {
+    if (n >= lanes) return store(p);
     _mm256_maskstore_epi32(p, Vec<float>::bits(n), v);
   }
   friend VECTILE_INLINE VecDot operator+(VecDot a, VecDot b) { return _mm256_add_epi32(a.v, b.v); }
@@ -78,15 +98,30 @@ struct VecDot {
   friend VECTILE_INLINE VecDot operator*(VecDot a, VecDot b) {
     return _mm256_mullo_epi32(a.v, b.v);
   }
+#if defined(VECTILE_TIER_avx_vnni)
   friend VECTILE_INLINE VecDot multiply_add(VecDot a, VecDot b, VecDot c) {
-    return _mm256_add_epi32(c.v, _mm256_madd_epi16(a.v, b.v));
+    return _mm256_dpbusd_avx_epi32(c.v, a.v, b.v);
   }
+#else
+  VECTILE_INLINE VecDot even_bytes() const { return _mm256_and_si256(v, _mm256_set1_epi16(255)); }
+  VECTILE_INLINE VecDot odd_bytes() const { return _mm256_srli_epi16(v, 8); }
+  VECTILE_INLINE VecDot odd_elements() const { return _mm256_srli_epi64(v, 32); }
+  static VECTILE_INLINE VecDot widen(const uint8_t* p) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p));
+  }
+  static VECTILE_INLINE VecDot words(int x) { return _mm256_set1_epi16(static_cast<short>(x)); }
+  friend VECTILE_INLINE VecDot add_words(VecDot a, VecDot b) { return _mm256_add_epi16(a.v, b.v); }
+  friend VECTILE_INLINE VecDot multiply_words(VecDot a, VecDot b) {
+    return _mm256_madd_epi16(a.v, b.v);
+  }
+#endif
 };
 
 #else
 
 struct VecDot {
-  static constexpr int lanes = 1, group = 4;
+  static constexpr int lanes = 1;
+  static constexpr bool pairs = false;
   using value_type = int32_t;
 
   uint32_t v;  // unsigned, so that sums wrap
@@ -113,5 +148,47 @@ struct VecDot {
 };
 
 #endif
+
+template <class V>
+VECTILE_INLINE int32_t reduce_sum(V v) {  // modulo 2^32
+  int32_t lanes[V::lanes];
+  v.store(lanes);
+  uint32_t sum = 0;
+  for (const int32_t lane : lanes) sum += static_cast<uint32_t>(lane);
+  return static_cast<int32_t>(sum);
+}
+
+// One step of the pairs scheme: c + the product sum and its excess.
+template <class V>
+VECTILE_INLINE V multiply_add(V x, V y, V even, V odd, V c) {
+  return c + multiply_words(add_words(x, odd), add_words(y, even));
+}
+
+constexpr int kInterleaved = VecDot::lanes > 1 ? 16 : 4;
+
+// Bytes of kInterleaved columns of four rows to elements of four neighbours, in this tier's order;
+// every byte is xored with `flip`.
+VECTILE_INLINE void interleave_rows(const uint8_t* const (&rows)[4], i64 at, uint8_t flip,
+                                    int32_t* to) {
+  constexpr int second = VecDot::pairs ? 2 : 1;
+#if defined(VECTILE_TIER_avx2)
+  const __m128i mask = _mm_set1_epi8(static_cast<char>(flip));
+  const auto row = [&](int r) VECTILE_LAMBDA {
+    return _mm_xor_si128(_mm_loadu_si128((const __m128i*)(rows[r] + at)), mask);
+  };
+  const __m128i a = row(0), b = row(second), c = row(3 - second), d = row(3);
+  const __m128i low = _mm_unpacklo_epi8(a, b), low2 = _mm_unpacklo_epi8(c, d);
+  const __m128i high = _mm_unpackhi_epi8(a, b), high2 = _mm_unpackhi_epi8(c, d);
+  _mm_storeu_si128((__m128i*)to, _mm_unpacklo_epi16(low, low2));
+  _mm_storeu_si128((__m128i*)(to + 4), _mm_unpackhi_epi16(low, low2));
+  _mm_storeu_si128((__m128i*)(to + 8), _mm_unpacklo_epi16(high, high2));
+  _mm_storeu_si128((__m128i*)(to + 12), _mm_unpackhi_epi16(high, high2));
+#else
+  const uint8_t* const order[] = {rows[0], rows[second], rows[3 - second], rows[3]};
+  auto* bytes = reinterpret_cast<uint8_t*>(to);
+  for (int j = 0; j < kInterleaved; ++j)
+    for (int t = 0; t < 4; ++t) bytes[4 * j + t] = static_cast<uint8_t>(order[t][at + j] ^ flip);
+#endif
+}
 
 }  // namespace vectile::VECTILE_TIER

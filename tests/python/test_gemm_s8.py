@@ -169,6 +169,72 @@ def test_dynamic_linear_is_exact_on_its_own_grid(isa, dtype, rng, size, low):
     np.testing.assert_array_equal(got, exact.astype(dtype) / 256)
 
 
+@pytest.mark.sanitize
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (3, 0), (0, 5), (20, 33), (70, 260)], ids=str)
+def test_quantize_weight_keeps_half_a_step(isa, dtype, rng, size, symmetric, per_channel):
+    w = rng.normal(1, 1, size).astype(dtype) * np.linspace(0.1, 5, size[0], dtype=dtype)[:, None]
+    if size == (20, 33):
+        w[3], w[4] = np.abs(w[3]), 0
+    q = ops.quantize_weight(w, symmetric=symmetric, per_channel=per_channel)
+    shape = (size[0],) if per_channel else ()
+    assert q.scales.shape == shape and q.scales.dtype == dtype and q.values.shape == size
+    axis = 1 if per_channel else None
+    low, high = w.min(axis, initial=0), w.max(axis, initial=0)
+    if symmetric:
+        assert q.zero_points is None
+        step, zero = np.maximum(-low, high) / 127, 0
+    else:
+        assert q.zero_points.dtype == np.int8 and q.zero_points.shape == shape
+        step, zero = high / 255 - low / 255, np.reshape(q.zero_points.astype(int), (-1, 1))
+    np.testing.assert_allclose(q.scales, np.where(step > 0, step, 1), rtol=1e-6)
+    scale = np.reshape(q.scales, (-1, 1))
+    dense = q.dequantize()
+    np.testing.assert_array_equal(dense, (q.values - zero).astype(dtype) * scale)
+    assert np.all(np.abs(dense.astype(np.float64) - w) <= scale * (0.5 + 1e-4))
+
+
+def quantized(x, scale, zero, low):
+    """ONNX's QuantizeLinear in float64, half to even."""
+    return np.clip(np.rint(x.astype(np.float64) / scale) + zero, low, low + 255) - zero
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("asymmetric_weight", [False, True])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_quantized_linear_keeps_its_bound(isa, dtype, rng, size, asymmetric_weight):
+    """Every way to quantise x, on weights with and without zero points."""
+    m, n, k = size
+    x, w, bias = (rng.normal(0.3, 1, s).astype(dtype) for s in ((m, k), (n, k), (n,)))
+    q = ops.quantize_weight(w, symmetric=not asymmetric_weight, per_channel=not asymmetric_weight)
+    dense = q.dequantize().astype(np.float64)
+    exact = x.astype(np.float64) @ dense.T + bias
+    top = np.abs(x).max(1, initial=0)[:, None]
+    eps = np.finfo(dtype).eps
+    rounding = 600 * eps * (top * np.abs(dense).sum(1) + np.abs(bias))
+    bound = 0.5 * top / 127 * np.abs(dense).sum(1) + rounding
+    got = ops.quantized_linear(x, q, bias, symmetric=True)
+    assert got.dtype == dtype and np.all(np.abs(got - exact) <= bound)
+    np.testing.assert_array_equal(ops.quantized_linear(x, q, bias), ops.linear(x, q, bias))
+    for zero, low in ((None, 0), (np.uint8(100), 0), (np.int8(-20), -128)):
+        z = 128 if zero is None else int(zero)
+        scale = dtype(np.abs(x).max(initial=0) / 90 + 0.01)
+        got = ops.quantized_linear(x, q, bias, x_scale=scale, x_zero_point=zero, activation="relu")
+        # A tie may go either way, since the kernel multiplies by 1 / scale: one step of one weight.
+        expected = quantized(x, float(scale), z, low) * float(scale) @ dense.T + bias
+        ties = np.abs(np.abs(x / scale - np.rint(x / scale)) - 0.5) < 1e-4
+        slack = ties.astype(np.float64) @ np.abs(dense).T * float(scale) + 2 * rounding
+        assert np.all(np.abs(got - np.maximum(expected, 0)) <= slack)
+
+
+def test_static_quantisation_saturates(isa):
+    x = np.array([[-9, -1, 0, 1, 9]], np.float32)
+    q = ops.quantize_weight(np.eye(5, dtype=np.float32))
+    got = ops.quantized_linear(x, q, x_scale=np.float32(0.015625), x_zero_point=np.uint8(64))
+    np.testing.assert_allclose(got, [[-1, -1, 0, 1, 191 / 64]], rtol=1e-6)
+
+
 def test_linear_takes_any_leading_shape(rng):
     x, w = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 5, 40), (30, 40)))
     q = ops.quantize_weight(w)
@@ -185,6 +251,8 @@ def test_any_thread_count_gives_the_same_bits(isa, rng, same_for_any_thread_coun
     q = ops.quantize_weight(w)
     same_for_any_thread_count(lambda: ops.linear(x, q, activation="gelu"))
     same_for_any_thread_count(lambda: ops.quantize_weight(w).dequantize())
+    skew = ops.quantize_weight(w, symmetric=False)
+    same_for_any_thread_count(lambda: ops.quantized_linear(x, skew, symmetric=True))
 
 
 def test_quantized_matrix_travels(isa, rng):
@@ -195,7 +263,11 @@ def test_quantized_matrix_travels(isa, rng):
     expected = ops.linear(x, q)
     for other in (again, copy):
         np.testing.assert_array_equal(ops.linear(x, other), expected)
-    assert w.size < q.nbytes < 3 * w.size  # one or two bytes a value, padded to whole tiles
+    assert w.size < q.nbytes < 2 * w.size  # a byte a value, padded to whole tiles
+    skew = ops.quantize_weight(w, symmetric=False, per_channel=False)
+    copy = pickle.loads(pickle.dumps(skew))
+    np.testing.assert_array_equal(ops.linear(x, copy), ops.linear(x, skew))
+    np.testing.assert_array_equal(copy.zero_points, skew.zero_points)
     assert "shape=(70, 130)" in repr(q)
     for tier in _core.config()["supported_isas"]:
         _core.set_isa(tier)
@@ -238,6 +310,7 @@ def test_an_object_from_new_alone_raises(cls):
 
 A, B = np.zeros((2, 5), np.int8), np.zeros((5, 3), np.int8)
 F = np.float32
+Q = ops.quantize_weight(np.ones((3, 5), F))
 
 
 @pytest.mark.parametrize(
@@ -312,6 +385,51 @@ F = np.float32
             lambda: ops.QuantizedMatrix(A, np.ones(3, F)),
             ValueError,
             r"QuantizedMatrix: scales shape: expected \(2,\), got \(3,\)",
+        ),
+        (
+            lambda: ops.QuantizedMatrix(A, np.ones(2, F), np.zeros(2, np.uint8)),
+            TypeError,
+            "QuantizedMatrix: zero_points dtype: expected int8, got uint8",
+        ),
+        (
+            lambda: ops.QuantizedMatrix(A, np.ones((), F), np.zeros(2, np.int8)),
+            ValueError,
+            r"QuantizedMatrix: zero_points shape: expected \(\), got \(2,\)",
+        ),
+        (
+            lambda: ops.quantized_linear(np.ones((2, 5), F), Q, x_scale=[1.0, 2.0]),
+            ValueError,
+            r"quantized_linear: x_scale shape: expected \(\), got \(2,\)",
+        ),
+        (
+            lambda: ops.quantized_linear(np.ones((2, 5), F), Q, x_scale=0.0),
+            ValueError,
+            "quantized_linear: x_scale value: expected positive and finite, got 0",
+        ),
+        (
+            lambda: ops.quantized_linear(np.ones((2, 5), F), Q, x_zero_point=np.uint8(3)),
+            ValueError,
+            "quantized_linear: x_zero_point value: expected None without x_scale",
+        ),
+        (
+            lambda: ops.quantized_linear(np.ones((2, 5), F), Q, x_scale=1.0, x_zero_point=3),
+            TypeError,
+            "quantized_linear: x_zero_point dtype: expected int8 or uint8, got int64",
+        ),
+        (
+            lambda: ops.quantized_linear(np.ones((2, 5)), Q),
+            TypeError,
+            "quantized_linear: weight dtype: expected float64, got float32",
+        ),
+        (
+            lambda: ops.quantized_linear(np.ones((2, 4), F), Q),
+            ValueError,
+            "quantized_linear: x shape: expected",
+        ),
+        (
+            lambda: ops.quantized_linear(np.ones((2, 5), F), B),
+            TypeError,
+            "incompatible function arguments",
         ),
     ],
 )

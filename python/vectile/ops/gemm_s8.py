@@ -9,8 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
 from vectile._core import QuantizedMatrix
+from vectile.ops.gemm import Activation
 
-__all__ = ["QuantizedMatrix", "matmul_integer", "qlinear_matmul", "quantize_weight"]
+__all__ = [
+    "QuantizedMatrix",
+    "matmul_integer",
+    "qlinear_matmul",
+    "quantize_weight",
+    "quantized_linear",
+]
 
 
 def matmul_integer(
@@ -67,12 +74,23 @@ def qlinear_matmul(
     )
 
 
-def quantize_weight(weight: ArrayLike) -> QuantizedMatrix:
-    """Return ``weight`` (out, in) as int8 with one symmetric scale per row, for :func:`linear`.
+def quantize_weight(
+    weight: ArrayLike, *, symmetric: bool = True, per_channel: bool = True
+) -> QuantizedMatrix:
+    """Return ``weight`` (out, in) as int8 ``q`` with ``w ~ scale * (q - zero_point)``, for :func:`linear`.
 
-    ``scale = max|w| / 127`` (1 for a row of zeros), so that ``|w - scale * q| <= scale / 2``.
+    Args:
+        weight: (out, in), float32 or float64.
+        symmetric: ``scale = max|w| / 127`` and no zero point; else
+            ``scale = (max(w, 0) - min(w, 0)) / 255`` and the int8 zero point that makes that range fit.
+            The scale of zeros is 1.
+        per_channel: a scale (and zero point) for each row; else one for the whole matrix.
+
+    In every case ``|w - scale * (q - zero_point)| <= scale / 2``.
+
     ``linear(x, result)`` quantises each row of ``x`` to 8 bits over its own range (which includes
-    zero), ``step = (max(x, 0) - min(x, 0)) / 255``. With ``W = result.dequantize()`` its error is
+    zero), ``step = (max(x, 0) - min(x, 0)) / 255``; :func:`quantized_linear` has other ways. With
+    ``W = result.dequantize()`` its error is
 
         |linear(x, result) - x @ W.T| <= step / 2 * sum(|W|, axis=1)
 
@@ -82,4 +100,49 @@ def quantize_weight(weight: ArrayLike) -> QuantizedMatrix:
         TypeError: ``weight`` is not float32 or float64.
         ValueError: ``weight`` is not 2-D or holds NaN or infinity.
     """
-    return _core.quantize_weight(weight)
+    return _core.quantize_weight(weight, symmetric=symmetric, per_channel=per_channel)
+
+
+def quantized_linear(
+    x: ArrayLike,
+    weight: QuantizedMatrix,
+    bias: ArrayLike | None = None,
+    *,
+    activation: Activation | None = None,
+    x_scale: ArrayLike | None = None,
+    x_zero_point: ArrayLike | None = None,
+    symmetric: bool = False,
+) -> NDArray[Any]:
+    """Return ``activation(x @ W.T + bias)`` with ``x`` quantised to 8 bits as the arguments say.
+
+    The product of the integers is exact; its terms are those of ONNX's QuantizeLinear and
+    MatMulInteger, ``q = saturate(round(x / scale) + zero_point)``.
+
+    Args:
+        x: (..., in), of the dtype of ``weight``.
+        weight: (out, in), from :func:`quantize_weight`.
+        bias: (out,).
+        activation: as in :func:`linear`.
+        x_scale: a positive scalar, one step for all of ``x``, from a calibration; values beyond the 8-bit
+            range saturate. None: each row gets its own step from its values.
+        x_zero_point: with ``x_scale``, a uint8 or int8 scalar; the middle of the range (128, 0) if None.
+        symmetric: without ``x_scale``: ``step = max|x| / 127`` of each row, instead of
+            ``(max(x, 0) - min(x, 0)) / 255`` with a zero point.
+
+    With ``W = weight.dequantize()`` the error is that of :func:`quantize_weight` with the step in use, where
+    nothing saturates.
+
+    Raises:
+        TypeError: a dtype is wrong.
+        ValueError: shapes do not match, ``x_scale`` is not positive and finite, or ``x_zero_point`` comes
+            without it or, if ``symmetric``, off the middle.
+    """
+    return _core.quantized_linear(
+        x,
+        weight,
+        bias,
+        activation=activation,
+        x_scale=x_scale,
+        x_zero_point=x_zero_point,
+        symmetric=symmetric,
+    )
