@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vectile import checkpoint, ops
@@ -20,11 +19,11 @@ M = TypeVar("M", bound=Module)
 
 
 class QuantizedLinear(Module):
-    """`Linear` for inference: int8 weight (out, in) with a scale per output, float bias.
+    """`Linear` for inference: int8 weight (out, in) with a scale per output or one for all, float bias.
 
     Each row of x (..., in_features) is quantised to 8 bits over its own range on the way; the bound of the
     error is that of `vectile.ops.quantize_weight`. Nothing here is trained: RuntimeError where a gradient
-    would have to flow. Its state is "weight" (int8), "scale" and "bias".
+    would have to flow. Its state is "weight" (int8), "scale", "zero_point" (unless symmetric) and "bias".
     """
 
     def __init__(self, matrix: ops.QuantizedMatrix, bias: NDArray[Any] | None = None) -> None:
@@ -37,10 +36,20 @@ class QuantizedLinear(Module):
     fuses_activation = True
 
     @classmethod
-    def of(cls, layer: Linear) -> QuantizedLinear:
-        """The quantised form of a float layer."""
+    def of(
+        cls, layer: Linear, *, symmetric: bool = True, per_channel: bool = True
+    ) -> QuantizedLinear:
+        """The quantised form of a float layer; the options are those of `ops.quantize_weight`."""
         bias = None if layer.bias is None else layer.bias.data.copy()
-        return cls(ops.quantize_weight(layer.weight.data), bias)
+        weight = layer.weight.data
+        return cls(ops.quantize_weight(weight, symmetric=symmetric, per_channel=per_channel), bias)
+
+    def scheme(self) -> dict[str, bool]:
+        """The options of `of` that give a layer with this one's state."""
+        return {
+            "symmetric": self.matrix.zero_points is None,
+            "per_channel": self.matrix.scales.ndim == 1,
+        }
 
     def forward(self, x: Any, activation: Activation | None = None) -> Tensor:
         """`activation` names one that `ops.linear` applies while the result is in registers."""
@@ -48,15 +57,17 @@ class QuantizedLinear(Module):
 
     def _local_state(self) -> dict[str, Any]:
         matrix = {"weight": self.matrix.values, "scale": self.matrix.scales}
+        if self.matrix.zero_points is not None:
+            matrix["zero_point"] = self.matrix.zero_points
         return matrix | super()._local_state()
 
     def _load_local(self, state: Mapping[str, NDArray[Any]]) -> None:
-        if "weight" in state or "scale" in state:
-            known = self._local_state()
-            values = state.get("weight", known["weight"]).astype(np.int8)
-            scales = state.get("scale", known["scale"]).astype(known["scale"].dtype)
-            self.matrix = ops.QuantizedMatrix(values, scales)
-        super()._load_local({k: v for k, v in state.items() if k not in ("weight", "scale")})
+        known = self._local_state()
+        parts = [name for name in ("weight", "scale", "zero_point") if name in known]
+        if any(name in state for name in parts):
+            new = [state.get(name, known[name]).astype(known[name].dtype) for name in parts]
+            self.matrix = ops.QuantizedMatrix(*new)
+        super()._load_local({k: v for k, v in state.items() if k not in parts})
 
     def extra_repr(self) -> str:
         return (
@@ -65,8 +76,12 @@ class QuantizedLinear(Module):
         )
 
 
-def quantize_dynamic(model: M, skip: Iterable[str] = ()) -> M:
+def quantize_dynamic(
+    model: M, skip: Iterable[str] = (), *, symmetric: bool = True, per_channel: bool = True
+) -> M:
     """Replace every Linear in `model` by a QuantizedLinear, in place, and return it for inference.
+
+    `symmetric` and `per_channel` say how weights are quantised, as in `ops.quantize_weight`.
 
     A layer that the model has in several places stays one layer. The model is left in eval mode and its
     other parameters no longer ask for gradients. Layers with a path in `skip` stay as they are; ValueError
@@ -75,7 +90,8 @@ def quantize_dynamic(model: M, skip: Iterable[str] = ()) -> M:
     """
     left = set(_linears_at(model, "quantize_dynamic: skip", skip))
     found = (m for m in model.modules() if isinstance(m, Linear) and m is not model)
-    return _quantize(model, [m for m in found if m not in left])
+    scheme = {"symmetric": symmetric, "per_channel": per_channel}
+    return _quantize(model, {m: scheme for m in found if m not in left})
 
 
 def _linears_at(model: Module, argument: str, paths: Iterable[str]) -> list[Linear]:
@@ -87,9 +103,11 @@ def _linears_at(model: Module, argument: str, paths: Iterable[str]) -> list[Line
     return [linears[path] for path in paths]
 
 
-def _quantize(model: M, layers: Iterable[Linear]) -> M:
-    """Put a QuantizedLinear for each of `layers` wherever `model` has it."""
-    quantized: dict[Module | None, QuantizedLinear] = {m: QuantizedLinear.of(m) for m in layers}
+def _quantize(model: M, layers: Mapping[Linear, Mapping[str, bool]]) -> M:
+    """Put a QuantizedLinear of the given scheme for each of `layers` wherever `model` has it."""
+    quantized: dict[Module | None, QuantizedLinear] = {
+        m: QuantizedLinear.of(m, **scheme) for m, scheme in layers.items()
+    }
     for parent in tuple(model.modules()):
         for name, child in parent._modules.items():
             if child in quantized:
@@ -97,9 +115,9 @@ def _quantize(model: M, layers: Iterable[Linear]) -> M:
     return model.eval().requires_grad_(False)
 
 
-def quantized_layers(model: Module) -> list[str]:
-    """Paths of the QuantizedLinear layers."""
-    return [path for path, m in model.named_modules() if isinstance(m, QuantizedLinear)]
+def quantized_layers(model: Module) -> dict[str, dict[str, bool]]:
+    """The QuantizedLinear layers: path to scheme."""
+    return {path: m.scheme() for path, m in model.named_modules() if isinstance(m, QuantizedLinear)}
 
 
 class SizeReport(NamedTuple):
@@ -127,7 +145,13 @@ def save_quantized(path: str | PathLike[str], model: Module, settings: Mapping[s
     checkpoint.save(path, tensors, {**settings, "quantized": quantized_layers(model)})
 
 
-def restore(model: M, layers: Iterable[str]) -> M:
-    """Give a float model the quantised layers of a saved one, for `load_state_dict` to fill."""
-    found = _linears_at(model, "restore: layers", layers)
-    return _quantize(model, found) if found else model
+def restore(model: M, layers: Mapping[str, Mapping[str, bool]] | Iterable[str]) -> M:
+    """Give a float model the quantised layers of a saved one, for `load_state_dict` to fill.
+
+    `layers` is what `quantized_layers` said, or paths alone for the default scheme.
+    """
+    schemes = layers if isinstance(layers, Mapping) else {path: {} for path in layers}
+    found = _linears_at(model, "restore: layers", schemes)
+    if not found:
+        return model
+    return _quantize(model, dict(zip(found, schemes.values(), strict=True)))
