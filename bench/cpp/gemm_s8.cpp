@@ -7,7 +7,10 @@ namespace vectile::bench {
 namespace {
 
 const bool registered = at_start([] {
-  constexpr i64 kShapes[][3] = {{128, 3072, 768}, {512, 512, 512}, {33, 65, 127}, {1, 4096, 4096}};
+  constexpr i64 kShapes[][3] = {{512, 512, 512},  {33, 65, 127},     {1, 3072, 768},
+                                {8, 3072, 768},   {32, 3072, 768},   {128, 3072, 768},
+                                {512, 3072, 768}, {1, 4096, 4096},   {8, 4096, 4096},
+                                {32, 4096, 4096}, {128, 4096, 4096}, {512, 4096, 4096}};
   for (const auto& [m, n, k] : kShapes) {
     const double products = 2. * static_cast<double>(m * n * k);
     const std::string size = text(m, 'x', n, 'x', k);
