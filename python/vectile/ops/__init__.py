@@ -3,9 +3,10 @@
 Floating-point arguments of one call share a dtype: float32, float64, float16 or ``ml_dtypes.bfloat16``.
 The last two are storage: kernels compute on them in float32, and results are rounded to them once.
 Beside them norm parameters and optimiser state may be float32; statistics, log-sum-exps and what a
-recurrent forward keeps are float32. Every function checks its arguments and raises ``op: argument property: expected X, got Y``: ValueError for shapes and values,
-TypeError for dtypes, IndexError for indices. Results own 64-byte aligned memory and are bitwise the
-same for any number of threads.
+recurrent forward keeps are float32. Every function checks its arguments and raises
+``op: argument property: expected X, got Y``: ValueError for shapes and values, TypeError for dtypes,
+IndexError for indices. Results own 64-byte aligned memory and are bitwise the same for any number of
+threads.
 """
 
 from vectile.ops.attention import *  # noqa: F403
