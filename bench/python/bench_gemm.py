@@ -121,7 +121,7 @@ def products(group: str, text: str, quick: bool) -> Iterator[Case]:
             lambda a, b, c: ops.matmul(a, b, out=c),
             peers=torch_products(m, n) | {"numpy": lambda a, b, c: np.matmul(a, b, out=c)},
             tolerance=product_tolerance(k),
-            work=flop(flops, bytes=4 * (m * k + k * n + m * n)),
+            work=flop(flops),
             group=group,
             **checks(m, n, k),
         )
@@ -140,7 +140,7 @@ def batches() -> Iterator[Case]:
                 "numpy": lambda a, b, c: np.matmul(a, b, out=c),
             },
             tolerance=product_tolerance(k),
-            work=flop(2 * count * m * n * k, bytes=4 * count * (m * k + k * n + m * n)),
+            work=flop(2 * count * m * n * k),
             group="batched",
         )
 
@@ -154,7 +154,7 @@ def gelu(x: Array) -> Array:
 def linears() -> Iterator[Case]:
     for m, n, k in LINEARS:
         size, tolerance = f"{m}x{n}x{k}", product_tolerance(k)
-        work = flop(2 * m * n * k, bytes=4 * (m * k + k * n + m * n))
+        work = flop(2 * m * n * k)
         for label, ours, exact, theirs in (
             (
                 "bias",

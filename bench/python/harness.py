@@ -32,26 +32,18 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Work:
-    """What one call does at least: ``amount`` of ``unit`` ("flop", "int8 op" or "byte").
-
-    ``bytes`` are those that an operation must read and write once; 0: not counted.
-    """
+    """What one call does at least: ``amount`` of ``unit`` ("flop", "int8 op" or "byte")."""
 
     unit: str
     amount: float
-    bytes: float = 0
-
-    @property
-    def traffic(self) -> float:
-        return self.amount if self.unit == "byte" else self.bytes
 
 
-def flop(amount: float, *, bytes: float = 0) -> Work:
-    return Work("flop", amount, bytes)
+def flop(amount: float) -> Work:
+    return Work("flop", amount)
 
 
-def int8_op(amount: float, *, bytes: float = 0) -> Work:
-    return Work("int8 op", amount, bytes)
+def int8_op(amount: float) -> Work:
+    return Work("int8 op", amount)
 
 
 def byte(*arrays: Any) -> Work:
@@ -139,8 +131,8 @@ class Row:
     fraction: float = math.nan  # of the ceiling measured in this run
     error: float = math.nan  # of ours against float64, relative to the largest magnitude
     group: str = ""  # within the family
-    intensity: float = math.nan  # operations a byte
-    traffic: float = math.nan  # bytes
+    amount: float = math.nan  # operations, or bytes where the rate is in GB/s
+    traffic: float = math.nan  # bytes read and written at least
 
 
 class Ceiling:
@@ -158,19 +150,21 @@ class Ceiling:
         self.reads[log2_bytes] = max(now, self.reads.get(log2_bytes, 0.0))
         return self.reads[log2_bytes]
 
-    def of(self, work: Work) -> tuple[float, str]:
-        """The most that the work can reach in 10⁹ of its unit a second, and that rate's name."""
-        size = int(math.log2(max(work.traffic, 1)))
+    def of(self, work: Work, traffic: float) -> tuple[float, str]:
+        """The most that the work can reach in 10⁹ of its unit a second, and that rate's name.
+
+        ``traffic`` are the bytes that it reads and writes at least; nan: not known.
+        """
+        size = min(28, max(14, int(math.log2(max(traffic, 1))))) if traffic == traffic else 14
         if work.unit == "byte":
-            return self.bandwidth(min(28, max(14, size))), "GB/s"
+            return self.bandwidth(size), "GB/s"
         top, name = {
             "flop": (self.base.fma_gflops, "GF/s"),
             "int8 op": (self.base.int8_gops, "GOP/s"),
         }[work.unit]
-        if work.traffic:
-            intensity = work.amount / work.traffic
-            if intensity * min(self.base.read_gbs.values()) < top:
-                top = min(top, intensity * self.bandwidth(min(28, max(14, size))))
+        intensity = work.amount / traffic if traffic else math.inf
+        if intensity * min(self.base.read_gbs.values()) < top:
+            top = min(top, intensity * self.bandwidth(size))
         return top, name
 
     def __str__(self) -> str:
@@ -285,6 +279,23 @@ def _calls(function: Function, arguments: tuple[Any, ...], options: Options) -> 
         calls *= 4
 
 
+def traffic(value: Any, counted: set[int] | None = None) -> float:
+    """Bytes of all arrays and packed weights in a value, each once; nan beside what has no size."""
+    counted = set() if counted is None else counted
+    if isinstance(value, (tuple, list)):
+        return sum(traffic(v, counted) for v in value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return 0
+    if isinstance(value, vectile.Tensor):
+        value = value.numpy()
+    if isinstance(value, np.ndarray):
+        address = value.__array_interface__["data"][0]
+        if address in counted:
+            return 0
+        counted.add(address)
+    return getattr(value, "nbytes", math.nan)
+
+
 def choose_peers(available: Mapping[str, Any], wanted: str | None) -> list[str]:
     """The calls of the wanted peer, else of torch where installed, else of NumPy, else the first."""
     names = [n for n in available if torch is not None or not is_of("torch", n)]
@@ -312,7 +323,7 @@ def measure(family: str, case: Case, options: Options, ceiling: Ceiling) -> Row:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        done = 0
+        done, least = 0, math.nan
         while done < rounds:
             inputs = case.inputs(rng)
             arguments = {name: _arguments(case, name, _copy(inputs)) for name in sides}
@@ -324,6 +335,9 @@ def measure(family: str, case: Case, options: Options, ceiling: Ceiling) -> Row:
                     once += calls[name] * one
             if done == 0:
                 rounds, samples = _plan(once, options)
+                result = case.ours(*arguments["vectile"])
+                least = traffic((*arguments["vectile"], result))
+                del result
             for _ in range(samples):
                 for name, f in sides.items():
                     if options.threads > 1:
@@ -346,13 +360,12 @@ def measure(family: str, case: Case, options: Options, ceiling: Ceiling) -> Row:
             "ratio": statistics.median(b / a for b, a in pairs),
         }
     if case.work:
-        top, unit = ceiling.of(case.work)
+        if case.work.unit == "byte":
+            least = case.work.amount
+        top, unit = ceiling.of(case.work, least)
         rate = case.work.amount / ours / 1e9
-        row |= {"rate": rate, "rate_unit": unit, "fraction": rate / top}
-        if case.work.traffic:
-            row["traffic"] = case.work.traffic
-            if case.work.unit != "byte":
-                row["intensity"] = case.work.amount / case.work.traffic
+        row |= {"rate": rate, "rate_unit": unit, "fraction": rate / top, "traffic": least}
+        row["amount"] = case.work.amount
     return Row(family, case.name, "s", **row)
 
 
@@ -386,9 +399,11 @@ def run_module(
         yield from getattr(module, "figures", lambda options: ())(options)
 
 
-def report(rows: Sequence[Row], options: Options, ceiling: Ceiling) -> dict[str, Any]:
+def report(rows: Sequence[Row], options: Options, ceiling: Ceiling, command: str) -> dict[str, Any]:
     """Everything a reader needs to judge the rows, ready for JSON."""
     return {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": command,
         "config": vectile.config(),
         "peers": {"numpy": np.__version__} | ({"torch": torch.__version__} if torch else {}),
         "options": asdict(options),

@@ -1,12 +1,11 @@
-"""Show benchmark rows: a table (rich where installed), and a picture (matplotlib)."""
+"""Show benchmark rows as a table (rich where installed)."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import Any
 
 from harness import Row, geometric_mean
 
@@ -23,6 +22,12 @@ def amount(value: float, unit: str) -> str:
         if value < 1000 * scale:
             return f"{value / scale:.3g} {name}"
     return f"{value:.0f} s"
+
+
+def versions(result: dict[str, Any]) -> str:
+    """The package and its peers, of a result that run.py writes."""
+    peers = {"vectile": result["config"]["version"]} | result["peers"]
+    return ", ".join(f"{n} {v}" for n, v in peers.items())
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -106,50 +111,3 @@ def _print_plain(lines: list[tuple[str, ...] | None], title: str, caption: str) 
         )
         print("  ".join(parts).rstrip())
     print(caption)
-
-
-def save_plot(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Draw the ratio of every row to its peer as bars on a logarithmic axis."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    shown = [r for r in rows if math.isfinite(r.ratio)]
-    families = list(dict.fromkeys(r.family for r in shown))
-    colours = plt.get_cmap("tab10")
-    height = 1.2 + 0.22 * len(shown)
-    figure, axes = plt.subplots(figsize=(9, height), layout="constrained")
-    for i, r in enumerate(shown):
-        colour = colours(families.index(r.family) % 10)
-        axes.barh(i, r.ratio - 1, left=1, color=colour, height=0.75)
-        side = "left" if r.ratio >= 1 else "right"
-        axes.annotate(
-            f"{r.ratio:.2f}",
-            (r.ratio, i),
-            xytext=(4 if side == "left" else -4, 0),
-            textcoords="offset points",
-            va="center",
-            ha=side,
-            fontsize=7,
-        )
-    axes.set_yticks(
-        range(len(shown)), [f"{r.family}: {r.name}, {r.peer}" for r in shown], fontsize=7
-    )
-    axes.set_xscale("log")
-    ticks = [
-        t
-        for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32)
-        if t <= 2 * max((r.ratio for r in shown), default=1)
-    ]
-    axes.set_xticks(ticks, [f"{t:g}x" for t in ticks])
-    axes.minorticks_off()
-    axes.axvline(1, color="black", linewidth=1)
-    axes.margins(x=0.1, y=0.01)
-    axes.invert_yaxis()
-    axes.set_xlabel("speed relative to the peer (right of 1: vectile is faster)")
-    axes.set_title(textwrap.fill(title, 90), fontsize=9, loc="left")
-    for spine in ("top", "right"):
-        axes.spines[spine].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

@@ -10,6 +10,7 @@ import argparse
 import importlib
 import json
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -48,12 +49,33 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--case", default="", metavar="TEXT", help="only cases with TEXT in their name")
     p.add_argument("--quick", action="store_true", help="fewer shapes, shorter runs")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
-    p.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (.png, .svg, .pdf)")
+    p.add_argument("--plot", type=Path, metavar="FILE", help="draw them (.png, .svg, .pdf)")
+    p.add_argument(
+        "--from", dest="drawn", type=Path, metavar="FILE", help="only draw this --json file"
+    )
     return p
+
+
+def redraw(source: Path, path: Path | None) -> int:
+    """Draw what an earlier run wrote with --json."""
+    if path is None:
+        parser().error("--from: expected --plot FILE beside it")
+    import picture
+
+    try:
+        picture.save(json.loads(source.read_text()), path)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        parser().error(f"--from {source}: expected what --json writes, got {type(e).__name__}: {e}")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.plot and args.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser().error(f"--plot: expected a name in .png, .svg or .pdf, got {args.plot}")
+    sys.path.insert(0, str(HERE))
+    if args.drawn:
+        return redraw(args.drawn, args.plot)
     unknown = set(args.family) - set(families())
     if unknown:
         parser().error(f"family: expected one of {', '.join(families())}, got {min(unknown)}")
@@ -62,10 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("OMP", "OPENBLAS", "MKL"):  # read by NumPy's BLAS when it is first imported
         os.environ[f"{name}_NUM_THREADS"] = str(args.threads)
     os.environ.update(PEER_LIMITS.get(args.isa, {}))
-    sys.path.insert(0, str(HERE))
     import harness
     import report
 
+    if args.plot:
+        import picture  # fails before the run where matplotlib is missing
     if args.isa:
         try:
             harness.use_isa(args.isa)
@@ -85,18 +108,22 @@ def main(argv: list[str] | None = None) -> int:
         except Exception:  # the other families still have something to say
             traceback.print_exc()
             failed = True
-    result = harness.report(rows, options, ceiling)
-    config, peers = result["config"], result["peers"]
-    versions = ", ".join(f"{n} {v}" for n, v in peers.items())
+    words = list(sys.argv[1:] if argv is None else argv)
+    for output in ("--json", "--plot"):
+        if output in words:
+            del words[words.index(output) : words.index(output) + 2]
+    command = shlex.join(["bench/python/run.py", *words])
+    result = harness.report(rows, options, ceiling, command)
+    config, threads = result["config"], f"{args.threads} thread{'s' if args.threads > 1 else ''}"
     title = (
-        f"vectile {config['version']} ({config['isa']}, {args.threads} thread"
-        f"{'s' if args.threads > 1 else ''}, {result['clock']}) on {config['cpu'].strip()}; {versions}"
+        f"{report.versions(result)}; {config['isa']}, {threads}, {result['clock']}, "
+        f"{config['cpu'].strip()}, {result['date']}"
     )
     report.print_table(rows, title, str(ceiling))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     if args.plot:
-        report.save_plot(rows, title, args.plot)
+        picture.save(result, args.plot)
     return int(failed)
 
 

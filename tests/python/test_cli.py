@@ -220,6 +220,7 @@ def test_wrong_use_is_one_line(tmp_path, text, trained, capsys, monkeypatch):
         ("quantize", str(junk)): "expected a safetensors checkpoint",
         ("bench", "--isa", "mmx"): "--isa: expected one of scalar",
         ("bench", "--table", "softmax"): "need a source checkout",
+        ("bench", "--table", "--from", str(junk)): "need a source checkout",
         ("demo", "--quick", "--seconds", "3"): "not allowed with",
         ("demo", "--out", str(junk)): "File exists",
         ("info", "--yaml"): "unrecognized arguments: --yaml",

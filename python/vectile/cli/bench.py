@@ -13,6 +13,9 @@ import vectile
 from vectile.cli import common
 from vectile.runtime import config
 
+# What only bench/python/run.py takes: attribute -> option.
+_OF_CHECKOUT = {"peer": "--peer", "case": "--case", "drawn": "--from"}
+
 
 def add_to(commands: Any) -> None:
     parser = common.command(
@@ -23,6 +26,8 @@ def add_to(commands: Any) -> None:
         [
             "vectile bench --quick",
             "vectile bench gemm softmax --threads 2     (families: in a checkout)",
+            "vectile bench gemm --json result.json --plot result.png",
+            "vectile bench --from result.json --plot result.svg",
             "vectile bench --table --plot kernels.png",
         ],
     )
@@ -31,13 +36,19 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--threads", type=common.positive, metavar="N", help="threads of every side"
     )
-    parser.add_argument("--isa", help="force a tier, for example avx2")
+    parser.add_argument(
+        "--isa", help="force a tier, for example avx2; a checkout's peers are kept to it, too"
+    )
+    parser.add_argument("--case", metavar="TEXT", help="only cases with TEXT in their name")
     parser.add_argument(
         "--peer", choices=("torch", "numpy"), help="whom to compare with (checkout)"
     )
     parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the result")
+    parser.add_argument(
+        "--from", dest="drawn", type=Path, metavar="FILE", help="only draw this --json file"
+    )
 
 
 def harness() -> Path | None:
@@ -51,8 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
         if path is not None:
             common.require_parent(path)
     script = None if arguments.table else harness()
-    if script is None and (arguments.family or arguments.peer):
-        raise ValueError("bench: families and --peer need a source checkout, without --table")
+    if script is None and any(getattr(arguments, name) for name in ("family", *_OF_CHECKOUT)):
+        raise ValueError(
+            "bench: families, --case, --from and --peer need a source checkout, without --table"
+        )
     supported = config()["supported_isas"]
     if arguments.isa and arguments.isa not in supported:
         raise ValueError(
@@ -68,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("OMP", "OPENBLAS", "MKL"):
             environment[f"{name}_NUM_THREADS"] = str(arguments.threads)
     command += ["--quick"] if arguments.quick else []
-    for option in ("peer", "json", "plot"):
-        value = getattr(arguments, option)
-        command += [f"--{option}", str(value)] if value else []
+    for name in ("json", "plot", *(_OF_CHECKOUT if script else ())):
+        value = getattr(arguments, name)
+        command += [_OF_CHECKOUT.get(name, f"--{name}"), str(value)] if value else []
+    if script and arguments.isa:
+        command += ["--isa", arguments.isa]
     return subprocess.run([*command, *arguments.family], env=environment, check=False).returncode

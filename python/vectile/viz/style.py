@@ -41,7 +41,7 @@ def heading(made: Any, title: str, subtitle: str = "") -> float:
     Placed in points, so that the lines stay apart at any height.
     """
     height = made.get_figheight() * 72
-    characters = int(made.get_figwidth() * 72 * 0.96 / 4.6)  # at size 9
+    characters = int(made.get_figwidth() * 72 * 0.96 / 5)  # at size 9
     lines = textwrap.wrap(subtitle, max(characters, 20))
     made.text(0.02, 1 - 10 / height, title, size=13, weight="bold", color=INK, va="top")
     made.text(
