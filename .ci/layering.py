@@ -34,7 +34,7 @@ PYTHON = [
     {"_core", "py.typed"},
     {"ops", "runtime", "info", "random", "machine"},
     {"autograd"},
-    {"nn", "optim", "quant", "checkpoint", "extras", "terminal"},
+    {"nn", "optim", "precision", "quant", "checkpoint", "extras", "terminal"},
     {"data", "metrics", "models", "train", "kernel_table", "viz"},
     {"recipes"},
     {"cli"},

@@ -14,6 +14,8 @@ from vectile.nn import functional as F
 from vectile.nn.layers import Linear
 from vectile.nn.module import Module
 from vectile.ops.gemm import Activation
+from vectile.precision import Advice as Advice
+from vectile.precision import advise as advise
 
 M = TypeVar("M", bound=Module)
 

@@ -19,7 +19,7 @@ for package in ("rich", "matplotlib", "safetensors"):
     pytest.importorskip(package, reason="the commands need vectile[demo]")
 
 TINY = ["--d-model", "16", "--layers", "1", "--heads", "2", "--context", "16", "--batch", "4"]
-COMMANDS = ("demo", "train", "generate", "quantize", "bench", "info")
+COMMANDS = ("demo", "train", "generate", "quantize", "advise", "bench", "info")
 
 
 @pytest.fixture

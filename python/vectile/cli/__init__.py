@@ -1,4 +1,4 @@
-"""The `vectile` command: demo, train, recipes, generate, quantize, bench, info."""
+"""The `vectile` command: demo, train, recipes, generate, quantize, advise, bench, info."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from types import ModuleType
 from typing import NoReturn
 
 import vectile
-from vectile.cli import bench, demo, generate, info, quantize, recipes, train
+from vectile.cli import advise, bench, demo, generate, info, quantize, recipes, train
 from vectile.extras import MissingExtra
 
-_COMMANDS: tuple[ModuleType, ...] = (demo, train, recipes, generate, quantize, bench, info)
+_COMMANDS: tuple[ModuleType, ...] = (
+    demo,
+    train,
+    recipes,
+    generate,
+    quantize,
+    advise,
+    bench,
+    info,
+)
 
 
 class Parser(argparse.ArgumentParser):
