@@ -11,6 +11,7 @@
 // summation depends on k and kc only: |error| <= k eps |A| |B|.
 #include "kernels/epilogue.h"
 #include "kernels/gemm_skinny.h"
+#include "kernels/gemm_tuning.h"
 #include "kernels/microkernel.h"
 #include "kernels/packing.h"
 
@@ -217,12 +218,8 @@ static void gemm_finish(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation
 template <class T>
 static void gemm_tiles(GemmTiles* tiles) {
   using V = Vec<T>;
-#if defined(VECTILE_TIER_avx2)
-  constexpr i64 kc = 384, mc = 360;
-#else
-  constexpr i64 kc = 256, mc = 448;
-#endif
-  *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, kc, mc / Tile<V>::mr * Tile<V>::mr};
+  constexpr GemmBlocks blocks = gemm_blocks(VECTILE_TEXT(VECTILE_TIER));
+  *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, blocks.kc, blocks.mc / Tile<V>::mr * Tile<V>::mr};
 }
 
 }  // namespace vectile::VECTILE_TIER
