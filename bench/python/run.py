@@ -64,7 +64,9 @@ def redraw(source: Path, path: Path | None) -> int:
 
     try:
         picture.save(json.loads(source.read_text()), path)
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except OSError as e:
+        parser().error(f"--from: {e}")
+    except (ValueError, KeyError, TypeError) as e:
         parser().error(f"--from {source}: expected what --json writes, got {type(e).__name__}: {e}")
     return 0
 
