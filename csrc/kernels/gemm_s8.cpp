@@ -60,11 +60,14 @@ static void multiply_rows(i64 rows, [[maybe_unused]] int columns, i64 depth, con
 #if defined(VECTILE_TIER_amx)
     multiply_blocks_amx(count, left, a_row, right, c, rows, s > 0);
 #else
-    if constexpr (kPairs) widen_strip<VecDot>(count, right, wide), right = wide;
+    const bool widened = kPairs && panels.count > 3;
+    if constexpr (kPairs)
+      if (widened) widen_strip<VecDot>(count, right, wide), right = wide;
     for (i64 p = 0; p < panels.count; ++p) {
       const i64 i = panels.start(p);
-      tile_s8<kPairs>(panels.rows(p), columns)(count, left + i * a_row, a_row, right, c + i * kNr,
-                                               s > 0);
+      const auto tile = widened ? tile_s8<kPairs>(panels.rows(p), columns)
+                                : tile_s8<false>(panels.rows(p), columns);
+      tile(count, left + i * a_row, a_row, right, c + i * kNr, s > 0);
     }
 #endif
   } while ((s += kPiece) < depth);
