@@ -103,7 +103,9 @@ def test_the_activation_after_a_linear_layer_is_fused(activation, module, quanti
     monkeypatch.setattr(
         ops,
         "linear",
-        lambda *a, activation: calls.append(activation) or linear(*a, activation=activation),
+        lambda *a, activation, **k: (
+            calls.append(activation) or linear(*a, activation=activation, **k)
+        ),
     )
     with no_grad():
         fused, apart = nn.Sequential(layer, module)(x).numpy(), module(layer(x)).numpy()
