@@ -371,7 +371,7 @@ KV = np.zeros((2, 2, 5, 8), np.float32)
         (
             {"query": X.astype("i4")},
             TypeError,
-            "query dtype: expected float32 or float64, got",
+            "query dtype: expected float16, bfloat16, float32 or float64, got",
         ),
         ({"key": KV.astype("f8")}, TypeError, "key dtype: expected float32, got float64"),
         (

@@ -392,7 +392,11 @@ X, W = np.zeros((2, 4, 5, 6), F32), np.zeros((6, 4, 3, 3), F32)
             TypeError,
             "conv2d: weight dtype: expected float32, got float64",
         ),
-        (lambda: ops.conv2d(X.astype(int), W), TypeError, "x dtype: expected float32 or float64"),
+        (
+            lambda: ops.conv2d(X.astype(int), W),
+            TypeError,
+            "x dtype: expected float16, bfloat16, float32 or float64",
+        ),
         (lambda: ops.conv2d(X, W, None, 0), ValueError, "stride value: expected at least 1, got 0"),
         (lambda: ops.conv2d(X, W, None, 1, -1), ValueError, "padding value: expected at least 0"),
         (lambda: ops.conv2d(X, W, None, 1, 0, 0), ValueError, "dilation value: expected at least"),

@@ -268,7 +268,7 @@ F32 = np.float32
         (
             lambda: ops.matmul(np.zeros((2, 5), int), np.zeros((5, 3), int)),
             TypeError,
-            "a dtype: expected float32 or float64, got int64",
+            "a dtype: expected float16, bfloat16, float32 or float64, got int64",
         ),
         (lambda: ops.matmul(F32(1), np.zeros(1, F32)), ValueError, "a ndim: expected at least 1"),
         (
@@ -307,7 +307,7 @@ F32 = np.float32
         (
             lambda: ops.pack(np.zeros((3, 3), int)),
             TypeError,
-            "pack: weight dtype: expected float32",
+            "pack: weight dtype: expected float16",
         ),
     ],
 )

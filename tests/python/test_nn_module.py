@@ -132,7 +132,9 @@ def test_modes_gradients_dtype_and_apply():
     assert {v.dtype for v in net.state_dict().values()} == {np.dtype(np.float64)}
     assert net(np.ones((2, 3))).dtype == np.float64
     assert net.float().scale.dtype == np.float32
-    with pytest.raises(TypeError, match="expected float32 or float64, got int64"):
+    with pytest.raises(
+        TypeError, match="expected float16, bfloat16, float32 or float64, got int64"
+    ):
         net.to(np.int64)
     seen = []
     net.apply(lambda module: seen.append(type(module).__name__))

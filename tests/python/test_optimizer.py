@@ -198,7 +198,7 @@ FROZEN = [A[0], np.broadcast_to(np.float32(0), (2, 2))]
         (
             lambda: ops.sgd_([np.zeros(3, int)], A[:1], lr=1),
             TypeError,
-            r"params\[0\] dtype: expected float32",
+            r"params\[0\] dtype: expected float16",
         ),
         (
             lambda: ops.sgd_([[1.0]], A[:1], lr=1),

@@ -109,7 +109,7 @@ X = np.ones((2, 3), np.float32)
         (
             lambda: ops.quantize_linear(X.astype(int), 1.0),
             TypeError,
-            "quantize_linear: x dtype: expected float32 or float64, got int64",
+            "quantize_linear: x dtype: expected float16, bfloat16, float32 or float64, got int64",
         ),
         (
             lambda: ops.quantize_linear(X, np.float64(1)),
@@ -119,7 +119,7 @@ X = np.ones((2, 3), np.float32)
         (
             lambda: ops.quantize_linear(X, 1.0, np.int32(0)),
             TypeError,
-            "zero_point dtype: expected int8 or uint8, got int32",
+            "zero_point dtype: expected int8, uint8, float8_e4m3fn or float8_e5m2, got int32",
         ),
         (
             lambda: ops.quantize_linear(X, X[0]),
@@ -144,7 +144,7 @@ X = np.ones((2, 3), np.float32)
         (
             lambda: ops.dequantize_linear(X, 1.0),
             TypeError,
-            "dequantize_linear: x dtype: expected int8, uint8 or int32, got float32",
+            "x dtype: expected int8, uint8, int32, float8_e4m3fn or float8_e5m2, got float32",
         ),
         (
             lambda: ops.dequantize_linear(X.astype(np.int8), 1.0, np.uint8(1)),

@@ -303,7 +303,7 @@ W, U, B = np.zeros((20, 4), np.float32), np.zeros((20, 5), np.float32), np.zeros
     ("arguments", "options", "error", "message"),
     [
         ((X[0], H, H, W, U), {}, ValueError, "lstm: x ndim: expected 3, got 2"),
-        ((X.astype(int), H, H, W, U), {}, TypeError, "lstm: x dtype: expected float32 or float64"),
+        ((X.astype(int), H, H, W, U), {}, TypeError, "lstm: x dtype: expected float16"),
         ((X, H, H, W.astype("f8"), U), {}, TypeError, "lstm: w_ih dtype: expected float32"),
         ((X, H, H, W, U[:19]), {}, ValueError, r"w_hh shape: expected \(4 \* hidden, hidden\)"),
         ((X, H, H, W[:, :3], U), {}, ValueError, r"w_ih shape: expected \(20, 4\), got \(20, 3\)"),

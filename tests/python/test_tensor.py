@@ -165,7 +165,8 @@ def test_only_floats_can_require_grad():
         lambda: vt.tensor(1).requires_grad_(),
     ):
         with pytest.raises(
-            TypeError, match="requires_grad: expected float32 or float64, got int64"
+            TypeError,
+            match="requires_grad: expected float16, bfloat16, float32 or float64, got int64",
         ):
             make()
     assert not (leaf(2).astype("int64")).requires_grad

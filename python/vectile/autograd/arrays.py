@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy import cos, expand_dims, flip, sin, where
+from numpy import cos, expand_dims, flip, sin
 from numpy.typing import NDArray
 
 from vectile import _core, ops
@@ -82,6 +82,13 @@ def power(x: Any, exponent: Any) -> Array:
     result = np.asarray(np.power(x, exponent))
     kind = next((v.dtype for v in (x, exponent) if isinstance(v, np.ndarray)), result.dtype)
     return result.astype(kind) if is_half(kind) and result.dtype != kind else result
+
+
+def where(condition: Any, a: Any, b: Any) -> Array:
+    """`np.where`, in the half type of either array: NumPy takes bfloat16 beside a number to float64."""
+    result = np.where(condition, a, b)
+    arrays = (x.dtype for x in (a, b) if isinstance(x, np.ndarray) and is_half(x.dtype))
+    return result.astype(next(arrays, result.dtype), copy=False)
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
