@@ -22,6 +22,10 @@ def integers(*shapes: tuple[int, ...], dtypes: tuple[type, ...] = (np.int8, np.i
     )
 
 
+def normal(*shapes: tuple[int, ...]) -> Any:
+    return lambda rng: tuple(rng.standard_normal(s, np.float32) for s in shapes)
+
+
 def exact(a: Array, b: Array) -> Array:
     """float64 holds these sums exactly, and its product is fast."""
     return np.rint(a.astype(np.float64) @ b.astype(np.float64)).astype(np.int32)
@@ -110,13 +114,21 @@ def cases(quick: bool) -> Iterator[Case]:
             tolerance=1 / 128,  # a tie may round either way in float32
             work=work,
         )
+    m, n, k = products[0]
+    yield Case(
+        f"quantized_linear static scale {m}x{n}x{k}",
+        normal((m, k), (n, k)),
+        lambda x, w: ops.quantized_linear(x, w, x_scale=np.float32(0.04), symmetric=True),
+        lambda x, w: x @ w.T,
+        {},
+        tolerance=0.03,
+        work=int8_op(2 * m * n * k),
+        prepare={"vectile": lambda x, w: (x, ops.quantize_weight(w))},
+    )
     for m, n, k in linears:
         yield Case(
             f"linear int8 weight {m}x{n}x{k}",
-            lambda rng, m=m, n=n, k=k: (
-                rng.standard_normal((m, k), np.float32),
-                rng.standard_normal((n, k), np.float32),
-            ),
+            normal((m, k), (n, k)),
             ops.linear,
             lambda x, w: x @ w.T,
             {"torch": lambda x, w: torch.ops.quantized.linear_dynamic(x, w, True)},

@@ -24,7 +24,8 @@ def stub_arguments() -> dict[str, list[str]]:
         if isinstance(node, ast.ClassDef):
             found[node.name] = []
         elif isinstance(node, ast.FunctionDef):
-            found[node.name] = [a.arg for a in node.args.posonlyargs + node.args.args]
+            a = node.args
+            found[node.name] = [x.arg for x in a.posonlyargs + a.args + a.kwonlyargs]
     return found
 
 
