@@ -134,9 +134,13 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
   GemmPlan<T> plan = plan_gemm(kernels, g, count);
   if (plan.k_parts > 1) return split_k(kernels, plan, g);
   const Buffer<T> shared = plan.share_b ? pack_shared(kernels, plan) : Buffer<T>();
-  i64 scratch = 0;
-  if (plan.kernel == plan.tile) kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &scratch);
   const i64 blocks = plan.blocks();
+  i64 scratch = 0, ragged = 0;
+  if (plan.kernel == plan.tile) {  // the last columns may need a strip of their own
+    kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &scratch);
+    kernels.of<T>().gemm_workspace(plan.g, plan.block(blocks - plan.row_blocks()), &ragged);
+    scratch = std::max(scratch, ragged);
+  }
   parallel_ranges(count * blocks, plan.group, [&](i64 begin, i64 end) {
     const Buffer<T> workspace(scratch);
     for (i64 i = begin; i < end; ++i) {

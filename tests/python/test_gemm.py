@@ -32,7 +32,7 @@ SIZES = [
     (7, 301, 1001),
 ]
 # Large enough to be cut among threads along m, n or k.
-PARALLEL = [(300, 200, 700), (1, 3000, 900), (40, 30, 9000), (900, 7, 800)]
+PARALLEL = [(300, 200, 700), (1, 3000, 900), (40, 30, 9000), (900, 7, 800), (5, 3001, 900)]
 LAYOUTS = ["NN", "NT", "TN", "TT"]
 ACTIVATIONS = {
     None: lambda x: x,
