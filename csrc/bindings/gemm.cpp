@@ -2,6 +2,7 @@
 
 #include "bindings/array.h"
 #include "bindings/initialised.h"
+#include "ops/gemm_s4.h"
 #include "ops/gemm_s8.h"
 
 namespace vectile {
@@ -44,14 +45,17 @@ void bind_gemm(py::module_& m) {
           const auto& packed = weight.cast<const ops::PackedMatrix&>();
           return to_numpy(unlocked([&] { return ops::linear(*in, packed, b.get(), f, r.get()); }));
         }
-        if (py::isinstance<ops::QuantizedMatrix>(weight)) {
-          const auto& quantized = weight.cast<const ops::QuantizedMatrix&>();
+        const auto quantized = [&](const auto& matrix) {
           return to_numpy(unlocked([&] {
-            Array y = ops::linear(*in, quantized, b.get(), f);
+            Array y = ops::linear(*in, matrix, b.get(), f);
             if (r.get()) ops::add_residual(y, *r.get());
             return y;
           }));
-        }
+        };
+        if (py::isinstance<ops::QuantizedMatrix>(weight))
+          return quantized(weight.cast<const ops::QuantizedMatrix&>());
+        if (py::isinstance<ops::Int4Matrix>(weight))
+          return quantized(weight.cast<const ops::Int4Matrix&>());
         const Input w(weight, "linear", "weight");
         return to_numpy(unlocked([&] { return ops::linear(*in, *w, b.get(), f, r.get()); }));
       },

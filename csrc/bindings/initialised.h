@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "ops/gemm.h"
+#include "ops/gemm_s4.h"
 #include "ops/gemm_s8.h"
 
 namespace vectile {
@@ -32,3 +33,6 @@ struct pybind11::detail::type_caster<vectile::ops::PackedMatrix>
 template <>
 struct pybind11::detail::type_caster<vectile::ops::QuantizedMatrix>
     : vectile::InitialisedCaster<vectile::ops::QuantizedMatrix> {};
+template <>
+struct pybind11::detail::type_caster<vectile::ops::Int4Matrix>
+    : vectile::InitialisedCaster<vectile::ops::Int4Matrix> {};

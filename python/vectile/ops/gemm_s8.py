@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
-from vectile._core import QuantizedMatrix
+from vectile._core import Int4Matrix, QuantizedMatrix
 from vectile.ops.gemm import Activation
 
 __all__ = [
@@ -74,32 +74,64 @@ def qlinear_matmul(
     )
 
 
+@overload
 def quantize_weight(
-    weight: ArrayLike, *, symmetric: bool = True, per_channel: bool = True
-) -> QuantizedMatrix:
-    """Return ``weight`` (out, in) as int8 ``q`` with ``w ~ scale * (q - zero_point)``, for :func:`linear`.
+    weight: ArrayLike, bits: Literal[8] = 8, *, symmetric: bool = True, per_channel: bool = True
+) -> QuantizedMatrix: ...
+@overload
+def quantize_weight(
+    weight: ArrayLike, bits: Literal[4], *, group_size: int = 128, symmetric: bool = True
+) -> Int4Matrix: ...
+def quantize_weight(
+    weight: ArrayLike,
+    bits: int = 8,
+    *,
+    group_size: int | None = None,
+    symmetric: bool = True,
+    per_channel: bool = True,
+) -> QuantizedMatrix | Int4Matrix:
+    """Return ``weight`` (out, in) as integers ``q``, ``w ~ scale * (q - zero_point)``, for :func:`linear`.
 
     Args:
         weight: (out, in), float32 or float64.
-        symmetric: ``scale = max|w| / 127`` and no zero point; else
+        bits: 8, or 4 for an :class:`Int4Matrix`.
+        group_size: with 4 bits, how many neighbours along ``in`` share a scale (and zero point): 32, 64
+            or 128, the default; a row's last group may be shorter.
+        symmetric: 8 bits: ``scale = max|w| / 127`` and no zero point; else
             ``scale = (max(w, 0) - min(w, 0)) / 255`` and the int8 zero point that makes that range fit.
-            The scale of zeros is 1.
-        per_channel: a scale (and zero point) for each row; else one for the whole matrix.
+            4 bits: q in -8..7 and ``scale = max(max(w) / 7, -min(w) / 8)``; else q in 0..15, a zero
+            point, and ``scale = (max(w, 0) - min(w, 0)) / 15``. The scale of zeros is 1.
+        per_channel: with 8 bits, a scale (and zero point) for each row; else one for the whole matrix.
 
     In every case ``|w - scale * (q - zero_point)| <= scale / 2``.
 
-    ``linear(x, result)`` quantises each row of ``x`` to 8 bits over its own range (which includes
-    zero), ``step = (max(x, 0) - min(x, 0)) / 255``; :func:`quantized_linear` has other ways. With
-    ``W = result.dequantize()`` its error is
+    ``linear(x, result)`` quantises ``x`` to 8 bits, exact products follow. With a weight in 8 bits each row
+    of ``x`` has its own range (which includes zero), ``step = (max(x, 0) - min(x, 0)) / 255``;
+    :func:`quantized_linear` has other ways. With one in 4 bits each of the weight's groups has,
+    ``step = max|x| / 127``. With ``W = result.dequantize()`` the error is
 
         |linear(x, result) - x @ W.T| <= step / 2 * sum(|W|, axis=1)
 
-    up to float rounding. The result keeps the kernels of the instruction set in use when it was made.
+    up to float rounding, with 4 bits the sum of that over groups. The result keeps the kernels of the
+    instruction set in use when it was made.
 
     Raises:
         TypeError: ``weight`` is not float32 or float64.
-        ValueError: ``weight`` is not 2-D or holds NaN or infinity.
+        ValueError: ``weight`` is not 2-D or holds NaN or infinity, or an option has another value.
     """
+    if bits == 4:
+        if not per_channel:
+            raise ValueError(
+                "quantize_weight: per_channel value: expected True with 4 bits, got False"
+            )
+        group = 128 if group_size is None else group_size
+        return _core.quantize_weight_4bit(weight, group, symmetric)
+    if bits != 8:
+        raise ValueError(f"quantize_weight: bits value: expected 4 or 8, got {bits}")
+    if group_size is not None:
+        raise ValueError(
+            f"quantize_weight: group_size value: expected None with 8 bits, got {group_size}"
+        )
     return _core.quantize_weight(weight, symmetric=symmetric, per_channel=per_channel)
 
 
