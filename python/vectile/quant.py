@@ -1,4 +1,4 @@
-"""INT8 inference: Linear layers with quantised weights and dynamically quantised activations."""
+"""Inference in 8 or 4 bits: Linear layers with quantised weights and dynamically quantised activations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vectile import checkpoint, ops
@@ -20,15 +21,41 @@ from vectile.precision import advise as advise
 M = TypeVar("M", bound=Module)
 
 
-class QuantizedLinear(Module):
-    """`Linear` for inference: int8 weight (out, in) with a scale per output or one for all, float bias.
+Matrix = ops.QuantizedMatrix | ops.Int4Matrix
 
-    Each row of x (..., in_features) is quantised to 8 bits over its own range on the way; the bound of the
-    error is that of `vectile.ops.quantize_weight`. Nothing here is trained: RuntimeError where a gradient
-    would have to flow. Its state is "weight" (int8), "scale", "zero_point" (unless symmetric) and "bias".
+
+def _state(matrix: Matrix) -> dict[str, NDArray[Any]]:
+    """Arrays that `_like` makes the same matrix of; 4-bit values lie two in a byte."""
+    values, zero_points = matrix.values, matrix.zero_points
+    if isinstance(matrix, ops.Int4Matrix):
+        codes = values.view(np.uint8) + np.uint8(8) if zero_points is None else values
+        codes = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
+        values = codes[:, ::2] | codes[:, 1::2] << 4
+    state = {"weight": values, "scale": matrix.scales}
+    return state if zero_points is None else state | {"zero_point": zero_points}
+
+
+def _like(matrix: Matrix, state: Mapping[str, NDArray[Any]]) -> Matrix:
+    """A matrix of the shape and scheme of `matrix` with the arrays of `state`."""
+    values, scales, zero_points = state["weight"], state["scale"], state.get("zero_point")
+    if isinstance(matrix, ops.QuantizedMatrix):
+        return ops.QuantizedMatrix(values, scales, zero_points)
+    codes = np.stack([values & 15, values >> 4], -1).reshape(len(values), -1)
+    codes = codes[:, : matrix.shape[1]]
+    values = (codes - np.uint8(8)).view(np.int8) if zero_points is None else codes
+    return ops.Int4Matrix(values, scales, zero_points, matrix.group_size)
+
+
+class QuantizedLinear(Module):
+    """`Linear` for inference: weight (out, in) in 8 or 4 bits, float bias.
+
+    x (..., in_features) is quantised to 8 bits on the way; the bound of the error is that of
+    `vectile.ops.quantize_weight`. Nothing here is trained: RuntimeError where a gradient would have to
+    flow. Its state is "weight" (int8, or two 4-bit values in a uint8, the first of them in its low half),
+    "scale", "zero_point" (unless symmetric) and "bias".
     """
 
-    def __init__(self, matrix: ops.QuantizedMatrix, bias: NDArray[Any] | None = None) -> None:
+    def __init__(self, matrix: Matrix, bias: NDArray[Any] | None = None) -> None:
         super().__init__()
         self.matrix = matrix
         self.out_features, self.in_features = matrix.shape
@@ -38,52 +65,45 @@ class QuantizedLinear(Module):
     fuses_activation = True
 
     @classmethod
-    def of(
-        cls, layer: Linear, *, symmetric: bool = True, per_channel: bool = True
-    ) -> QuantizedLinear:
+    def of(cls, layer: Linear, **options: Any) -> QuantizedLinear:
         """The quantised form of a float layer; the options are those of `ops.quantize_weight`."""
         bias = None if layer.bias is None else layer.bias.data.copy()
-        weight = layer.weight.data
-        return cls(ops.quantize_weight(weight, symmetric=symmetric, per_channel=per_channel), bias)
+        return cls(ops.quantize_weight(layer.weight.data, **options), bias)
 
-    def scheme(self) -> dict[str, bool]:
+    def scheme(self) -> dict[str, Any]:
         """The options of `of` that give a layer with this one's state."""
-        return {
-            "symmetric": self.matrix.zero_points is None,
-            "per_channel": self.matrix.scales.ndim == 1,
-        }
+        symmetric = self.matrix.zero_points is None
+        if isinstance(self.matrix, ops.Int4Matrix):
+            return {"bits": 4, "group_size": self.matrix.group_size, "symmetric": symmetric}
+        return {"symmetric": symmetric, "per_channel": self.matrix.scales.ndim == 1}
 
     def forward(self, x: Any, activation: Activation | None = None) -> Tensor:
         """`activation` names one that `ops.linear` applies while the result is in registers."""
         return F.linear(x, self.matrix, self.bias, activation)
 
     def _local_state(self) -> dict[str, Any]:
-        matrix = {"weight": self.matrix.values, "scale": self.matrix.scales}
-        if self.matrix.zero_points is not None:
-            matrix["zero_point"] = self.matrix.zero_points
-        return matrix | super()._local_state()
+        return _state(self.matrix) | super()._local_state()
 
     def _load_local(self, state: Mapping[str, NDArray[Any]]) -> None:
-        known = self._local_state()
-        parts = [name for name in ("weight", "scale", "zero_point") if name in known]
-        if any(name in state for name in parts):
-            new = [state.get(name, known[name]).astype(known[name].dtype) for name in parts]
-            self.matrix = ops.QuantizedMatrix(*new)
-        super()._load_local({k: v for k, v in state.items() if k not in parts})
+        own = _state(self.matrix)
+        if own.keys() & state.keys():
+            new = {name: state.get(name, a).astype(a.dtype) for name, a in own.items()}
+            self.matrix = _like(self.matrix, new)
+        super()._load_local({k: v for k, v in state.items() if k not in own})
 
     def extra_repr(self) -> str:
+        four = isinstance(self.matrix, ops.Int4Matrix)
+        form = f"int4, group_size={self.matrix.group_size}" if four else "int8"
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, int8"
+            f"bias={self.bias is not None}, {form}"
         )
 
 
-def quantize_dynamic(
-    model: M, skip: Iterable[str] = (), *, symmetric: bool = True, per_channel: bool = True
-) -> M:
+def quantize_dynamic(model: M, skip: Iterable[str] = (), **options: Any) -> M:
     """Replace every Linear in `model` by a QuantizedLinear, in place, and return it for inference.
 
-    `symmetric` and `per_channel` say how weights are quantised, as in `ops.quantize_weight`.
+    `options` say how weights are quantised, as in `ops.quantize_weight`: `bits=4, group_size=32`.
 
     A layer that the model has in several places stays one layer. The model is left in eval mode and its
     other parameters no longer ask for gradients. Layers with a path in `skip` stay as they are; ValueError
@@ -92,8 +112,7 @@ def quantize_dynamic(
     """
     left = set(_linears_at(model, "quantize_dynamic: skip", skip))
     found = (m for m in model.modules() if isinstance(m, Linear) and m is not model)
-    scheme = {"symmetric": symmetric, "per_channel": per_channel}
-    return _quantize(model, {m: scheme for m in found if m not in left})
+    return _quantize(model, {m: options for m in found if m not in left})
 
 
 def _linears_at(model: Module, argument: str, paths: Iterable[str]) -> list[Linear]:
@@ -105,7 +124,7 @@ def _linears_at(model: Module, argument: str, paths: Iterable[str]) -> list[Line
     return [linears[path] for path in paths]
 
 
-def _quantize(model: M, layers: Mapping[Linear, Mapping[str, bool]]) -> M:
+def _quantize(model: M, layers: Mapping[Linear, Mapping[str, Any]]) -> M:
     """Put a QuantizedLinear of the given scheme for each of `layers` wherever `model` has it."""
     quantized: dict[Module | None, QuantizedLinear] = {
         m: QuantizedLinear.of(m, **scheme) for m, scheme in layers.items()
@@ -117,7 +136,7 @@ def _quantize(model: M, layers: Mapping[Linear, Mapping[str, bool]]) -> M:
     return model.eval().requires_grad_(False)
 
 
-def quantized_layers(model: Module) -> dict[str, dict[str, bool]]:
+def quantized_layers(model: Module) -> dict[str, dict[str, Any]]:
     """The QuantizedLinear layers: path to scheme."""
     return {path: m.scheme() for path, m in model.named_modules() if isinstance(m, QuantizedLinear)}
 
@@ -147,7 +166,7 @@ def save_quantized(path: str | PathLike[str], model: Module, settings: Mapping[s
     checkpoint.save(path, tensors, {**settings, "quantized": quantized_layers(model)})
 
 
-def restore(model: M, layers: Mapping[str, Mapping[str, bool]] | Iterable[str]) -> M:
+def restore(model: M, layers: Mapping[str, Mapping[str, Any]] | Iterable[str]) -> M:
     """Give a float model the quantised layers of a saved one, for `load_state_dict` to fill.
 
     `layers` is what `quantized_layers` said, or paths alone for the default scheme.

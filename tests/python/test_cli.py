@@ -139,6 +139,13 @@ def test_quantize_then_generate(trained, capsys):
     assert run("generate", out, "--tokens", 5, "--seed", 0) == 0
     capsys.readouterr()
     assert "got a quantized one" in fails(capsys, "quantize", out)
+    assert run("quantize", trained, "--bits", 4, "--group-size", 32) == 0
+    assert "layers in INT4" in capsys.readouterr().out
+    smaller = trained.with_name("model-int4.safetensors")
+    assert smaller.stat().st_size < out.stat().st_size
+    assert run("generate", smaller, "--tokens", 5, "--seed", 0) == 0
+    capsys.readouterr()
+    assert "expected --bits 4" in fails(capsys, "quantize", trained, "--group-size", 32)
     assert "got a model without one" in fails(capsys, "train", "--resume", out)
 
 

@@ -162,6 +162,45 @@ def test_state_and_file_round_trip(tmp_path):
     assert checkpoint.load(tmp_path / "q")[1]["quantized"] == quantized_layers(model)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_four_bits_keep_the_stated_bound_and_a_state_of_half_bytes(symmetric):
+    random.manual_seed(0)
+    layer = nn.Linear(41, 7)  # odd: the last byte of a row holds one value
+    quantized = QuantizedLinear.of(layer, bits=4, group_size=32, symmetric=symmetric)
+    assert "int4, group_size=32" in repr(quantized)
+    state = quantized.state_dict()
+    assert state["weight"].shape == (7, 21) and state["weight"].dtype == np.uint8
+    assert state["scale"].shape == (7, 2) and ("zero_point" in state) == (not symmetric)
+    weight = quantized.matrix.dequantize()
+    scale = np.repeat(state["scale"], 32, axis=1)[:, :41]
+    assert (np.abs(weight - layer.weight.data) <= scale * 0.50001).all()
+    x = np.random.default_rng(0).normal(size=(3, 41)).astype(np.float32)
+    exact = x.astype(np.float64) @ weight.T.astype(np.float64) + layer.bias.data
+    parts = [slice(0, 32), slice(32, 41)]
+    bound = sum(np.abs(x[:, p]).max(1)[:, None] / 254 * np.abs(weight[:, p]).sum(1) for p in parts)
+    assert (np.abs(quantized(x).numpy() - exact) <= bound * (1 + 1e-5) + 1e-5).all()
+    other = QuantizedLinear.of(nn.Linear(41, 7), bits=4, group_size=32, symmetric=symmetric)
+    other.load_state_dict(state)
+    assert np.array_equal(other(x).numpy(), quantized(x).numpy())
+    assert np.array_equal(other.matrix.values, quantized.matrix.values)
+
+
+def test_a_file_says_how_every_layer_was_quantised(tmp_path):
+    random.manual_seed(0)
+    model = GPT(SMALL)
+    quantize_dynamic(model, ["head"], bits=4, group_size=32, symmetric=False)
+    quantize_dynamic(model)
+    save_quantized(tmp_path / "q", model, {"kind": "gpt", "model": vars(SMALL)})
+    loaded = load_model(tmp_path / "q")
+    assert loaded.head.matrix.dequantize().dtype == np.float32
+    assert isinstance(loaded.head.matrix, ops.QuantizedMatrix)
+    assert isinstance(loaded.blocks[0].up.matrix, ops.Int4Matrix)
+    ids = np.arange(5)[None]
+    assert np.array_equal(loaded(ids).numpy(), model(ids).numpy())
+    report = size_report(model)
+    assert report.quantized_layers == 9
+
+
 def test_size_report_counts_shared_arrays_once():
     model = GPT(SMALL)
     count = sum(p.size for p in model.parameters())
