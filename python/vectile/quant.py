@@ -92,8 +92,9 @@ class QuantizedLinear(Module):
         super()._load_local({k: v for k, v in state.items() if k not in own})
 
     def extra_repr(self) -> str:
-        four = isinstance(self.matrix, ops.Int4Matrix)
-        form = f"int4, group_size={self.matrix.group_size}" if four else "int8"
+        form = "int8"
+        if isinstance(self.matrix, ops.Int4Matrix):
+            form = f"int4, group_size={self.matrix.group_size}"
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, {form}"
