@@ -99,17 +99,11 @@ const char* cpu_name() {
   return brand.text;
 }
 
-#else
+#elif !defined(__aarch64__)  // that one has cpu_arm.cpp
 
 bool cpu_supports(const char* tier) { return std::strcmp(tier, "scalar") == 0; }
 
-const char* cpu_name() {
-#if defined(__aarch64__)
-  return "aarch64";
-#else
-  return "unknown";
-#endif
-}
+const char* cpu_name() { return "unknown"; }
 
 #endif
 

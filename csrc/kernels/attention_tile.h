@@ -18,7 +18,7 @@ namespace vectile::VECTILE_TIER {
 template <class T>
 struct AttentionTile {
   static constexpr int lanes = Vec<T>::lanes;
-  static constexpr int rows = lanes == 16 ? 12 : lanes == 8 ? 6 : 4;
+  static constexpr int rows = lanes == 1 ? 4 : kRegisters == 32 ? 12 : 6;
   static constexpr int vectors = 2;
   static constexpr int panel = vectors * lanes;
 };

@@ -21,6 +21,8 @@ constexpr int kMr = 10, kNv = 2;
 constexpr int kMr = 6, kNv = 2;
 #elif defined(VECTILE_TIER_avx2)
 constexpr int kMr = 4, kNv = 2;
+#elif defined(VECTILE_TIER_neon)
+constexpr int kMr = 4, kNv = 4;
 #else
 constexpr int kMr = 3, kNv = 4;
 #endif

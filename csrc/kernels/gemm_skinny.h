@@ -44,11 +44,7 @@ template <class T>
 using DotFunction = void (*)(i64, const T*, i64, const T*, i64, T*, i64, i64);
 
 constexpr int kDotRows = 8;
-#if defined(VECTILE_TIER_avx512)
-constexpr int kDotAccumulators = 24;
-#else
-constexpr int kDotAccumulators = 12;
-#endif
+constexpr int kDotAccumulators = kRegisters / 8 * 6;
 constexpr int dot_columns(int rows) {
   return kDotAccumulators / rows > 8 ? 8 : kDotAccumulators / rows;
 }

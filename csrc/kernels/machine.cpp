@@ -33,6 +33,11 @@ static VECTILE_INLINE void opaque(VecDot& r) {
     asm volatile("" : "+v"(r.v));
     return;
   }
+#elif defined(__aarch64__)
+  if constexpr (VecDot::lanes > 1) {
+    asm volatile("" : "+w"(r.v));
+    return;
+  }
 #endif
   asm volatile("" : "+r"(r.v));
 }

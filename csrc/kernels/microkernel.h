@@ -25,6 +25,8 @@ template <class V>
 struct Tile {
 #if defined(VECTILE_TIER_avx512) || defined(VECTILE_TIER_avx512_vnni)
   static constexpr int mr = V::lanes > 1 ? 14 : 6, nv = V::lanes > 1 ? 2 : 4;
+#elif defined(VECTILE_TIER_neon)
+  static constexpr int mr = V::lanes > 1 ? 8 : 6, nv = V::lanes > 1 ? 3 : 4;
 #elif defined(VECTILE_TIER_avx2)
   static constexpr int mr = V::lanes > 1 ? 6 : 3, nv = V::lanes > 1 ? 2 : 4;
 #else

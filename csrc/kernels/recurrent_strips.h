@@ -17,6 +17,8 @@ struct StripTiles {
   };
 #if defined(VECTILE_TIER_avx512) || defined(VECTILE_TIER_avx512_vnni)
   static constexpr Pair wide[] = {{3, 8}, {6, 4}};
+#elif defined(VECTILE_TIER_neon)
+  static constexpr Pair wide[] = {{2, 8}, {6, 4}};
 #else
   static constexpr Pair wide[] = {{1, 8}, {2, 4}};
 #endif

@@ -1,7 +1,7 @@
 // VecDot: int32 lanes that accumulate products of 8-bit integers, exactly (modulo 2^32), four
 // neighbours along the summed axis at a time. The right operand is a 32-bit element of four bytes
 // per lane. Two schemes, by what the tier has:
-//   bytes (VPDPBUSD, or plain code): unsigned left and signed right bytes, one element each;
+//   bytes (VPDPBUSD, NEON, plain code): unsigned left and signed right bytes, one element each;
 //   pairs (VPMADDWD): the left operand is widened to int16, two elements x = (a0, a1), y = (a2, a3)
 //     for four values, the right one's bytes lie b0 b2 b1 b3, and
 //       (a0 + b2) (a2 + b0) + (a1 + b3) (a3 + b1)
@@ -113,6 +113,57 @@ struct VecDot {
   friend VECTILE_INLINE VecDot add_words(VecDot a, VecDot b) { return _mm256_add_epi16(a.v, b.v); }
   friend VECTILE_INLINE VecDot multiply_words(VecDot a, VecDot b) {
     return _mm256_madd_epi16(a.v, b.v);
+  }
+#endif
+};
+
+#elif defined(VECTILE_TIER_neon)
+
+struct VecDot {
+  static constexpr int lanes = 4;
+  static constexpr bool pairs = false;
+  using value_type = int32_t;
+
+  int32x4_t v;
+
+  VECTILE_INLINE VecDot() : v(vdupq_n_s32(0)) {}
+  VECTILE_INLINE VecDot(int32x4_t x) : v(x) {}
+  VECTILE_INLINE VecDot(int32_t x) : v(vdupq_n_s32(x)) {}
+
+  static VECTILE_INLINE VecDot load(const int32_t* p) { return vld1q_s32(p); }
+  static VECTILE_INLINE VecDot load(const int32_t* p, int n) {
+    return vreinterpretq_s32_u32(load_words(p, n));
+  }
+  VECTILE_INLINE void store(int32_t* p) const { vst1q_s32(p, v); }
+  VECTILE_INLINE void store(int32_t* p, int n) const {
+    store_words(p, vreinterpretq_u32_s32(v), n);
+  }
+  friend VECTILE_INLINE VecDot operator+(VecDot a, VecDot b) { return vaddq_s32(a.v, b.v); }
+  friend VECTILE_INLINE VecDot operator-(VecDot a, VecDot b) { return vsubq_s32(a.v, b.v); }
+  friend VECTILE_INLINE VecDot operator*(VecDot a, VecDot b) { return vmulq_s32(a.v, b.v); }
+#if defined(VECTILE_TIER_neon_dotprod)
+  // UDOT has one type for both: a b = a (b + 128) - 128 a, and the last term serves a row's
+  // vectors.
+  friend VECTILE_INLINE VecDot multiply_add(VecDot a, VecDot b, VecDot c) {
+    const uint8x16_t x = vreinterpretq_u8_s32(a.v), y = vreinterpretq_u8_s32(b.v);
+    const uint8x16_t half = vdupq_n_u8(128);
+    const uint32x4_t sum = vdotq_u32(vreinterpretq_u32_s32(c.v), x, veorq_u8(y, half));
+    return vreinterpretq_s32_u32(vsubq_u32(sum, vdotq_u32(vdupq_n_u32(0), x, half)));
+  }
+#else
+  friend VECTILE_INLINE VecDot multiply_add(VecDot a, VecDot b, VecDot c) {
+    const uint8x16_t x = vreinterpretq_u8_s32(a.v);
+    const int8x16_t y = vreinterpretq_s8_s32(b.v);
+    const int32x4_t low = group_sums(vmovl_u8(vget_low_u8(x)), vmovl_s8(vget_low_s8(y)));
+    const int32x4_t high = group_sums(vmovl_high_u8(x), vmovl_high_s8(y));
+    return vaddq_s32(c.v, vpaddq_s32(low, high));
+  }
+
+ private:
+  // The products of two groups, added in pairs.
+  static VECTILE_INLINE int32x4_t group_sums(uint16x8_t a, int16x8_t b) {
+    const int16x8_t x = vreinterpretq_s16_u16(a);
+    return vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(b)), vmull_high_s16(x, b));
   }
 #endif
 };

@@ -96,12 +96,38 @@ static void transpose_words(const float* src, i64 src_stride, int rows, int cols
     }
 }
 
+#elif defined(VECTILE_TIER_neon)
+
+static void transpose_words(const float* src, i64 src_stride, int rows, int cols, float* dst,
+                            i64 dst_stride, int width) {
+  constexpr int w = 4;
+  using V = Vec<float>;
+  float32x4_t r[w];
+#pragma GCC unroll 4
+  for (int i = 0; i < w; ++i) r[i] = i < rows ? V::load(src + i * src_stride, cols).v : V().v;
+  float64x2_t t[w];  // columns j and j + 2 of a pair of rows
+#pragma GCC unroll 4
+  for (int i = 0; i < w; i += 2) {
+    t[i] = vreinterpretq_f64_f32(vtrn1q_f32(r[i], r[i + 1]));
+    t[i + 1] = vreinterpretq_f64_f32(vtrn2q_f32(r[i], r[i + 1]));
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 2; ++j) {
+    r[j] = vreinterpretq_f32_f64(vtrn1q_f64(t[j], t[j + 2]));
+    r[j + 2] = vreinterpretq_f32_f64(vtrn2q_f64(t[j], t[j + 2]));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < w; ++i)
+    if (i < cols) V(r[i]).store(dst + i * dst_stride, width);
+}
+
 #endif
 
 template <class T>
 VECTILE_INLINE void transpose_block(const T* src, i64 src_stride, int rows, int cols, T* dst,
                                     i64 dst_stride, int width) {
-#if defined(VECTILE_TIER_avx2) || defined(VECTILE_TIER_avx512) || defined(VECTILE_TIER_avx512_vnni)
+#if defined(VECTILE_TIER_avx2) || defined(VECTILE_TIER_avx512) || \
+    defined(VECTILE_TIER_avx512_vnni) || defined(VECTILE_TIER_neon)
   if constexpr (sizeof(T) == 4) {
     transpose_words(reinterpret_cast<const float*>(src), src_stride, rows, cols,
                     reinterpret_cast<float*>(dst), dst_stride, width);

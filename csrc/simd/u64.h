@@ -1,4 +1,4 @@
-// VecU64: 8, 4 or 1 unsigned 64-bit integers and their 32 x 32 -> 64 bit products.
+// VecU64: 8, 4, 2 or 1 unsigned 64-bit integers and their 32 x 32 -> 64 bit products.
 #pragma once
 
 #include "simd/vec.h"
@@ -42,6 +42,23 @@ struct VecU64 {
   // The product of the low halves.
   friend VECTILE_INLINE VecU64 multiply_low(VecU64 a, VecU64 b) {
     return _mm256_mul_epu32(a.v, b.v);
+  }
+};
+#elif defined(VECTILE_TIER_neon)
+struct VecU64 {
+  static constexpr int lanes = 2;
+  uint64x2_t v;
+
+  VECTILE_INLINE VecU64(uint64x2_t x) : v(x) {}
+  VECTILE_INLINE VecU64(uint64_t x) : v(vdupq_n_u64(x)) {}
+  static VECTILE_INLINE VecU64 iota() { return vcombine_u64(vcreate_u64(0), vcreate_u64(1)); }
+  VECTILE_INLINE void store_low(uint32_t* p) const { vst1_u32(p, vmovn_u64(v)); }
+  VECTILE_INLINE VecU64 high() const { return vshrq_n_u64(v, 32); }
+  friend VECTILE_INLINE VecU64 operator+(VecU64 a, VecU64 b) { return vaddq_u64(a.v, b.v); }
+  friend VECTILE_INLINE VecU64 operator^(VecU64 a, VecU64 b) { return veorq_u64(a.v, b.v); }
+  // The product of the low halves.
+  friend VECTILE_INLINE VecU64 multiply_low(VecU64 a, VecU64 b) {
+    return vmull_u32(vmovn_u64(a.v), vmovn_u64(b.v));
   }
 };
 #else
