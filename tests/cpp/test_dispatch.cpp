@@ -30,6 +30,7 @@ TEST(Dispatch, ScalarIsAlwaysThereAndUnknownNamesAreRefused) {
   EXPECT_EQ(supported_tiers().front(), "scalar");
   EXPECT_THROW(set_tier("avx9000"), ValueError);
   EXPECT_FALSE(cpu_supports("avx9000"));
+  EXPECT_STRNE(cpu_name(), "");
 }
 
 }  // namespace
