@@ -6,6 +6,7 @@
 #include "ops/attention.h"
 #include "ops/conv.h"
 #include "ops/gemm.h"
+#include "ops/gemm_s4.h"
 #include "ops/gemm_s8.h"
 #include "ops/recurrent.h"
 #include "sweep.h"
@@ -118,6 +119,26 @@ void sweep_gemm_s8() {
                       const auto q = ops::quantize_weight(w);
                       out.add(ops::linear(x, *q, &bias, activation));
                       out.add(q->dequantize());
+                    });
+}
+
+void sweep_gemm_s4() {
+  // As above for x alone, in steps of 2 / 255 or less beside weights of 0.16 or less.
+  constexpr i64 kLinear[][4] = {{1, 30, 64, 32}, {9, 25, 131, 64}, {40, 70, 260, 128}};
+  for (const auto& [m, n, k, group] : kLinear)
+    for (const bool symmetric : {true, false})
+      expect_within(text("linear 4 bits ", m, 'x', n, 'x', k, " by ", group), 0.0064,
+                    [=, m = m, n = n, k = k, group = group](Inputs& in, Outputs& out) {
+                      const TensorView x = in.uniform(Shape(m, k)), bias = in.uniform(Shape(n));
+                      const i64 groups = ceil_div(k, group);
+                      const TensorView scales = in.uniform(Shape(n, groups), 0.005, 0.01);
+                      const TensorView values = symmetric
+                                                    ? in.integers(DType::i8, Shape(n, k), -8, 7)
+                                                    : in.integers(DType::u8, Shape(n, k), 0, 15);
+                      const TensorView zeros = in.integers(DType::u8, Shape(n, groups), 0, 15);
+                      const ops::Int4Matrix w(values, scales, symmetric ? nullptr : &zeros, group);
+                      out.add(ops::linear(x, w, &bias, Activation::none));
+                      out.add(w.dequantize());
                     });
 }
 

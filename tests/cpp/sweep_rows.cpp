@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/cast.h"
 #include "ops/embedding.h"
 #include "ops/loss.h"
 #include "ops/norm.h"
@@ -15,6 +16,17 @@
 #include "sweep.h"
 
 namespace vectile::sweep {
+
+void sweep_cast() {
+  for (const DType type : {DType::f16, DType::bf16, DType::f8e4m3, DType::f8e5m2})
+    for (const i64 n : kLengths)
+      for (const double top : {1., 1e-4, 1e3})
+        expect_equal(text("cast ", n, " up to ", top, " to ", type, " and back"),
+                     [=](Inputs& in, Outputs& out) {
+                       const Array narrow = ops::cast(in.uniform(Shape(n), -top, top), type);
+                       out.add(ops::cast(narrow, DType::f32));
+                     });
+}
 
 void sweep_reduce() {
   const Shape shapes[] = {Shape(1),        Shape(131),      Shape(9000),  Shape(3, 17),
@@ -267,10 +279,12 @@ void sweep_machine() {
     double operations = 0;
     kernels().fma_chains(steps, &sum, &operations);
     EXPECT_NEAR(sum, 500 * operations / (2. * steps), 1e-2 * sum);  // every lane tends to 500
-    std::int32_t products = 0;
-    kernels().dot_s8_chains(steps, &products, &operations);
-    EXPECT_GT(products, 0);
-    EXPECT_EQ(products % steps, 0);
+    std::int32_t once = 0, twice = 0;                               // modulo 2^32
+    kernels().dot_s8_chains(steps, &once, &operations);
+    kernels().dot_s8_chains(2 * steps, &twice, &operations);
+    EXPECT_NE(once, 0);
+    EXPECT_EQ(static_cast<std::uint32_t>(twice), 2 * static_cast<std::uint32_t>(once));
+    EXPECT_GT(operations, 2. * 2 * steps);
     for (const i64 n : kLengths) {
       Inputs in(DType::f32);
       const TensorView x = in.uniform(Shape(n));
