@@ -94,6 +94,37 @@ VECTILE_INLINE VecDot load_bytes(const uint8_t* p) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
 
+#elif defined(VECTILE_TIER_neon)
+
+struct DotU4 {
+  static constexpr int lanes = 4, steps = 8;
+  using Bytes = uint8x16_t;
+
+  VecDot v;
+
+  static VECTILE_INLINE Bytes load(const uint8_t* p) { return vld1q_u8(p); }
+  static VECTILE_INLINE void store(Bytes b, uint8_t* p) { vst1q_u8(p, b); }
+  static VECTILE_INLINE Bytes broadcast(const int8_t* p) {
+    uint32_t four;
+    std::memcpy(&four, p, 4);
+    return vreinterpretq_u8_u32(vdupq_n_u32(four));
+  }
+  static VECTILE_INLINE Bytes low(Bytes b) { return vandq_u8(b, vdupq_n_u8(15)); }
+  static VECTILE_INLINE Bytes high(Bytes b) { return vshrq_n_u8(b, 4); }
+  VECTILE_INLINE void add_products(Bytes w, Bytes a) {
+    v = multiply_add(VecDot(vreinterpretq_s32_u8(w)), VecDot(vreinterpretq_s32_u8(a)), v);
+  }
+  VECTILE_INLINE VecDot sum() const { return v; }
+};
+
+VECTILE_INLINE Vec<float> to_float(VecDot x) { return vcvtq_f32_s32(x.v); }
+VECTILE_INLINE VecDot load_bytes(const uint8_t* p) {
+  uint32_t four;
+  std::memcpy(&four, p, 4);
+  const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(four));
+  return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+}
+
 #else
 
 struct DotU4 {
