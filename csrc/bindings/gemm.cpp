@@ -41,6 +41,11 @@ void bind_gemm(py::module_& m) {
         const Activation f = ops::parse_activation("linear", activation);
         const Input in(x, "linear", "x");
         const OptionalInput b(bias, "linear", "bias"), r(residual, "linear", "residual");
+        const auto dense = [&] {
+          const Input w(weight, "linear", "weight");
+          return to_numpy(unlocked([&] { return ops::linear(*in, *w, b.get(), f, r.get()); }));
+        };
+        if (py::isinstance<py::array>(weight)) return dense();
         if (py::isinstance<ops::PackedMatrix>(weight)) {
           const auto& packed = weight.cast<const ops::PackedMatrix&>();
           return to_numpy(unlocked([&] { return ops::linear(*in, packed, b.get(), f, r.get()); }));
@@ -56,8 +61,7 @@ void bind_gemm(py::module_& m) {
           return quantized(weight.cast<const ops::QuantizedMatrix&>());
         if (py::isinstance<ops::Int4Matrix>(weight))
           return quantized(weight.cast<const ops::Int4Matrix&>());
-        const Input w(weight, "linear", "weight");
-        return to_numpy(unlocked([&] { return ops::linear(*in, *w, b.get(), f, r.get()); }));
+        return dense();
       },
       py::arg("x"), py::arg("weight"), py::arg("bias") = py::none(),
       py::arg("activation").none(true) = py::none(), py::arg("residual") = py::none());

@@ -1,11 +1,8 @@
 // gemm: C = activation(A B + bias) + residual.
-// 1. K is cut into pieces of kc, the columns into strips of nr and the rows into panels of mr, and
-// a
-//    register tile is the product of a panel with a strip: the strip stays in the L1 cache, mc rows
-//    of A in the L2 cache.
-// 2. Both are copied into that order beforehand, many lines at a time: copies between tiles would
-// make
-//    them wait for memory. Strips are kept where more than mc rows need them, else a few at a time.
+// 1. K is cut into pieces of kc, columns into strips of nr and rows into panels of mr; a register
+//    tile is a panel times a strip. The strip stays in the L1 cache, mc rows of A in the L2 cache.
+// 2. Both are copied into that order beforehand, many lines at a time: between tiles, copies would
+//    make them wait. Strips are kept where more than mc rows need them, else a few at a time.
 // 3. The last piece of K is followed by the epilogue.
 // Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008. The order of
 // summation depends on k and kc only: |error| <= k eps |A| |B|.

@@ -1,5 +1,5 @@
-// Depth and rows of a GEMM block for each tier; build/bench/cpp/tune_gemm measures them and prints
-// a row for this table.
+// Depth and rows of a GEMM block for each tier, a row as build/bench/cpp/tune_gemm prints it. It
+// measures products alone; convolutions and packed weights are cut by kc as well.
 #pragma once
 
 #include "base/types.h"

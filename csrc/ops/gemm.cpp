@@ -83,10 +83,8 @@ void split_k(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& ori
     GemmPlan<T> whole = plan_gemm(kernels, g, 1);
     whole.mt = whole.g.m, whole.nt = whole.g.n;
     const Buffer<T> rows = whole.kernel == whole.dot ? contiguous_rows(whole.g) : Buffer<T>();
-    i64 scratch = 0;
-    if (whole.kernel == whole.tile)
-      kernels.of<T>().gemm_workspace(whole.g, whole.block(0), &scratch);
-    run_block(kernels, whole, whole.g, whole.block(0), Buffer<T>(scratch).get());
+    const Buffer<T> workspace(scratch_of(kernels, whole));
+    run_block(kernels, whole, whole.g, whole.block(0), workspace.get());
   });
   for (i64 i = 0; i < original.m; ++i) {
     T* c = original.c + i * original.c_row;
@@ -135,12 +133,7 @@ void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
   if (plan.k_parts > 1) return split_k(kernels, plan, g);
   const Buffer<T> shared = plan.share_b ? pack_shared(kernels, plan) : Buffer<T>();
   const i64 blocks = plan.blocks();
-  i64 scratch = 0, ragged = 0;
-  if (plan.kernel == plan.tile) {  // the last columns may need a strip of their own
-    kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &scratch);
-    kernels.of<T>().gemm_workspace(plan.g, plan.block(blocks - plan.row_blocks()), &ragged);
-    scratch = std::max(scratch, ragged);
-  }
+  const i64 scratch = scratch_of(kernels, plan);
   parallel_ranges(count * blocks, plan.group, [&](i64 begin, i64 end) {
     const Buffer<T> workspace(scratch);
     for (i64 i = begin; i < end; ++i) {

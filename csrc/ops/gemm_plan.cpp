@@ -64,10 +64,10 @@ double tile_cost(const Gemm<T>& g, const GemmTiles& t) {
 
 template <class T>
 double dot_cost(const Gemm<T>& g, const GemmTiles& t) {
-  constexpr double kNearElements = 6144;  // of A in the L1 cache
+  constexpr double kInnerElements = 6144;  // of A in the L1 cache
   const double m = double(g.m), n = double(g.n), k = double(g.k);
   const double per_vector =
-      std::max(m * (m * k > kNearElements ? 3.5 : 2.5), n * k > kCachedElements ? kStreamCost : 1);
+      std::max(m * (m * k > kInnerElements ? 3.5 : 2.5), n * k > kCachedElements ? kStreamCost : 1);
   return n * (double(ceil_div(g.k, t.lanes)) * per_vector + 8 * m) +
          (g.a_col != 1 ? m * k * kGatherCost : 0);
 }
@@ -149,12 +149,11 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
   const auto cut = [](i64 size, i64 parts, i64 unit) {
     return std::min(size, round_up(ceil_div(size, parts), unit));
   };
-  if (plan.blocks() >= tasks) {
-  } else if (!tiled) {
+  if (plan.blocks() < tasks && !tiled) {
     plan.nt = std::max(cut(plan.nt, ceil_div(tasks, plan.blocks()), nr), std::min(p.n, columns));
-  } else if (p.n >= tasks * kWideColumns || p.m < 4 * t.mr) {  // each packs A again
-    plan.nt = std::max(cut(p.n, tasks, nr), std::min(p.n, columns));
-  } else {  // each reads all of B, which is packed once for all
+  } else if (plan.blocks() < tasks && (p.n >= tasks * kWideColumns || p.m < 4 * t.mr)) {
+    plan.nt = std::max(cut(p.n, tasks, nr), std::min(p.n, columns));  // each packs A again
+  } else if (plan.blocks() < tasks) {  // each reads all of B, which is packed once for all
     plan.share_b = p.pack_b && batch == 1;
     plan.mt = std::max(cut(p.m, tasks, t.mr), std::min<i64>(p.m, 2 * t.mr));
   }
@@ -162,6 +161,17 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
   return plan;
 }
 
+template <class T>
+i64 scratch_of(const Kernels& kernels, const GemmPlan<T>& plan) {
+  if (plan.kernel != plan.tile) return 0;
+  i64 first = 0, last = 0;
+  kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &first);
+  kernels.of<T>().gemm_workspace(plan.g, plan.block(plan.blocks() - plan.row_blocks()), &last);
+  return std::max(first, last);
+}
+
+template i64 scratch_of(const Kernels&, const GemmPlan<float>&);
+template i64 scratch_of(const Kernels&, const GemmPlan<double>&);
 template GemmPlan<float> plan_gemm(const Kernels&, const Gemm<float>&, i64);
 template GemmPlan<double> plan_gemm(const Kernels&, const Gemm<double>&, i64);
 

@@ -11,7 +11,7 @@ struct GemmPlan {
   Gemm<T> g;  // as the kernel sees it, possibly transposed: C^T = B^T A^T
   enum { tile, dot, axpy } kernel = tile;  // gemm, gemm_dot, gemm_axpy
   bool swapped = false;
-  bool finish = false;   // bias and activation are applied by the caller, on the original C
+  bool finish = false;   // the epilogue is applied by the caller, on the original C
   i64 mt, nt;            // rows and columns of a block
   bool share_b = false;  // B is packed before the blocks are computed
   i64 group = 1;         // blocks per task; more than one where whole products are small
@@ -30,5 +30,10 @@ struct GemmPlan {
 // of threads.
 template <class T>
 GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch);
+
+// Elements of workspace that serve every block of the plan: the first is the largest, but the last
+// columns may need a strip of their own.
+template <class T>
+i64 scratch_of(const Kernels& kernels, const GemmPlan<T>& plan);
 
 }  // namespace vectile::ops

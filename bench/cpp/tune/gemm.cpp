@@ -74,9 +74,7 @@ class Product {
   double run(const Kernels& table) {
     const ops::GemmPlan<float> plan = ops::plan_gemm(table, g_, 1);
     if (plan.kernel != plan.tile || plan.k_parts != 1) return 0;  // no blocks of these sizes
-    i64 scratch = 0;
-    table.f32.gemm_workspace(plan.g, plan.block(0), &scratch);
-    const Buffer<float> workspace(scratch);
+    const Buffer<float> workspace(ops::scratch_of(table, plan));
     const double start = cpu_seconds();
     for (i64 i = 0; i < plan.blocks(); ++i) table.f32.gemm(plan.g, plan.block(i), workspace.get());
     const double seconds = cpu_seconds() - start;

@@ -69,7 +69,7 @@ def linear(
 
     x (..., in), weight (out, in), bias (out,) or None, residual (..., out) or None. `activation`: None,
     "relu", "gelu", "gelu_tanh", "silu", "tanh" or "sigmoid". `weight` may be a `PackedWeight`, or a
-    PackedMatrix or QuantizedMatrix, through which no gradient is computed: RuntimeError if one is needed.
+    PackedMatrix or a quantised one, through which no gradient is computed: RuntimeError if one is needed.
     """
     w = weight.weight if isinstance(weight, PackedWeight) else weight
     t, b = as_tensor(x), None if bias is None else as_tensor(bias)

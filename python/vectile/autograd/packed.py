@@ -21,17 +21,16 @@ class PackedWeight:
             raise ValueError(f"pack: weight ndim: expected 2, got {weight.ndim}")
         self.weight = weight
         self._matrix: ops.PackedMatrix | None = None
-        self._seen: tuple[int, int] | None = None
+        self._seen = 0  # tick of the weight's last change that the copy knows
 
     def __reduce__(self) -> tuple[type[PackedWeight], tuple[Tensor]]:
         return PackedWeight, (self.weight,)
 
     def matrix(self) -> ops.PackedMatrix:
         """The packed copy of the weight as it is now."""
-        array = self.weight._data
-        now = (self.weight._shared_version().changed, array.__array_interface__["data"][0])
+        now = self.weight._shared_version().changed
         if self._matrix is None or now != self._seen:
-            self._matrix, self._seen = ops.pack(array), now
+            self._matrix, self._seen = ops.pack(self.weight._data), now
         return self._matrix
 
 

@@ -41,6 +41,8 @@ def linear(
 ) -> NDArray[Any]:
     """Return ``activation(x @ weight.T + bias) + residual``, finished while the product is in cache.
 
+    The residual of a quantised weight's product is added in a pass of its own.
+
     Args:
         x: (..., in), floating-point.
         weight: (out, in), an array of the dtype of ``x``, or the result of :func:`pack` or
