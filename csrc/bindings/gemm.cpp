@@ -2,6 +2,7 @@
 
 #include "bindings/array.h"
 #include "bindings/initialised.h"
+#include "ops/gemm_f8.h"
 #include "ops/gemm_s4.h"
 #include "ops/gemm_s8.h"
 
@@ -61,6 +62,8 @@ void bind_gemm(py::module_& m) {
           return quantized(weight.cast<const ops::QuantizedMatrix&>());
         if (py::isinstance<ops::Int4Matrix>(weight))
           return quantized(weight.cast<const ops::Int4Matrix&>());
+        if (py::isinstance<ops::Float8Matrix>(weight))
+          return quantized(weight.cast<const ops::Float8Matrix&>());
         return dense();
       },
       py::arg("x"), py::arg("weight"), py::arg("bias") = py::none(),

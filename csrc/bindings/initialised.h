@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "ops/gemm.h"
+#include "ops/gemm_f8.h"
 #include "ops/gemm_s4.h"
 #include "ops/gemm_s8.h"
 
@@ -36,3 +37,6 @@ struct pybind11::detail::type_caster<vectile::ops::QuantizedMatrix>
 template <>
 struct pybind11::detail::type_caster<vectile::ops::Int4Matrix>
     : vectile::InitialisedCaster<vectile::ops::Int4Matrix> {};
+template <>
+struct pybind11::detail::type_caster<vectile::ops::Float8Matrix>
+    : vectile::InitialisedCaster<vectile::ops::Float8Matrix> {};

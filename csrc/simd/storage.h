@@ -38,6 +38,19 @@ struct Lanes<1> {
 
 using FloatLanes = Lanes<Vec<float>::lanes>;
 
+// A word a lane; g++ 12 takes bytes apart one by one for a vector conversion.
+template <class Bits>
+static VECTILE_INLINE FloatLanes::U32 words(Bits x) {
+#if defined(VECTILE_TIER_avx512)
+  if constexpr (sizeof(x) == 16)
+    return bit_cast<FloatLanes::U32>(_mm512_cvtepu8_epi32(bit_cast<__m128i>(x)));
+#elif defined(VECTILE_TIER_avx2)
+  if constexpr (sizeof(x) == 8)
+    return bit_cast<FloatLanes::U32>(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bit_cast<i64>(x))));
+#endif
+  return FloatLanes::convert<FloatLanes::U32>(x);
+}
+
 // Float lanes seen as integers.
 struct Words {
   using U32 = FloatLanes::U32;
@@ -98,9 +111,7 @@ struct SmallFloat {
 template <class Format, class B>
 struct Packed {
   using Bits = B;
-  static VECTILE_INLINE Vec<float> unpack(Bits x) {
-    return Format::widen(FloatLanes::convert<Words::U32>(x));
-  }
+  static VECTILE_INLINE Vec<float> unpack(Bits x) { return Format::widen(words(x)); }
   static VECTILE_INLINE Bits pack(Vec<float> v) {
     return FloatLanes::convert<Bits>(Format::narrow(v));
   }
@@ -169,6 +180,33 @@ VECTILE_INLINE void store_float(Vec<float> v, S* p, int n) {
   S lanes[Vec<float>::lanes];
   store_float<S>(v, lanes);
   for (int i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+// A lane of finite numbers in 8-bit floating point, times finite_scale<S>: where binary16 has an
+// instruction, the byte becomes the upper part of one, which E4M3 leaves 2^-8 times as large.
+template <class S>
+constexpr float finite_scale = 1;
+#if defined(VECTILE_TIER_avx2)
+template <>
+inline constexpr float finite_scale<Float8E4M3> = 0x1p-8f;
+#endif
+template <class S>
+VECTILE_INLINE Vec<float> load_finite(const S* p) {
+#if defined(VECTILE_TIER_avx512)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  __m256i halves = _mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 8);
+  if constexpr (finite_scale<S> != 1)
+    halves = _mm256_and_si256(_mm256_srai_epi16(halves, 1), _mm256_set1_epi16(~0x4000));
+  return Storage<Float16>::unpack(halves);
+#elif defined(VECTILE_TIER_avx2)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  __m128i halves = _mm_unpacklo_epi8(_mm_setzero_si128(), bytes);
+  if constexpr (finite_scale<S> != 1)
+    halves = _mm_and_si128(_mm_srai_epi16(halves, 1), _mm_set1_epi16(~0x4000));
+  return Storage<Float16>::unpack(halves);
+#else
+  return load_float(p);
+#endif
 }
 
 }  // namespace vectile::VECTILE_TIER

@@ -59,6 +59,7 @@ CANDIDATES = (
     Candidate("float32 packed", lambda x, w: partial(ops.linear, x, ops.pack(w))),
     Candidate("bfloat16", _stored(ml_dtypes.bfloat16)),
     Candidate("float16", _stored(np.float16)),
+    Candidate("float8", _weight(dtype="float8_e4m3fn")),
     Candidate("int8", _weight()),
     Candidate("int4", _weight(bits=4)),
 )

@@ -17,16 +17,19 @@ from vectile.nn.module import Module
 from vectile.ops.gemm import Activation
 from vectile.precision import Advice as Advice
 from vectile.precision import advise as advise
+from vectile.runtime import named_dtype
 
 M = TypeVar("M", bound=Module)
 
 
-Matrix = ops.QuantizedMatrix | ops.Int4Matrix
+Matrix = ops.QuantizedMatrix | ops.Int4Matrix | ops.Float8Matrix
 
 
 def _state(matrix: Matrix) -> dict[str, NDArray[Any]]:
-    """Arrays that `_like` makes the same matrix of; 4-bit values lie two in a byte."""
+    """Arrays that `_like` makes the same matrix of; 4-bit values lie two in a byte, float8 ones as bytes."""
     values, zero_points = matrix.values, matrix.zero_points
+    if isinstance(matrix, ops.Float8Matrix):
+        values = values.view(np.uint8)
     if isinstance(matrix, ops.Int4Matrix):
         codes = values.view(np.uint8) + np.uint8(8) if zero_points is None else values
         codes = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
@@ -40,6 +43,8 @@ def _like(matrix: Matrix, state: Mapping[str, NDArray[Any]]) -> Matrix:
     values, scales, zero_points = state["weight"], state["scale"], state.get("zero_point")
     if isinstance(matrix, ops.QuantizedMatrix):
         return ops.QuantizedMatrix(values, scales, zero_points)
+    if isinstance(matrix, ops.Float8Matrix):
+        return ops.Float8Matrix(values.view(named_dtype(matrix.format)), scales)
     codes = np.stack([values & 15, values >> 4], -1).reshape(len(values), -1)
     codes = codes[:, : matrix.shape[1]]
     values = (codes - np.uint8(8)).view(np.int8) if zero_points is None else codes
@@ -49,10 +54,10 @@ def _like(matrix: Matrix, state: Mapping[str, NDArray[Any]]) -> Matrix:
 class QuantizedLinear(Module):
     """`Linear` for inference: weight (out, in) in 8 or 4 bits, float bias.
 
-    x (..., in_features) is quantised to 8 bits on the way; the bound of the error is that of
-    `vectile.ops.quantize_weight`. Nothing here is trained: RuntimeError where a gradient would have to
-    flow. Its state is "weight" (int8, or two 4-bit values in a uint8, the first of them in its low half),
-    "scale", "zero_point" (unless symmetric) and "bias".
+    x (..., in_features) is quantised to 8 bits on the way, unless the weight is floating point; the bound
+    of the error is that of `vectile.ops.quantize_weight`. Nothing here is trained: RuntimeError where a
+    gradient would have to flow. Its state is "weight" (int8, the bytes of a float8, or two 4-bit values in
+    a uint8, the first of them in its low half), "scale", "zero_point" (unless symmetric) and "bias".
     """
 
     def __init__(self, matrix: Matrix, bias: NDArray[Any] | None = None) -> None:
@@ -72,6 +77,8 @@ class QuantizedLinear(Module):
 
     def scheme(self) -> dict[str, Any]:
         """The options of `of` that give a layer with this one's state."""
+        if isinstance(self.matrix, ops.Float8Matrix):
+            return {"dtype": self.matrix.format}
         symmetric = self.matrix.zero_points is None
         if isinstance(self.matrix, ops.Int4Matrix):
             return {"bits": 4, "group_size": self.matrix.group_size, "symmetric": symmetric}
@@ -95,6 +102,8 @@ class QuantizedLinear(Module):
         form = "int8"
         if isinstance(self.matrix, ops.Int4Matrix):
             form = f"int4, group_size={self.matrix.group_size}"
+        elif isinstance(self.matrix, ops.Float8Matrix):
+            form = self.matrix.format
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, {form}"

@@ -6,6 +6,7 @@
 #include "ops/attention.h"
 #include "ops/conv.h"
 #include "ops/gemm.h"
+#include "ops/gemm_f8.h"
 #include "ops/gemm_s4.h"
 #include "ops/gemm_s8.h"
 #include "ops/recurrent.h"
@@ -140,6 +141,21 @@ void sweep_gemm_s4() {
                       out.add(ops::linear(x, w, &bias, Activation::none));
                       out.add(w.dequantize());
                     });
+}
+
+void sweep_gemm_f8() {
+  constexpr i64 kLinear[][3] = {{1, 30, 64}, {9, 25, 131}, {40, 70, 600}};
+  for (const auto& [m, n, k] : kLinear)
+    for (const DType format : {DType::f8e4m3, DType::f8e5m2})
+      expect_products(text("linear ", format, ' ', m, 'x', n, 'x', k), double(k + 2),
+                      [=, m = m, n = n, k = k](Inputs& in, Outputs& out) {
+                        const TensorView x = in.uniform(Shape(m, k)), bias = in.uniform(Shape(n)),
+                                         scales = in.uniform(Shape(n), 0.1, 0.2);
+                        TensorView values = in.integers(DType::u8, Shape(n, k), 0, 0x3c);
+                        values.dtype = format;
+                        const ops::Float8Matrix w(values, scales);
+                        out.add(ops::linear(x, w, &bias, Activation::none));
+                      });
 }
 
 // ---- conv --------------------------------------------------------------------------------------

@@ -294,7 +294,9 @@ def test_a_row_over_the_whole_range_stays_finite(isa):
     np.testing.assert_allclose(y, x, rtol=0, atol=0.51 * step)
 
 
-@pytest.mark.parametrize("cls", [_core.PackedMatrix, _core.QuantizedMatrix, _core.Int4Matrix])
+@pytest.mark.parametrize(
+    "cls", [_core.PackedMatrix, _core.QuantizedMatrix, _core.Int4Matrix, _core.Float8Matrix]
+)
 def test_an_object_from_new_alone_raises(cls):
     empty = cls.__new__(cls)
     for use in (

@@ -185,16 +185,37 @@ def test_four_bits_keep_the_stated_bound_and_a_state_of_half_bytes(symmetric):
     assert np.array_equal(other.matrix.values, quantized.matrix.values)
 
 
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_float8_weights_keep_activations_as_they_are(dtype):
+    random.manual_seed(0)
+    layer = nn.Linear(41, 7)
+    quantized = QuantizedLinear.of(layer, dtype=dtype)
+    assert dtype in repr(quantized) and quantized.scheme() == {"dtype": dtype}
+    state = quantized.state_dict()
+    assert state["weight"].dtype == np.uint8 and state["weight"].shape == (7, 41)
+    x = np.random.default_rng(0).normal(size=(3, 41)).astype(np.float32)
+    weight = quantized.matrix.dequantize()
+    np.testing.assert_allclose(
+        quantized(x).numpy(), x @ weight.T + layer.bias.data, rtol=1e-5, atol=1e-5
+    )
+    other = QuantizedLinear.of(nn.Linear(41, 7), dtype=dtype)
+    other.load_state_dict(state)
+    assert np.array_equal(other(x).numpy(), quantized(x).numpy())
+
+
 def test_a_file_says_how_every_layer_was_quantised(tmp_path):
     random.manual_seed(0)
     model = GPT(SMALL)
-    quantize_dynamic(model, ["head"], bits=4, group_size=32, symmetric=False)
+    up = [f"blocks.{i}.up" for i in range(2)]
+    quantize_dynamic(model, ["head", *up], bits=4, group_size=32, symmetric=False)
+    quantize_dynamic(model, ["head"], dtype="float8_e5m2")
     quantize_dynamic(model)
     save_quantized(tmp_path / "q", model, {"kind": "gpt", "model": vars(SMALL)})
     loaded = load_model(tmp_path / "q")
     assert loaded.head.matrix.dequantize().dtype == np.float32
     assert isinstance(loaded.head.matrix, ops.QuantizedMatrix)
-    assert isinstance(loaded.blocks[0].up.matrix, ops.Int4Matrix)
+    assert isinstance(loaded.blocks[0].up.matrix, ops.Float8Matrix)
+    assert isinstance(loaded.blocks[1].down.matrix, ops.Int4Matrix)
     ids = np.arange(5)[None]
     assert np.array_equal(loaded(ids).numpy(), model(ids).numpy())
     report = size_report(model)

@@ -15,6 +15,7 @@ from vectile.ops.conv import *  # noqa: F403
 from vectile.ops.elementwise import *  # noqa: F403
 from vectile.ops.embedding import *  # noqa: F403
 from vectile.ops.gemm import *  # noqa: F403
+from vectile.ops.gemm_f8 import *  # noqa: F403
 from vectile.ops.gemm_s4 import *  # noqa: F403
 from vectile.ops.gemm_s8 import *  # noqa: F403
 from vectile.ops.loss import *  # noqa: F403

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
-from vectile._core import Int4Matrix, PackedMatrix, QuantizedMatrix
+from vectile._core import Float8Matrix, Int4Matrix, PackedMatrix, QuantizedMatrix
 
 __all__ = ["Activation", "PackedMatrix", "linear", "matmul", "pack"]
 
@@ -33,7 +33,7 @@ def matmul(a: ArrayLike, b: ArrayLike, *, out: NDArray[Any] | None = None) -> ND
 
 def linear(
     x: ArrayLike,
-    weight: ArrayLike | PackedMatrix | QuantizedMatrix | Int4Matrix,
+    weight: ArrayLike | PackedMatrix | QuantizedMatrix | Int4Matrix | Float8Matrix,
     bias: ArrayLike | None = None,
     *,
     activation: Activation | None = None,

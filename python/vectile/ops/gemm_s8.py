@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile import _core
 from vectile._core import Int4Matrix, QuantizedMatrix
 from vectile.ops.gemm import Activation
+from vectile.ops.gemm_f8 import Float8Matrix, quantize_fp8
 
 __all__ = [
     "QuantizedMatrix",
@@ -82,6 +83,10 @@ def quantize_weight(
 def quantize_weight(
     weight: ArrayLike, bits: Literal[4], *, group_size: int = 128, symmetric: bool = True
 ) -> Int4Matrix: ...
+@overload
+def quantize_weight(
+    weight: ArrayLike, bits: Literal[8] = 8, *, dtype: DTypeLike
+) -> Float8Matrix: ...
 def quantize_weight(
     weight: ArrayLike,
     bits: int = 8,
@@ -89,7 +94,8 @@ def quantize_weight(
     group_size: int | None = None,
     symmetric: bool = True,
     per_channel: bool = True,
-) -> QuantizedMatrix | Int4Matrix:
+    dtype: DTypeLike | None = None,
+) -> QuantizedMatrix | Int4Matrix | Float8Matrix:
     """Return ``weight`` (out, in) as integers ``q``, ``w ~ scale * (q - zero_point)``, for :func:`linear`.
 
     Args:
@@ -102,8 +108,10 @@ def quantize_weight(
             4 bits: q in -8..7 and ``scale = max(max(w) / 7, -min(w) / 8)``; else q in 0..15, a zero
             point, and ``scale = (max(w, 0) - min(w, 0)) / 15``. The scale of zeros is 1.
         per_channel: with 8 bits, a scale (and zero point) for each row; else one for the whole matrix.
+        dtype: "float8_e4m3fn" or "float8_e5m2" for a :class:`Float8Matrix`: ``q`` is floating point with a
+            scale per row, as :func:`quantize_fp8` says, and ``linear`` adds float rounding only.
 
-    In every case ``|w - scale * (q - zero_point)| <= scale / 2``.
+    With integers ``|w - scale * (q - zero_point)| <= scale / 2``.
 
     ``linear(x, result)`` quantises ``x`` to 8 bits, exact products follow. With a weight in 8 bits each row
     of ``x`` has its own range (which includes zero), ``step = (max(x, 0) - min(x, 0)) / 255``;
@@ -119,6 +127,12 @@ def quantize_weight(
         TypeError: ``weight`` is not float32 or float64.
         ValueError: ``weight`` is not 2-D or holds NaN or infinity, or an option has another value.
     """
+    if dtype is not None:
+        if (bits, group_size, symmetric, per_channel) != (8, None, True, True):
+            raise ValueError("quantize_weight: dtype value: expected None beside other options")
+        if np.ndim(weight) != 2:
+            raise ValueError(f"quantize_weight: weight ndim: expected 2, got {np.ndim(weight)}")
+        return Float8Matrix(*quantize_fp8(weight, dtype, axis=0))
     if bits == 4:
         if not per_channel:
             raise ValueError(

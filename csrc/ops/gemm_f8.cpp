@@ -1,0 +1,101 @@
+#include "ops/gemm_f8.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/gemm_f8_types.h"
+#include "ops/gemm.h"
+
+namespace vectile::ops {
+namespace {
+
+using std::uint8_t;
+
+// Runs kernel(block) over the blocks of an m x n result, a multiple of nr columns each.
+template <class F>
+void over_blocks(i64 m, i64 n, i64 k, int nr, F&& kernel) {
+  constexpr i64 kChunkWork = i64{1} << 20, kMaxTasks = 64;
+  const i64 mt = ceil_div(m, ceil_div(m, kF8Rows)), row_blocks = ceil_div(m, mt);
+  const i64 wanted = std::clamp<i64>(m * n * k / kChunkWork, 1, kMaxTasks);
+  const i64 nt = std::max<i64>(4 * nr, round_up(ceil_div(n, ceil_div(wanted, row_blocks)), nr));
+  parallel_for(row_blocks * ceil_div(n, nt), [&](i64 i) {
+    const i64 m0 = i % row_blocks * mt, n0 = i / row_blocks * nt;
+    kernel(GemmBlock{m0, std::min(m, m0 + mt), n0, std::min(n, n0 + nt)});
+  });
+}
+
+}  // namespace
+
+Float8Matrix::Float8Matrix(const TensorView& values, const TensorView& scales)
+    : format_(values.dtype), kernels_(&vectile::kernels()) {
+  constexpr const char* op = "Float8Matrix";
+  check<TypeError>(is_float8(format_), op, "values", "dtype", "float8_e4m3fn or float8_e5m2",
+                   values.dtype);
+  check(values.ndim() == 2, op, "values", "ndim", 2, values.ndim());
+  check_float(op, "scales", scales);
+  n_ = values.shape[0], k_ = values.shape[1];
+  check_shape(op, "scales", scales, Shape(n_));
+  scales_ = Array::empty(scales.dtype, scales.shape);
+  copy_strided(scales, scales_);
+  dispatch_float(scales.dtype, [&](auto t) {
+    for (i64 i = 0; i < n_; ++i) {
+      const auto s = scales_.as<decltype(t)>()[i];
+      check(s > 0 && std::isfinite(s), op, "scales", "value", "positive and finite", s);
+    }
+  });
+  const Array codes = contiguous(values);
+  const int largest = format_ == DType::f8e4m3 ? 0x7e : 0x7b;
+  for (i64 i = 0; i < codes.elements(); ++i)
+    check((codes.as<uint8_t>()[i] & 0x7f) <= largest, op, "values", "value", "finite numbers",
+          "nan or inf");
+  kernels_->gemm_f8_columns(&nr_);
+  const i64 padded = round_up(n_, nr_);
+  strips_ = Buffer<uint8_t>(static_cast<i64>(checked_bytes(Shape(padded, k_), DType::u8)));
+  parallel_ranges(padded / nr_, std::max<i64>(1, kGrain / std::max<i64>(1, k_ * nr_)),
+                  [&](i64 begin, i64 end) {
+                    const i64 j = begin * nr_;
+                    kernels_->gemm_f8_pack(codes.as<uint8_t>() + j * k_,
+                                           std::min(n_, end * nr_) - j, k_, strips_.get() + j * k_);
+                  });
+}
+
+i64 Float8Matrix::bytes() const {
+  return round_up(n_, nr_) * k_ + n_ * static_cast<i64>(item_size(dtype()));
+}
+
+Array Float8Matrix::values() const {
+  Array v = Array::empty(format_, Shape(n_, k_));
+  kernels_->gemm_f8_unpack(strips_.get(), n_, k_, v.as<uint8_t>());
+  return v;
+}
+
+Array linear(const TensorView& x, const Float8Matrix& weight, const TensorView* bias,
+             Activation activation) {
+  check_float("linear", "x", x);
+  check<TypeError>(x.dtype == weight.dtype(), "linear", "weight", "dtype", x.dtype, weight.dtype());
+  Array y = Array::empty(x.dtype, check_linear(x, weight.rows(), weight.columns(), bias));
+  if (y.elements() == 0) return y;
+  const i64 n = weight.rows(), k = weight.columns(), m = y.elements() / n;
+  const Array in = contiguous(x), dense = bias ? contiguous(*bias) : Array();
+  int nr;
+  weight.kernels().gemm_f8_columns(&nr);
+  dispatch_float(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    const GemmF8<T> g{n,
+                      k,
+                      in.as<T>(),
+                      k,
+                      weight.strips(),
+                      weight.format(),
+                      weight.scales().as<T>(),
+                      bias ? dense.as<T>() : nullptr,
+                      activation,
+                      y.as<T>(),
+                      n};
+    over_blocks(m, n, k, nr,
+                [&](const GemmBlock& block) { weight.kernels().of<T>().gemm_f8_linear(g, block); });
+  });
+  return y;
+}
+
+}  // namespace vectile::ops
