@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         "--isa", help="force a tier, for example avx2, and keep the peers to that instruction set"
     )
     p.add_argument(
-        "--peer", choices=("torch", "numpy"), help="compare with this one where possible"
+        "--peer",
+        choices=("torch", "numpy", "onnxruntime"),
+        help="compare with this one where possible",
     )
     p.add_argument("--case", default="", metavar="TEXT", help="only cases with TEXT in their name")
     p.add_argument("--quick", action="store_true", help="fewer shapes, shorter runs")
