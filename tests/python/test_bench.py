@@ -38,7 +38,9 @@ def test_every_op_has_a_benchmark():
     assert [n for n in OPS if n not in names] == []
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning"
+)
 @pytest.mark.parametrize("name", MODULES)
 def test_both_sides_agree_with_float64(name):
     harness = importlib.import_module("harness")

@@ -126,6 +126,16 @@ def test_non_finite_input_propagates(isa):
         assert np.isnan(y[0]).all() and np.isposinf(y[1]).all() and np.isfinite(y[2]).all()
 
 
+@pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("format", FORMATS)
+def test_half_types_are_quantised_as_float32(isa, rng, half, format):
+    x = rng.normal(size=(9, 70)).astype(half)
+    for axis in (None, 0):
+        got, want = (ops.quantize_fp8(v, format, axis) for v in (x, x.astype(np.float32)))
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b, strict=True)
+
+
 V, S, F = np.zeros((3, 5), ml_dtypes.float8_e4m3fn), np.ones(3, np.float32), np.float32
 
 
@@ -140,7 +150,7 @@ V, S, F = np.zeros((3, 5), ml_dtypes.float8_e4m3fn), np.ones(3, np.float32), np.
         (
             lambda: ops.quantize_fp8([1, 2]),
             TypeError,
-            "quantize_fp8: x dtype: expected float32 or float64, got int64",
+            "quantize_fp8: x dtype: expected float16, bfloat16, float32 or float64, got int64",
         ),
         (
             lambda: ops.quantize_fp8(np.ones(3, F), axis=1),

@@ -28,7 +28,8 @@ def quantize_fp8(
     :func:`dequantize_linear` is the way back: ``dequantize_linear(q, scale, axis=axis)``.
 
     Args:
-        x: float32 or float64, any shape.
+        x: float16, bfloat16, float32 or float64, any shape; beside float64 ``scale`` is float64,
+            else float32.
         dtype: float8_e4m3fn or float8_e5m2 of ``ml_dtypes``, or its name.
         axis: one scale for each index along this axis; None for one scale in all.
 
@@ -42,8 +43,11 @@ def quantize_fp8(
         raise TypeError(
             f"quantize_fp8: dtype: expected float8_e4m3fn or float8_e5m2, got {storage.name}"
         )
-    if x.dtype not in (np.float32, np.float64):
-        raise TypeError(f"quantize_fp8: x dtype: expected float32 or float64, got {x.dtype}")
+    if x.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(
+            "quantize_fp8: x dtype: expected float16, bfloat16, float32 or float64, "
+            f"got {x.dtype.name}"
+        )
     if axis is not None and not -x.ndim <= axis < x.ndim:
         raise ValueError(f"quantize_fp8: axis value: expected one of {x.ndim} axes, got {axis}")
     kept = None if axis is None else axis % x.ndim
@@ -52,6 +56,7 @@ def quantize_fp8(
     if not np.isfinite(top).all():
         found = "nan" if np.isnan(top).any() else "inf"
         raise ValueError(f"quantize_fp8: x values: expected finite numbers, got {found}")
-    scale = top / x.dtype.type(_LARGEST[storage.name])
-    scale = np.where(scale < np.finfo(x.dtype).tiny, x.dtype.type(1), scale)
+    kind = np.float64 if x.dtype == np.float64 else np.float32
+    scale = top.astype(kind) / kind(_LARGEST[storage.name])
+    scale = np.where(scale < np.finfo(kind).tiny, kind(1), scale)
     return quantize_linear(x, scale, np.zeros(scale.shape, storage), kept), scale
