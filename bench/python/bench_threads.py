@@ -1,4 +1,4 @@
-"""A training step on two threads while another process keeps a core busy, against one thread alone.
+"""What a second thread gives: to products, and to a training step beside a busy process.
 
 Wall time. Only meaningful on a machine with two free cores and nothing else running.
 """
@@ -16,6 +16,9 @@ import numpy as np
 
 from bench_step import GPT, STEPS, Step
 from harness import Options, Row, figure, set_threads, torch
+from vectile import _core, ops
+
+PRODUCTS = (64, 128, 192, 256, 512, 1024)  # n of n x n x n
 
 
 def median_seconds(step: Step, seconds: float) -> float:
@@ -49,7 +52,51 @@ def beside_busy(make: Callable[[], Step], seconds: float) -> tuple[float, float]
         return alone, median_seconds(make(), seconds)
 
 
+def gain(call: Callable[[], float], rounds: int) -> float:
+    """Median of one thread's seconds over two threads', measured in turns."""
+    ratios = []
+    for _ in range(rounds):
+        set_threads(1)
+        one = call()
+        set_threads(2)
+        ratios.append(one / call())
+    return statistics.median(ratios)
+
+
+def seconds_of(work: Callable[[], object], calls: int) -> Callable[[], float]:
+    def run() -> float:
+        work()
+        start = time.perf_counter()
+        for _ in range(calls):
+            work()
+        return (time.perf_counter() - start) / calls
+
+    return run
+
+
+def gains(options: Options) -> Iterator[Row]:
+    """The bare FMA loop's gain is what the machine has to give, in the same run."""
+    rounds = 5 if options.quick else 15
+    name = "gain of a second thread, {}"
+    yield figure("threads", name.format("FMA loop"), "", gain(lambda: 1 / _core.fma_rate(), rounds))
+    rng = np.random.default_rng(0)
+    for n in PRODUCTS[:4] if options.quick else PRODUCTS:
+        a, b, out = (rng.random((n, n), np.float32) for _ in range(3))
+        calls = max(1, 1 << 28 >> 3 * n.bit_length())
+        mine = gain(seconds_of(lambda a=a, b=b, out=out: ops.matmul(a, b, out=out), calls), rounds)
+        other = float("nan")
+        if torch is not None:
+            x, y, z = (torch.from_numpy(v) for v in (a, b, out))
+            other = gain(seconds_of(lambda x=x, y=y, z=z: torch.mm(x, y, out=z), calls), rounds)
+        peer = "torch" if torch is not None else ""
+        yield figure("threads", name.format(f"matmul {n}x{n}x{n}"), "", mine, peer, other)
+
+
 def figures(options: Options) -> Iterator[Row]:
+    try:
+        yield from gains(options)
+    finally:
+        set_threads(options.threads)
     training = STEPS[GPT]
     batch = training.inputs(np.random.default_rng(0))
     seconds = 1.0 if options.quick else 4.0
