@@ -8,17 +8,18 @@ namespace vectile::VECTILE_TIER {
 
 constexpr double kLn2 = 0.6931471805599453, kLog2e = 1.4426950408889634;
 
-// 2^x for x <= 126, relative error <= 2.5e-7; below 2^-126 (and for -inf) exactly 0.
+// 2^x for x <= 126, relative error <= 2.5e-7; from 2^-126.5 (and for -inf) exactly 0.
 template <class T>
 VECTILE_INLINE Vec<T> exp2_flushed(Vec<T> x) {
   if constexpr (sizeof(T) == 8) {
     return __builtin_exp2(x.v);
   } else {
-    const Vec<T> n = nearest(x, 1.f), r = x - n;
+    const Vec<T> y = max_number(x, Vec<T>(-127.f)), shifted = y + Vec<T>(kShift);
+    const Vec<T> r = y - (shifted - Vec<T>(kShift));
     // (2^r - 1) / r
     const Vec<T> q =
         polynomial(r, 6.93147e-01f, 2.4022242e-01f, 5.5507336e-02f, 9.671513e-03f, 1.3264727e-03f);
-    return select(x < Vec<T>(-126.f), Vec<T>(), ldexp_normal(fma(r, q, Vec<T>(1.f)), n));
+    return times_power_of_two(fma(r, q, Vec<T>(1.f)), shifted);
   }
 }
 

@@ -13,11 +13,11 @@ VECTILE_INLINE Vec<T> relu(Vec<T> x) {
   return max_number(x, Vec<T>());
 }
 
-// x / (1 + e^-x), <= 4 ulp where sigmoid(x) is not subnormal. The lower bound turns -inf * 0 into
+// x / (1 + e^-x), <= 4 ulp where sigmoid(x) is not subnormal. The lower bound turns -inf / inf into
 // -0.
 template <class T>
 VECTILE_INLINE Vec<T> silu(Vec<T> x) {
-  return max_number(x, Vec<T>(-1000)) * sigmoid(x);
+  return max_number(x, Vec<T>(-1000)) / (Vec<T>(1) + exp(-x));
 }
 
 // s + c s (1 - s) with s = sigmoid(u); s (1 - s) = e^-|u| / (1 + e^-|u|)^2 cancels nothing.
@@ -43,7 +43,7 @@ VECTILE_INLINE Vec<T> softplus(Vec<T> x) {
 template <class T>
 inline constexpr T kNormalTailEnd = sizeof(T) == 8       ? T(40)
                                     : Vec<T>::has_lookup ? T(31.4375f * kNormalTailStep)
-                                                         : T(12.7);
+                                                         : T(9);
 
 // P(X > a) for 0 <= a <= kNormalTailEnd; absolute error <= eps / 2.
 template <class T>
@@ -58,9 +58,9 @@ VECTILE_INLINE Vec<T> normal_tail(Vec<T> a) {
     return y;
   } else {
     // log2 P(X > a)
-    return exp2_small(polynomial(a, -9.9999994e-01f, -1.1511073e+00f, -4.5918953e-01f,
-                                 -5.2559886e-02f, 7.165981e-03f, -2.2159379e-04f, -1.50707e-04f,
-                                 3.3043285e-05f, -2.8208133e-06f, 8.666558e-08f));
+    return exp2_small(split_polynomial(a, -1.f, -1.1511058f, -4.5920491e-01f, -5.2505028e-02f,
+                                       7.0754713e-03f, -1.4586990e-04f, -1.8254772e-04f,
+                                       3.8620779e-05f, -2.7720523e-06f));
   }
 }
 

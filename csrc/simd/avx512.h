@@ -195,6 +195,11 @@ struct Vec<float> {
   friend VECTILE_INLINE Vec ldexp(Vec a, Vec n) { return _mm512_scalef_ps(a.v, n.v); }
   // v * 2^n where that is a normal number.
   friend VECTILE_INLINE Vec ldexp_normal(Vec a, Vec n) { return _mm512_scalef_ps(a.v, n.v); }
+  // a * 2^n where the representation of t ends in the eight bits of n + 127: zero for n = -127 and
+  // infinity for 128.
+  friend VECTILE_INLINE Vec times_power_of_two(Vec a, Vec t) {
+    return a * Vec(_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t.v), 23)));
+  }
   // For finite a > 0 (subnormals too): a = m * 2^e with m in [0.75, 1.5).
   friend VECTILE_INLINE void split_exponent(Vec a, Vec& m, Vec& e) {
     m = _mm512_getmant_ps(a.v, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);

@@ -18,34 +18,58 @@ VECTILE_INLINE Vec<T> polynomial(Vec<T> x, T c0, C... c) {
   return fma(x, polynomial(x, c...), Vec<T>(c0));
 }
 
+// c0 + c2 z + c4 z^2 + ...
+template <class T>
+VECTILE_INLINE Vec<T> every_other(Vec<T>, T c0) {
+  return c0;
+}
+template <class T>
+VECTILE_INLINE Vec<T> every_other(Vec<T>, T c0, T) {
+  return c0;
+}
+template <class T, class... C>
+VECTILE_INLINE Vec<T> every_other(Vec<T> z, T c0, T, C... c) {
+  return fma(z, every_other(z, c...), Vec<T>(c0));
+}
+// The same polynomial from its even and its odd powers: half the latency for one multiplication.
+template <class T, class... C>
+VECTILE_INLINE Vec<T> split_polynomial(Vec<T> x, T c0, C... c) {
+  const Vec<T> z = x * x;
+  return fma(x, every_other(z, c...), every_other(z, c0, c...));
+}
+
 inline constexpr float kLog2E = 1.44269504f, kLn2High = 0x1.62e4p-1f, kLn2Low = 1.4286068e-06f;
 inline constexpr float kInf = __builtin_inff();
 
-// Nearest integer for |x| < 2^22, cheaper than round(): the sum with 1.5 * 2^23 has no fraction
-// bits.
-VECTILE_INLINE Vec<float> nearest(Vec<float> x, Vec<float> scale) {
-  const Vec<float> shift = 0x1.8p23f;
-  return fma(x, scale, shift) - shift;
-}
+// A number above 2^23 has no fraction bits, so x + kShift - kShift is the integer n nearest to x,
+// cheaper than round(); and the representation of x + kShift ends in the bits of n + 127, as
+// times_power_of_two takes them.
+inline constexpr float kShift = 0x1.8p23f + 127.f;
 
 // x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite: n * kLn2High is exact); returns e^r - 1.
-VECTILE_INLINE Vec<float> exp_reduced(Vec<float> x, Vec<float>& n) {
-  n = nearest(x, kLog2E);
+// shifted is n + kShift.
+VECTILE_INLINE Vec<float> exp_reduced(Vec<float> x, Vec<float>& n, Vec<float>& shifted) {
+  shifted = fma(x, Vec<float>(kLog2E), Vec<float>(kShift));
+  n = shifted - Vec<float>(kShift);
   const Vec<float> r = fnma(n, Vec<float>(kLn2Low), fnma(n, Vec<float>(kLn2High), x));
   // (e^r - 1 - r) / r^2
   const Vec<float> q = polynomial(r, 5.e-01f, 1.6666666e-01f, 4.166636e-02f, 8.33339e-03f,
                                   1.3940668e-03f, 1.9845882e-04f);
   return fma(r * r, q, r);
 }
+VECTILE_INLINE Vec<float> exp_reduced(Vec<float> x, Vec<float>& n) {
+  Vec<float> shifted;
+  return exp_reduced(x, n, shifted);
+}
 
-// 2^y for |y| <= 126, relative error about 2 ulp: for use where the result is a small part of the
-// answer.
+// 2^y for -127 <= y <= 126, relative error about 2 ulp: for use where the result is a small part of
+// the answer.
 VECTILE_INLINE Vec<float> exp2_small(Vec<float> y) {
-  const Vec<float> n = nearest(y, 1.f), r = y - n;
+  const Vec<float> shifted = y + Vec<float>(kShift), r = y - (shifted - Vec<float>(kShift));
   // (2^r - 1) / r
   const Vec<float> q = polynomial(r, 6.931472e-01f, 2.4022648e-01f, 5.5503324e-02f, 9.618438e-03f,
                                   1.3398901e-03f, 1.5353342e-04f);
-  return ldexp_normal(fma(r, q, Vec<float>(1.f)), n);
+  return times_power_of_two(fma(r, q, Vec<float>(1.f)), shifted);
 }
 
 // log(m) for m = 1 + t, t in [-0.25, 0.5], plus e ln 2.
@@ -63,21 +87,26 @@ VECTILE_INLINE Vec<T> exp(Vec<T> x) {  // <= 1 ulp
   if constexpr (sizeof(T) == 8) {
     return __builtin_exp(x.v);
   } else {
-    Vec<T> n;
-    const Vec<T> p = exp_reduced(clamp(x, Vec<T>(-104.f), Vec<T>(89.f)), n);
+    Vec<T> n, shifted;
+    if ((abs(x) < Vec<T>(87.f)).all()) [[likely]] {  // no subnormals, no infinity, no NaN
+      const Vec<T> p = exp_reduced(x, n, shifted);
+      return times_power_of_two(p + Vec<T>(1.f), shifted);
+    }
+    const Vec<T> p = exp_reduced(clamp(x, Vec<T>(-104.f), Vec<T>(89.f)), n, shifted);
     return ldexp(p + Vec<T>(1.f), n);
   }
 }
 
-// e^x for x <= 0 (-inf and NaN too), <= 2 ulp down to 2^-126; smaller results are flushed to zero.
+// e^x for x <= 0 (-inf and NaN too), <= 2 ulp down to 2^-126; smaller results may be flushed to
+// zero, and are from e^-88 on.
 template <class T>
 VECTILE_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
   if constexpr (sizeof(T) == 8) {
     return __builtin_exp(x.v);
   } else {
-    Vec<T> n;
-    const Vec<T> p = exp_reduced(x, n);
-    return select(x < Vec<T>(-87.33654f), Vec<T>(), ldexp_normal(p + Vec<T>(1.f), n));
+    Vec<T> n, shifted;
+    const Vec<T> p = exp_reduced(max_number(x, Vec<T>(-88.1f)), n, shifted);  // n >= -127
+    return times_power_of_two(p + Vec<T>(1.f), shifted);
   }
 }
 

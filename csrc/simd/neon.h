@@ -171,6 +171,12 @@ struct Vec<float> {
   friend VECTILE_INLINE Vec ldexp_normal(Vec a, Vec n) {
     return a * power_of_two(vcvtnq_s32_f32(n.v));
   }
+  // a * 2^n where the representation of t ends in the eight bits of n + 127: zero for n = -127 and
+  // infinity for 128.
+  friend VECTILE_INLINE Vec times_power_of_two(Vec a, Vec t) {
+    const int32x4_t power = vshlq_n_s32(vreinterpretq_s32_f32(t.v), 23);
+    return a * Vec(vreinterpretq_f32_s32(power));
+  }
   // For finite a > 0 (subnormals too): a = m * 2^e with m in [0.75, 1.5).
   friend VECTILE_INLINE void split_exponent(Vec a, Vec& m, Vec& e) {
     const Mask tiny = a < Vec(0x1p-126f);

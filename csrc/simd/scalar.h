@@ -163,6 +163,11 @@ struct Vec {
   }
   // v * 2^n for integral n in [1 - bias, bias].
   friend VECTILE_INLINE Vec ldexp_normal(Vec a, Vec n) { return a * power_of_two(Int(n.v)); }
+  // a * 2^n where the representation of t ends in the exponent bits of 2^n: zero for n = -bias and
+  // infinity for bias + 1.
+  friend VECTILE_INLINE Vec times_power_of_two(Vec a, Vec t) {
+    return a * Vec(bit_cast<T>(Bits(bit_cast<Bits>(t.v) << Float<T>::mantissa)));
+  }
   // For finite a > 0 (subnormals too): a = m * 2^e with m in [0.75, 1.5).
   friend VECTILE_INLINE void split_exponent(Vec a, Vec& m, Vec& e) {
     using F = Float<T>;
