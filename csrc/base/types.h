@@ -41,6 +41,22 @@ struct Float8E5M2 {
   std::uint8_t bits;
 };
 
+// What kernels compute in where memory holds S.
+template <class S>
+struct ComputedFrom {
+  using type = S;
+};
+template <>
+struct ComputedFrom<Float16> {
+  using type = float;
+};
+template <>
+struct ComputedFrom<BFloat16> {
+  using type = float;
+};
+template <class S>
+using Computed = typename ComputedFrom<S>::type;
+
 constexpr int kMaxDims = 16;
 
 constexpr std::size_t item_size(DType t) {

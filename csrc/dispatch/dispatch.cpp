@@ -32,7 +32,8 @@ struct Registration {
 };
 constexpr Registration kRegistry[] = {
 #define VECTILE_REGISTRY(tier, family) \
-  {#tier, [](Kernels& k) { tier::register_##family({k.f32, k.f64, k}); }},
+  {#tier,                              \
+   [](Kernels& k) { tier::register_##family({k.f32, k.f64, k, k.f32, k.f64, k.f16, k.bf16}); }},
 #include "registry.inc"
 #undef VECTILE_REGISTRY
 };

@@ -9,9 +9,9 @@
 namespace vectile {
 
 const Kernels& kernels();
-template <class T>
-const FloatKernels<T>& kernels_of() {
-  return kernels().of<T>();
+template <class S>
+const auto& kernels_of() {
+  return kernels().of<S>();
 }
 
 const char* active_tier();

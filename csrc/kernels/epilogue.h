@@ -3,20 +3,22 @@
 
 #include "kernels/gemm_types.h"
 #include "simd/activations.h"
+#include "simd/stored.h"
 
 namespace vectile::VECTILE_TIER {
 
-template <class T, class F>
-static void map_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, const T* residual, F f) {
+template <class T, class S, class F>
+static void map_block(const T* from, i64 from_row, S* to, i64 to_row, i64 m, i64 n, const T* bias,
+                      const S* residual, F f) {
   using V = Vec<T>;
   constexpr i64 w = V::lanes;
-  for (i64 i = 0; i < m; ++i, c += c_row) {
+  for (i64 i = 0; i < m; ++i, from += from_row, to += to_row) {
     const auto finish = [&](i64 j, auto... count) VECTILE_LAMBDA {
-      V v = V::load(c + j, count...);
+      V v = V::load(from + j, count...);
       if (bias) v = v + V::load(bias + j, count...);
       v = f(v);
-      if (residual) v = v + V::load(residual + i * c_row + j, count...);
-      v.store(c + j, count...);
+      if (residual) v = v + load_as<V>(residual + i * to_row + j, count...);
+      store_as(v, to + j, count...);
     };
     i64 j = 0;
     for (; j + w <= n; j += w) finish(j);
@@ -46,14 +48,21 @@ VECTILE_INLINE void with_activation(Activation activation, F f) {
   }
 }
 
-// c[i, j] = activation(c[i, j] + bias[j]) + residual[i, j] on m rows of n, of both c_row apart;
-// bias and residual may be null.
+// to[i, j] = activation(from[i, j] + bias[j]) + residual[i, j] on m rows of n; the residual's rows
+// are as far apart as those of `to`. Bias and residual may be null, `to` may be `from`.
+template <class T, class S>
+static void finish_block(const T* from, i64 from_row, S* to, i64 to_row, i64 m, i64 n,
+                         const T* bias, Activation activation, const S* residual) {
+  if (static_cast<const void*>(from) == to && activation == Activation::none && !bias && !residual)
+    return;
+  with_activation<T>(activation, [&](auto f) VECTILE_LAMBDA {
+    map_block(from, from_row, to, to_row, m, n, bias, residual, f);
+  });
+}
+
 template <class T>
-static void finish_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation,
-                         const T* residual = nullptr) {
-  if (activation == Activation::none && !bias && !residual) return;
-  with_activation<T>(activation,
-                     [&](auto f) VECTILE_LAMBDA { map_block(c, c_row, m, n, bias, residual, f); });
+static void finish_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation) {
+  finish_block<T, T>(c, c_row, c, c_row, m, n, bias, activation, nullptr);
 }
 
 }  // namespace vectile::VECTILE_TIER

@@ -15,23 +15,29 @@ struct GemmTiles {
   i64 kc, mc;
 };
 
-// C = activation(A B + bias) + residual; A (m, k), B (k, n), strides in elements, any sign.
-// C is written with c_col == 1, or transposed (c_row == 1): bias runs along its unit-stride axis.
-template <class T>
+// C = activation(A B + bias) + residual; A (m, k), B (k, n), strides in elements, any sign, all
+// held as S and computed in T: half types are widened while they are copied, and results rounded
+// once. C is written with c_col == 1, or transposed (c_row == 1): bias runs along its unit-stride
+// axis.
+template <class S>
 struct Gemm {
+  using T = Computed<S>;
   i64 m, n, k;
-  const T* a;
+  const S* a;
   i64 a_row, a_col;
-  const T* b;  // strided, or strips of gemm_pack when b_packed
+  const S* b;
   i64 b_row, b_col;
-  bool b_packed;
-  T* c;
+  const T* strips;  // of gemm_pack, b_row apart in k, in place of B; or null
+  T* c;             // where S is half: C without its epilogue, or null for
+  S* rounded;       // C
   i64 c_row, c_col;
   const T* bias;      // or null
-  const T* residual;  // with the strides of C, or null
+  const S* residual;  // with the strides of C, or null
   Activation activation;
-  i64 kc, mc;           // K is cut into pieces of kc, in order; rows into blocks of about mc
-  bool pack_a, pack_b;  // copy panels of A, strips of B to dense memory; b_col != 1 needs pack_b
+  i64 kc, mc;  // K is cut into pieces of kc, in order; rows into blocks of about mc
+  // Copy panels of A, strips of B to dense memory; b_col != 1 needs pack_b, and a half type needs
+  // pack_b, and pack_a where a_col != 1.
+  bool pack_a, pack_b;
 };
 
 struct GemmBlock {  // the part of C that one call computes

@@ -9,9 +9,15 @@ void VECTILE_JOIN(register_, VECTILE_FAMILY)(const VECTILE_JOIN(VECTILE_FAMILY, 
 #define VECTILE_KERNEL_T(name, args) \
   part.f32.name = &name<float>;      \
   part.f64.name = &name<double>;
+#define VECTILE_KERNEL_S(name, args)   \
+  part.from_f32.name = &name<float>;   \
+  part.from_f64.name = &name<double>;  \
+  part.from_f16.name = &name<Float16>; \
+  part.from_bf16.name = &name<BFloat16>;
 #define VECTILE_KERNEL(name, args) part.fixed.name = &name;
 #include VECTILE_FAMILY_INC
 #undef VECTILE_KERNEL_T
+#undef VECTILE_KERNEL_S
 #undef VECTILE_KERNEL
 }
 

@@ -95,6 +95,14 @@ decltype(auto) dispatch_float(DType dtype, F&& f) {
   return dtype == DType::f64 ? f(double{}) : f(float{});
 }
 
+// The same, with S = Float16 or BFloat16 for the half types.
+template <class F>
+decltype(auto) dispatch_floating(DType dtype, F&& f) {
+  return dtype == DType::f16    ? f(Float16{})
+         : dtype == DType::bf16 ? f(BFloat16{})
+                                : dispatch_float(dtype, f);
+}
+
 constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }  // a >= 0, b > 0
 constexpr i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
 

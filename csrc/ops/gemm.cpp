@@ -10,16 +10,30 @@
 namespace vectile::ops {
 namespace {
 
-template <class T>
-Gemm<T> moved(Gemm<T> g, const Batch::Offsets& by) {
-  g.a += by.a, g.b += by.b, g.c += by.c;
+template <class S>
+constexpr bool widens = !std::is_same_v<S, Computed<S>>;
+
+template <class S>
+constexpr DType dtype_of = std::is_same_v<S, Float16> ? DType::f16 : DType::bf16;
+
+template <class S>
+S*& result(Gemm<S>& g) {
+  if constexpr (widens<S>)
+    return g.rounded;
+  else
+    return g.c;
+}
+
+template <class S>
+Gemm<S> moved(Gemm<S> g, const Batch::Offsets& by) {
+  g.a += by.a, g.b += by.b, result(g) += by.c;
   if (g.residual) g.residual += by.c;
   return g;
 }
 
 // Products that share B are one taller product when A's and C's rows continue across the batch.
-template <class T>
-void fold_into_rows(Batch& batch, Gemm<T>& g) {
+template <class S>
+void fold_into_rows(Batch& batch, Gemm<S>& g) {
   for (Shape& shape = batch.shape; shape.ndim > 0; --shape.ndim) {
     const int d = shape.ndim - 1;
     const bool follows = g.m == 1 || (batch.a[d] == g.m * g.a_row && batch.c[d] == g.m * g.c_row);
@@ -29,136 +43,170 @@ void fold_into_rows(Batch& batch, Gemm<T>& g) {
   }
 }
 
-// Applies the epilogue to the part of the original C that `block` of the plan covers.
-template <class T>
-void finish(const Kernels& kernels, const Gemm<T>& g, GemmBlock block, bool swapped) {
-  if (!g.bias && !g.residual && g.activation == Activation::none) return;
-  if (swapped) block = {block.n0, block.n1, block.m0, block.m1};
+// Writes `block` of C from its sums, rows `row` apart: the epilogue, and the rounding of half
+// types.
+template <class S>
+void finish(const Kernels& kernels, Gemm<S> g, const GemmBlock& block, const Computed<S>* sums,
+            i64 row) {
   const i64 at = block.m0 * g.c_row + block.n0;
-  kernels.of<T>().gemm_finish(g.c + at, g.c_row, block.m1 - block.m0, block.n1 - block.n0,
-                              g.bias ? g.bias + block.n0 : nullptr, g.activation,
-                              g.residual ? g.residual + at : nullptr);
+  kernels.of<S>().gemm_finish(sums, row, result(g) + at, g.c_row, block.m1 - block.m0,
+                              block.n1 - block.n0, g.bias ? g.bias + block.n0 : nullptr,
+                              g.activation, g.residual ? g.residual + at : nullptr);
 }
 
-// gemm_dot wants A's rows contiguous along K; A is the small operand.
-template <class T>
-Buffer<T> contiguous_rows(Gemm<T>& g) {
-  if (g.a_col == 1) return {};
-  Buffer<T> rows(g.m * g.k);
-  for (i64 i = 0; i < g.m; ++i)
-    for (i64 s = 0; s < g.k; ++s) rows[i * g.k + s] = g.a[i * g.a_row + s * g.a_col];
-  g.a = rows.get();
-  g.a_row = g.k;
-  g.a_col = 1;
-  return rows;
-}
+// A for gemm_dot, its rows contiguous along K, and gemm_axpy, in any layout; the small operand,
+// copied where it is not that, or not of type T.
+template <class S>
+struct SmallOperand {
+  using T = Computed<S>;
+  const T* data;
+  i64 row, col;
+  Buffer<T> copy;
+
+  SmallOperand(const Kernels& kernels, const Gemm<S>& g, bool any_layout)
+      : data(nullptr), row(g.a_row), col(g.a_col) {
+    if constexpr (!widens<S>) {
+      data = g.a;
+      if (any_layout || g.a_col == 1) return;
+    }
+    copy = Buffer<T>(g.m * g.k);
+    data = copy.get(), row = g.k, col = 1;
+    const Buffer<S> gathered(widens<S> && g.a_col != 1 ? g.k : 0);
+    for (i64 i = 0; i < g.m; ++i) {
+      const S* from = g.a + i * g.a_row;
+      T* const to = copy.get() + i * g.k;
+      S* const dense = [&] {
+        if constexpr (widens<S>)
+          return gathered.get();
+        else
+          return to;
+      }();
+      if (g.a_col != 1) {
+        for (i64 s = 0; s < g.k; ++s) dense[s] = from[s * g.a_col];
+        from = dense;
+      }
+      if constexpr (widens<S>) kernels.cast(from, dtype_of<S>, to, DType::f32, g.k);
+    }
+  }
+};
 
 // A block of the product `g`, oriented as the plan says.
-template <class T>
-void run_block(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& g,
-               const GemmBlock& block, T* workspace) {
-  const FloatKernels<T>& k = kernels.of<T>();
+template <class S>
+void run_block(const Kernels& kernels, const GemmPlan<S>& plan, const Gemm<S>& g,
+               const GemmBlock& block, Computed<S>* workspace) {
+  const auto& k = kernels.of<S>();
+  if (plan.kernel == plan.tile) return k.gemm(g, block, workspace);
+  const SmallOperand<S> a(kernels, g, plan.kernel == plan.axpy);
   if (plan.kernel == plan.dot)
-    k.gemm_dot(g, block);
-  else if (plan.kernel == plan.axpy)
-    k.gemm_axpy(g, block);
+    k.gemm_dot(g, block, a.data, a.row);
   else
-    k.gemm(g, block, workspace);
+    k.gemm_axpy(g, block, a.data, a.row, a.col);
 }
 
 // Partial products over parts of K into scratch memory, then their sum in order.
-template <class T>
-void split_k(const Kernels& kernels, const GemmPlan<T>& plan, const Gemm<T>& original) {
+template <class S>
+void split_k(const Kernels& kernels, const GemmPlan<S>& plan, const Gemm<S>& original) {
+  using T = Computed<S>;
   const i64 parts = plan.k_parts, size = original.m * original.n;
   const Buffer<T> partial(parts * size);
   parallel_for(parts, [&](i64 part) {
-    Gemm<T> g = original;
+    Gemm<S> g = original;
     const i64 k0 = g.k * part / parts;
     g.k = g.k * (part + 1) / parts - k0;
     g.a += k0 * g.a_col;
     g.b += k0 * g.b_row;
-    g.c = partial.get() + part * size;
+    g.c = partial.get() + part * size, g.rounded = nullptr;
     g.c_row = g.n, g.c_col = 1;
-    g.bias = g.residual = nullptr, g.activation = Activation::none;
-    GemmPlan<T> whole = plan_gemm(kernels, g, 1);
+    g.bias = nullptr, g.residual = nullptr, g.activation = Activation::none;
+    GemmPlan<S> whole = plan_gemm(kernels, g, 1);
     whole.mt = whole.g.m, whole.nt = whole.g.n;
-    const Buffer<T> rows = whole.kernel == whole.dot ? contiguous_rows(whole.g) : Buffer<T>();
     const Buffer<T> workspace(scratch_of(kernels, whole));
     run_block(kernels, whole, whole.g, whole.block(0), workspace.get());
   });
-  for (i64 i = 0; i < original.m; ++i) {
-    T* c = original.c + i * original.c_row;
-    std::memcpy(c, partial.get() + i * original.n, sizeof(T) * original.n);
-    for (i64 part = 1; part < parts; ++part) {
-      const T* from = partial.get() + part * size + i * original.n;
-      for (i64 j = 0; j < original.n; ++j) c[j] += from[j];
-    }
+  T* const sum = partial.get();
+  for (i64 part = 1; part < parts; ++part)
+    for (i64 i = 0; i < size; ++i) sum[i] += sum[part * size + i];
+  finish(kernels, original, {0, original.m, 0, original.n}, sum, original.n);
+}
+
+// A block of the plan for the product `item` of its batch: its sums, where the epilogue is left to
+// the caller, in C itself or in the workspace.
+template <class S>
+void run_item(const Kernels& kernels, const GemmPlan<S>& plan, Gemm<S> item, GemmBlock block,
+              Computed<S>* workspace) {
+  Gemm<S> g = plan.g;
+  g.a = plan.swapped ? item.b : item.a;
+  g.b = plan.swapped ? item.a : item.b;
+  result(g) = result(item);
+  if (g.residual) g.residual = item.residual;
+  if (!plan.finish) return run_block(kernels, plan, g, block, workspace);
+  const GemmBlock at = plan.swapped ? GemmBlock{block.n0, block.n1, block.m0, block.m1} : block;
+  i64 row = item.c_row;
+  if constexpr (widens<S>) {
+    row = at.n1 - at.n0;
+    g.c_row = plan.swapped ? 1 : row, g.c_col = plan.swapped ? row : 1;
+    g.c = workspace - (block.m0 * g.c_row + block.n0 * g.c_col), g.rounded = nullptr;
+    run_block(kernels, plan, g, block, workspace + plan.mt * plan.nt);
+    finish(kernels, item, at, workspace, row);
+  } else {
+    run_block(kernels, plan, g, block, workspace);
+    finish(kernels, item, at, item.c + at.m0 * row + at.n0, row);
   }
-  finish(kernels, original, {0, original.m, 0, original.n}, false);
 }
 
 // Packs B of the plan, for all of its blocks.
-template <class T>
-Buffer<T> pack_shared(const Kernels& kernels, GemmPlan<T>& plan) {
+template <class S>
+Buffer<Computed<S>> pack_shared(const Kernels& kernels, GemmPlan<S>& plan) {
   GemmTiles t;
-  kernels.of<T>().gemm_tiles(&t);
-  Gemm<T>& g = plan.g;
+  kernels.of<Computed<S>>().gemm_tiles(&t);
+  Gemm<S>& g = plan.g;
   const i64 padded = round_up(g.n, t.nr), width = 4 * t.nr;
   const i64 groups = ceil_div(g.n, width), pieces = ceil_div(g.k, g.kc);
-  Buffer<T> strips(g.k * padded);
+  Buffer<Computed<S>> strips(g.k * padded);
   parallel_for(groups * pieces, [&](i64 i) {
     const i64 k0 = i / groups * g.kc, j = i % groups * width;
     const i64 depth = std::min(g.kc, g.k - k0), columns = std::min(width, g.n - j);
-    kernels.of<T>().gemm_pack(g.b + k0 * g.b_row + j * g.b_col, g.b_row, g.b_col, depth, columns,
+    kernels.of<S>().gemm_pack(g.b + k0 * g.b_row + j * g.b_col, g.b_row, g.b_col, depth, columns,
                               depth, strips.get() + k0 * padded + j * depth);
   });
-  g.b = strips.get(), g.b_row = padded, g.b_packed = true, g.pack_b = false;
+  g.strips = strips.get(), g.b_row = padded, g.pack_b = false;
   return strips;
 }
 
-template <class T>
-void multiply(const Kernels& kernels, Gemm<T> g, Batch batch) {
+template <class S>
+void multiply(const Kernels& kernels, Gemm<S> g, Batch batch) {
+  using T = Computed<S>;
   fold_into_rows(batch, g);
   const i64 count = batch.count();
   if (g.m == 0 || g.n == 0 || count == 0) return;
   if (g.k == 0) {
-    for (i64 i = 0; i < count; ++i) {
-      const Gemm<T> item = moved(g, batch.at(i));
-      for (i64 r = 0; r < g.m; ++r) std::fill_n(item.c + r * g.c_row, g.n, T(0));
-      finish(kernels, item, {0, g.m, 0, g.n}, false);
-    }
+    const Buffer<T> zeros(g.n);
+    std::fill_n(zeros.get(), g.n, T(0));
+    for (i64 i = 0; i < count; ++i)
+      finish(kernels, moved(g, batch.at(i)), {0, g.m, 0, g.n}, zeros.get(), 0);
     return;
   }
-  GemmPlan<T> plan = plan_gemm(kernels, g, count);
+  GemmPlan<S> plan = plan_gemm(kernels, g, count);
   if (plan.k_parts > 1) return split_k(kernels, plan, g);
   const Buffer<T> shared = plan.share_b ? pack_shared(kernels, plan) : Buffer<T>();
   const i64 blocks = plan.blocks();
   const i64 scratch = scratch_of(kernels, plan);
   parallel_ranges(count * blocks, plan.group, [&](i64 begin, i64 end) {
     const Buffer<T> workspace(scratch);
-    for (i64 i = begin; i < end; ++i) {
-      const Gemm<T> item = moved(g, batch.at(i / blocks));
-      Gemm<T> oriented = plan.g;
-      oriented.a = plan.swapped ? item.b : item.a;
-      if (!plan.share_b) oriented.b = plan.swapped ? item.a : item.b;
-      oriented.c = item.c;
-      if (oriented.residual) oriented.residual = item.residual;
-      const Buffer<T> rows = plan.kernel == plan.dot ? contiguous_rows(oriented) : Buffer<T>();
-      const GemmBlock block = plan.block(i % blocks);
-      run_block(kernels, plan, oriented, block, workspace.get());
-      if (plan.finish) finish(kernels, item, block, plan.swapped);
-    }
+    for (i64 i = begin; i < end; ++i)
+      run_item(kernels, plan, moved(g, batch.at(i / blocks)), plan.block(i % blocks),
+               workspace.get());
   });
 }
 
 // Describes C = A B for the views' last two axes; bias, activation and packing are left out.
-template <class T>
-Gemm<T> describe(const TensorView& a, const TensorView& b, const TensorView& c) {
-  Gemm<T> g{};
+template <class S>
+Gemm<S> describe(const TensorView& a, const TensorView& b, const TensorView& c) {
+  Gemm<S> g{};
   g.m = c.shape[-2], g.n = c.shape[-1], g.k = a.shape[-1];
-  g.a = a.as<T>(), g.a_row = a.stride(-2), g.a_col = a.stride(-1);
-  g.b = b.as<T>(), g.b_row = b.stride(-2), g.b_col = b.stride(-1);
-  g.c = c.as<T>(), g.c_row = c.stride(-2), g.c_col = c.stride(-1);
+  g.a = a.as<S>(), g.a_row = a.stride(-2), g.a_col = a.stride(-1);
+  g.b = b.as<S>(), g.b_row = b.stride(-2), g.b_col = b.stride(-1);
+  result(g) = c.as<S>(), g.c_row = c.stride(-2), g.c_col = c.stride(-1);
   // Strides of axes with one element mean nothing; give them the value the kernels like.
   if (g.k == 1) g.a_col = 1, g.b_row = 1;
   if (g.n == 1) g.b_col = 1, g.c_col = 1;
@@ -166,29 +214,26 @@ Gemm<T> describe(const TensorView& a, const TensorView& b, const TensorView& c) 
   return g;
 }
 
-template <class T>
+template <class S>
 void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
                  const PackedMatrix* packed, const TensorView* bias, Activation activation,
                  const TensorView* residual, const TensorView& y) {
+  using T = Computed<S>;
   const TensorView rows = x.ndim() == 1 ? with_axis(x, 0) : x;
   const TensorView c = y.ndim() == 1 ? with_axis(y, 0) : y;
-  Gemm<T> g = describe<T>(rows, weight_t, c);
+  Gemm<S> g = describe<S>(rows, weight_t, c);
   if (packed) {
-    const i64 nr = [&] {
-      GemmTiles t;
-      kernels.of<T>().gemm_tiles(&t);
-      return t.nr;
-    }();
-    g.b = packed->data<T>();
-    g.b_packed = true;
-    g.b_row = round_up(g.n, nr);
+    GemmTiles tiles;
+    kernels.of<T>().gemm_tiles(&tiles);
+    g.strips = packed->data<T>();
+    g.b_row = round_up(g.n, tiles.nr);
     g.kc = packed->kc();
   }
-  const Array dense = bias ? contiguous(*bias) : Array();
-  g.bias = bias ? dense.as<T>() : nullptr;
+  const Array dense = widened(bias);
+  g.bias = dense.as<T>();
   g.activation = activation;
   const Array added = residual ? contiguous(*residual) : Array();
-  g.residual = residual ? added.as<T>() : nullptr;
+  g.residual = added.as<S>();
   multiply(kernels, g, Batch(rows, weight_t, c));
 }
 
@@ -203,8 +248,8 @@ Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& 
   Array y = Array::empty(x.dtype, check_linear(x, weight_t.shape[1], weight_t.shape[0], bias));
   y.origin = x.origin;
   if (residual) check_residual(*residual, y);
-  dispatch_float(x.dtype, [&](auto t) {
-    linear_into<decltype(t)>(kernels, x, weight_t, packed, bias, activation, residual, y);
+  dispatch_floating(x.dtype, [&](auto s) {
+    linear_into<decltype(s)>(kernels, x, weight_t, packed, bias, activation, residual, y);
   });
   return y;
 }
@@ -216,21 +261,14 @@ Array matmul(const TensorView& a, const TensorView& b, const TensorView* out) {
   check_floating(op, "a", a);
   check_same_dtype(op, "b", b, a);
   const MatmulShape shape(op, a, b);
-  if (is_half(a.dtype)) {
-    if (out) check_out(op, *out, a.dtype, shape.result);
-    const Array c = matmul(widened(a), widened(b));
-    if (!out) return cast_to(c, a.dtype);
-    cast_strided(c, *out);
-    return Array(*out);
-  }
   // Written in place when its rows are dense and it shares no memory with an operand.
   if (out) check_out(op, *out, a.dtype, shape.result);
   const bool dense = out && (shape.vector_b || out->shape.back() <= 1 || out->stride(-1) == 1);
   const bool direct = dense && !overlaps(*out, a) && !overlaps(*out, b);
   Array c = direct ? Array(*out) : Array::empty(a.dtype, shape.result);
   const TensorView matrix = shape.matrix(c);
-  dispatch_float(a.dtype, [&](auto t) {
-    multiply(kernels(), describe<decltype(t)>(shape.a, shape.b, matrix),
+  dispatch_floating(a.dtype, [&](auto s) {
+    multiply(kernels(), describe<decltype(s)>(shape.a, shape.b, matrix),
              Batch(shape.a, shape.b, matrix));
   });
   if (!out || direct) return c;
@@ -257,7 +295,8 @@ void add_residual(const Array& y, const TensorView& residual) {
   dispatch_float(y.dtype, [&](auto t) {
     using T = decltype(t);
     parallel_ranges(y.elements(), kGrain, [&](i64 begin, i64 end) {
-      kernels_of<T>().gemm_finish(y.as<T>() + begin, 0, 1, end - begin, nullptr, Activation::none,
+      T* const to = y.as<T>() + begin;
+      kernels_of<T>().gemm_finish(to, 0, to, 0, 1, end - begin, nullptr, Activation::none,
                                   added.as<T>() + begin);
     });
   });
@@ -266,11 +305,6 @@ void add_residual(const Array& y, const TensorView& residual) {
 Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,
              Activation activation, const TensorView* residual) {
   check_floating("linear", "x", x);
-  if (is_half(x.dtype)) {
-    const auto op = [&](const TensorView& in, const TensorView& w, const TensorView* b,
-                        const TensorView* r) { return linear(in, w, b, activation, r); };
-    return in_float32(x.dtype, op, x, weight, bias, residual);
-  }
   check_same_dtype("linear", "weight", weight, x);
   check(weight.ndim() == 2, "linear", "weight", "ndim", 2, weight.ndim());
   constexpr int order[] = {1, 0};
@@ -280,22 +314,18 @@ Array linear(const TensorView& x, const TensorView& weight, const TensorView* bi
 PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernels()) {
   check_floating("pack", "weight", weight);
   check(weight.ndim() == 2, "pack", "weight", "ndim", 2, weight.ndim());
-  if (is_half(weight.dtype)) {  // packed as float32, for operands of the half type
-    *this = PackedMatrix(widened(weight));
-    dtype_ = weight.dtype;
-    return;
-  }
   dtype_ = weight.dtype;
   n_ = weight.shape[0], k_ = weight.shape[1];
-  dispatch_float(dtype_, [&](auto t) {
-    using T = decltype(t);
+  dispatch_floating(dtype_, [&](auto s) {
+    using S = decltype(s);
+    using T = Computed<S>;
     GemmTiles tiles;
     kernels_->of<T>().gemm_tiles(&tiles);
     const i64 columns = round_up(n_, tiles.nr);
     kc_ = std::max<i64>(1, ceil_div(k_, std::max<i64>(1, ceil_div(k_, tiles.kc))));
-    bytes_ = static_cast<i64>(checked_bytes(Shape(k_, columns), dtype_));
+    bytes_ = static_cast<i64>(checked_bytes(Shape(k_, columns), compute_dtype(dtype_)));
     data_ = Buffer<char>(bytes_);
-    kernels_->of<T>().gemm_pack(weight.as<T>(), weight.strides[1], weight.strides[0], k_, n_, kc_,
+    kernels_->of<S>().gemm_pack(weight.as<S>(), weight.strides[1], weight.strides[0], k_, n_, kc_,
                                 reinterpret_cast<T*>(data_.get()));
   });
 }
@@ -305,12 +335,6 @@ Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* 
   check_floating("linear", "x", x);
   const DType given = given_dtype(x);
   check<TypeError>(given == weight.dtype(), "linear", "weight", "dtype", given, weight.dtype());
-  if (is_half(x.dtype)) {
-    const auto op = [&](const TensorView& in, const TensorView* b, const TensorView* r) {
-      return linear(in, weight, b, activation, r);
-    };
-    return in_float32(x.dtype, op, x, bias, residual);
-  }
   TensorView shape_only;
   shape_only.shape = Shape(weight.columns(), weight.rows());
   shape_only.strides[0] = shape_only.strides[1] = 0;

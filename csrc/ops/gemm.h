@@ -1,4 +1,5 @@
-// gemm family: matrix products of float32 or float64 with any strides, and weights packed for them.
+// gemm family: matrix products of floating-point operands with any strides, and weights packed for
+// them, those of a half type as float32.
 #pragma once
 
 #include "ops/common.h"

@@ -11,8 +11,8 @@ namespace vectile::ops {
 namespace {
 
 // C^T = B^T A^T
-template <class T>
-Gemm<T> transposed(Gemm<T> g) {
+template <class S>
+Gemm<S> transposed(Gemm<S> g) {
   std::swap(g.m, g.n);
   std::swap(g.a, g.b);
   std::swap(g.a_row, g.b_col);
@@ -43,27 +43,27 @@ bool strip_fits(i64 k, i64 row) {
   return k <= kWays * kWayBytes / std::gcd(std::max<i64>(bytes, 64), kWayBytes);
 }
 
-template <class T>
-double tile_cost(const Gemm<T>& g, const GemmTiles& t) {
+template <class S>
+double tile_cost(const Gemm<S>& g, const GemmTiles& t) {
   const double m = double(g.m), n = double(g.n), k = double(g.k);
   const bool large_a = m * k > kCachedElements, large_b = n * k > kCachedElements;
   // A tile of one row, or of few rows of one vector, waits for its own sums.
   double per_vector = m * (n <= t.lanes && t.mr < 8 ? kWaitCost : 1);
   double moving = 0;
-  if (g.b_packed)
+  if (g.strips)
     per_vector = std::max(per_vector, 2.);
   else if (g.b_col == 1)
-    per_vector += !large_b ? 2 : page_stride<T>(g.b_row) ? kPageStripCost : kStripCost;
+    per_vector += !large_b ? 2 : page_stride<Computed<S>>(g.b_row) ? kPageStripCost : kStripCost;
   else if (g.b_row == 1)
-    per_vector += !large_b ? 6 : page_stride<T>(g.b_col) ? kPageColumnCost : kColumnCost;
+    per_vector += !large_b ? 6 : page_stride<Computed<S>>(g.b_col) ? kPageColumnCost : kColumnCost;
   else
     moving = k * n * kGatherCost;
   if (large_a) moving += m * k * (g.a_col == 1 ? 0.5 : 2);
   return k * double(ceil_div(g.n, t.lanes)) * per_vector + moving + (g.c_col != 1 ? m * n : 0);
 }
 
-template <class T>
-double dot_cost(const Gemm<T>& g, const GemmTiles& t) {
+template <class S>
+double dot_cost(const Gemm<S>& g, const GemmTiles& t) {
   constexpr double kInnerElements = 6144;  // of A in the L1 cache
   const double m = double(g.m), n = double(g.n), k = double(g.k);
   const double per_vector =
@@ -72,8 +72,8 @@ double dot_cost(const Gemm<T>& g, const GemmTiles& t) {
          (g.a_col != 1 ? m * k * kGatherCost : 0);
 }
 
-template <class T>
-double axpy_cost(const Gemm<T>& g, const GemmTiles& t) {
+template <class S>
+double axpy_cost(const Gemm<S>& g, const GemmTiles& t) {
   const double m = double(g.m), n = double(g.n), k = double(g.k);
   const double per_vector = std::max(2 + 0.6 * m * m, n * k > kCachedElements ? kStreamCost : 1);
   return k * double(ceil_div(g.n, t.lanes)) * per_vector;
@@ -82,23 +82,26 @@ double axpy_cost(const Gemm<T>& g, const GemmTiles& t) {
 constexpr i64 kNearElements = 1 << 15;             // of an operand that tiles may read where it is
 constexpr i64 kMaxDotRows = 16, kMaxAxpyRows = 8;  // gemm_dot reads B once per 8 rows of A
 constexpr double kPartWork = 1 << 22, kMaxParts = 12;  // multiply-adds worth a cut of K
-constexpr double kTaskWork = 1 << 20, kTasks = 8;  // worth a task of their own; tasks per thread
-constexpr double kLongWork = 1u << 31;             // about 50 ms
-constexpr i64 kWideColumns = 384;                  // of a task that packs A for itself
-constexpr double kSmallWork = 1 << 17;             // a task has at least this, of several products
+constexpr double kTaskWork = 1 << 20, kTasks = 8;   // worth a task of their own; tasks per thread
+constexpr double kLongWork = 1u << 31;              // about 50 ms
+constexpr i64 kWideColumns = 384;                   // of a task that packs A for itself
+constexpr i64 kSums = 1 << 20, kSumColumns = 4096;  // of float32 that are rounded later
+constexpr double kSmallWork = 1 << 17;              // a task has at least this, of several products
 
 }  // namespace
 
-template <class T>
-GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
+template <class S>
+GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch) {
+  using T = Computed<S>;
+  constexpr bool widens = !std::is_same_v<S, T>;
   GemmTiles t;
   kernels.of<T>().gemm_tiles(&t);
-  GemmPlan<T> plan;
+  GemmPlan<S> plan;
   plan.g = g;
 
   // Orientation and kernel: the cheapest of up to six.
   double best = tile_cost(g, t);
-  const auto consider = [&](const Gemm<T>& candidate, bool swapped) {
+  const auto consider = [&](const Gemm<S>& candidate, bool swapped) {
     const auto offer = [&](double cost, auto kernel) {
       if (cost < best)
         best = cost, plan.g = candidate, plan.kernel = kernel, plan.swapped = swapped;
@@ -108,22 +111,26 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
     if (candidate.m <= kMaxAxpyRows && candidate.b_col == 1 && candidate.c_col == 1)
       offer(axpy_cost(candidate, t), plan.axpy);
   };
-  if (!g.b_packed) {
+  if (!g.strips) {
     consider(g, false);
     consider(transposed(g), true);
   }
-  Gemm<T>& p = plan.g;
+  Gemm<S>& p = plan.g;
   const bool tiled = plan.kernel == plan.tile;
   plan.finish = !tiled || (plan.swapped && p.c_col == 1);
-  if (plan.finish) p.bias = p.residual = nullptr, p.activation = Activation::none;
+  if (plan.finish) p.bias = nullptr, p.residual = nullptr, p.activation = Activation::none;
 
-  if (!p.b_packed) p.kc = round_up(ceil_div(p.k, ceil_div(p.k, t.kc)), t.lanes);
+  if (!p.strips) p.kc = round_up(ceil_div(p.k, ceil_div(p.k, t.kc)), t.lanes);
   const i64 nr = t.nr, strips = ceil_div(p.n, nr), panels = ceil_div(p.m, t.mr);
-  const bool spread_a = p.a_col == 1 && !page_stride<T>(p.a_row);
+  const bool spread_a = p.a_col == 1 && (widens || !page_stride<T>(p.a_row));
   const bool near_a = spread_a && p.m * p.k <= kNearElements;
   const bool near_b = p.b_col == 1 && p.n * p.k <= kNearElements && strip_fits<T>(p.k, p.b_row);
   p.pack_a = tiled && !near_a && strips >= (p.a_col != 1 ? 3 : spread_a ? 6 : 2);
-  p.pack_b = tiled && !p.b_packed && !near_b && (p.b_col != 1 || panels >= 2);
+  p.pack_b = tiled && !p.strips && !near_b && (p.b_col != 1 || panels >= 2);
+  if (widens) {
+    p.pack_a = p.pack_a || (tiled && p.a_col != 1);
+    p.pack_b = tiled && !p.strips;
+  }
 
   // Sums are split where rows and columns alone give too few tasks: by the problem, not by the
   // threads.
@@ -132,7 +139,7 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
     return static_cast<i64>(std::clamp(double(batch) * work / each, 1., most));
   };
   const i64 columns = tiled ? 4 * nr : 256;
-  if (batch == 1 && !p.b_packed &&
+  if (batch == 1 && !p.strips &&
       2 * ceil_div(p.n, columns) * (tiled ? ceil_div(p.m, 16 * t.mr) : 1) <=
           tasks_of(kPartWork, kMaxParts))
     plan.k_parts = std::clamp<i64>(p.k / 1024, 1, 8);
@@ -157,22 +164,30 @@ GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch) {
     plan.share_b = p.pack_b && batch == 1;
     plan.mt = std::max(cut(p.m, tasks, t.mr), std::min<i64>(p.m, 2 * t.mr));
   }
+  if (widens && tiled && p.c_col == 1 && p.k > p.kc) {  // blocks have their sums in the workspace
+    plan.nt = std::min(plan.nt, round_up(kSumColumns, nr));
+    plan.mt = std::min(plan.mt, std::max(2 * p.mc, round_up(kSums / plan.nt, t.mr)));
+  }
   if (plan.blocks() == 1 && work < kSmallWork) plan.group = static_cast<i64>(kSmallWork / work);
   return plan;
 }
 
-template <class T>
-i64 scratch_of(const Kernels& kernels, const GemmPlan<T>& plan) {
-  if (plan.kernel != plan.tile) return 0;
+template <class S>
+i64 scratch_of(const Kernels& kernels, const GemmPlan<S>& plan) {
+  const i64 sums = plan.finish && plan.g.rounded ? plan.mt * plan.nt : 0;
+  if (plan.kernel != plan.tile) return sums;
   i64 first = 0, last = 0;
-  kernels.of<T>().gemm_workspace(plan.g, plan.block(0), &first);
-  kernels.of<T>().gemm_workspace(plan.g, plan.block(plan.blocks() - plan.row_blocks()), &last);
-  return std::max(first, last);
+  kernels.of<S>().gemm_workspace(plan.g, plan.block(0), &first);
+  kernels.of<S>().gemm_workspace(plan.g, plan.block(plan.blocks() - plan.row_blocks()), &last);
+  return sums + std::max(first, last);
 }
 
-template i64 scratch_of(const Kernels&, const GemmPlan<float>&);
-template i64 scratch_of(const Kernels&, const GemmPlan<double>&);
-template GemmPlan<float> plan_gemm(const Kernels&, const Gemm<float>&, i64);
-template GemmPlan<double> plan_gemm(const Kernels&, const Gemm<double>&, i64);
+#define VECTILE_INSTANTIATE(S)                                 \
+  template i64 scratch_of(const Kernels&, const GemmPlan<S>&); \
+  template GemmPlan<S> plan_gemm(const Kernels&, const Gemm<S>&, i64);
+VECTILE_INSTANTIATE(float)
+VECTILE_INSTANTIATE(double)
+VECTILE_INSTANTIATE(Float16)
+VECTILE_INSTANTIATE(BFloat16)
 
 }  // namespace vectile::ops

@@ -6,12 +6,13 @@
 
 namespace vectile::ops {
 
-template <class T>
+template <class S>
 struct GemmPlan {
-  Gemm<T> g;  // as the kernel sees it, possibly transposed: C^T = B^T A^T
+  Gemm<S> g;  // as the kernel sees it, possibly transposed: C^T = B^T A^T
   enum { tile, dot, axpy } kernel = tile;  // gemm, gemm_dot, gemm_axpy
   bool swapped = false;
-  bool finish = false;   // the epilogue is applied by the caller, on the original C
+  // The epilogue, and rounding to a half type, are applied by the caller, on the original C.
+  bool finish = false;
   i64 mt, nt;            // rows and columns of a block
   bool share_b = false;  // B is packed before the blocks are computed
   i64 group = 1;         // blocks per task; more than one where whole products are small
@@ -26,14 +27,14 @@ struct GemmPlan {
 };
 
 // m, n, k > 0. `batch` products of this shape run together. Kernel, orientation and cuts of K
-// depend on the problem only; blocks of rows and columns, which change no sum, also on the number
-// of threads.
-template <class T>
-GemmPlan<T> plan_gemm(const Kernels& kernels, const Gemm<T>& g, i64 batch);
+// depend on the problem only, and not on whether float32 is widened from a half type; blocks of
+// rows and columns, which change no sum, also on the number of threads.
+template <class S>
+GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch);
 
 // Elements of workspace that serve every block of the plan: the first is the largest, but the last
 // columns may need a strip of their own.
-template <class T>
-i64 scratch_of(const Kernels& kernels, const GemmPlan<T>& plan);
+template <class S>
+i64 scratch_of(const Kernels& kernels, const GemmPlan<S>& plan);
 
 }  // namespace vectile::ops

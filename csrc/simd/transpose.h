@@ -1,32 +1,43 @@
-// Transposing blocks of 32-bit elements (float, int32) in registers; other types go element by
-// element.
+// Transposing blocks of 32-bit elements (float, int32, and half types that become float) in
+// registers; other types go element by element.
 #pragma once
 
 #include "base/types.h"
-#include "simd/vec.h"
+#include "simd/stored.h"
 
 namespace vectile::VECTILE_TIER {
 
 // dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows and c < cols, both at most
 // Vec<float>::lanes. Every column is written to `width` <= lanes elements; those past `rows` are
 // zero.
-template <class T>
-VECTILE_INLINE void transpose_elements(const T* src, i64 src_stride, int rows, int cols, T* dst,
+template <class S, class T>
+VECTILE_INLINE void transpose_elements(const S* src, i64 src_stride, int rows, int cols, T* dst,
                                        i64 dst_stride, int width) {
   for (int c = 0; c < cols; ++c)
-    for (int r = 0; r < width; ++r)
-      dst[c * dst_stride + r] = r < rows ? src[r * src_stride + c] : T(0);
+    for (int r = 0; r < width; ++r) {
+      T& to = dst[c * dst_stride + r];
+      if (r >= rows)
+        to = T(0);
+      else if constexpr (std::is_same_v<S, T>)
+        to = src[r * src_stride + c];
+      else
+        load_as<Vec<T>>(src + r * src_stride + c, 1).store(&to, 1);
+    }
 }
 
 #if defined(VECTILE_TIER_avx512) || defined(VECTILE_TIER_avx512_vnni)
 
-static void transpose_words(const float* src, i64 src_stride, int rows, int cols, float* dst,
+template <class S>
+static void transpose_words(const S* src, i64 src_stride, int rows, int cols, float* dst,
                             i64 dst_stride, int width) {
   constexpr int w = 16;
-  const __mmask16 in = Vec<float>::bits(cols), out = Vec<float>::bits(width);
+  using V = Vec<float>;
+  const __mmask16 out = V::bits(width);
   __m512 r[w], t[w];
   for (int i = 0; i < w; ++i)
-    r[i] = i < rows ? _mm512_maskz_loadu_ps(in, src + i * src_stride) : _mm512_setzero_ps();
+    r[i] = i >= rows   ? _mm512_setzero_ps()
+           : cols == w ? load_as<V>(src + i * src_stride).v
+                       : load_as<V>(src + i * src_stride, cols).v;
   // 4x4 blocks within each 128-bit lane
 #pragma GCC unroll 16
   for (int i = 0; i < w; i += 2) {
@@ -60,15 +71,16 @@ static void transpose_words(const float* src, i64 src_stride, int rows, int cols
 
 #elif defined(VECTILE_TIER_avx2)
 
-static void transpose_words(const float* src, i64 src_stride, int rows, int cols, float* dst,
+template <class S>
+static void transpose_words(const S* src, i64 src_stride, int rows, int cols, float* dst,
                             i64 dst_stride, int width) {
   constexpr int w = 8;
   using V = Vec<float>;
   __m256 r[w], t[w];
   for (int i = 0; i < w; ++i)
     r[i] = i >= rows   ? _mm256_setzero_ps()
-           : cols == w ? _mm256_loadu_ps(src + i * src_stride)
-                       : V::load(src + i * src_stride, cols).v;
+           : cols == w ? load_as<V>(src + i * src_stride).v
+                       : load_as<V>(src + i * src_stride, cols).v;
 #pragma GCC unroll 8
   for (int i = 0; i < w; i += 2) {
     t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
@@ -98,13 +110,14 @@ static void transpose_words(const float* src, i64 src_stride, int rows, int cols
 
 #elif defined(VECTILE_TIER_neon)
 
-static void transpose_words(const float* src, i64 src_stride, int rows, int cols, float* dst,
+template <class S>
+static void transpose_words(const S* src, i64 src_stride, int rows, int cols, float* dst,
                             i64 dst_stride, int width) {
   constexpr int w = 4;
   using V = Vec<float>;
   float32x4_t r[w];
 #pragma GCC unroll 4
-  for (int i = 0; i < w; ++i) r[i] = i < rows ? V::load(src + i * src_stride, cols).v : V().v;
+  for (int i = 0; i < w; ++i) r[i] = i < rows ? load_as<V>(src + i * src_stride, cols).v : V().v;
   float64x2_t t[w];  // columns j and j + 2 of a pair of rows
 #pragma GCC unroll 4
   for (int i = 0; i < w; i += 2) {
@@ -123,14 +136,17 @@ static void transpose_words(const float* src, i64 src_stride, int rows, int cols
 
 #endif
 
-template <class T>
-VECTILE_INLINE void transpose_block(const T* src, i64 src_stride, int rows, int cols, T* dst,
+template <class S, class T>
+VECTILE_INLINE void transpose_block(const S* src, i64 src_stride, int rows, int cols, T* dst,
                                     i64 dst_stride, int width) {
 #if defined(VECTILE_TIER_avx2) || defined(VECTILE_TIER_avx512) || \
     defined(VECTILE_TIER_avx512_vnni) || defined(VECTILE_TIER_neon)
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (std::is_same_v<S, T> && sizeof(T) == 4) {
     transpose_words(reinterpret_cast<const float*>(src), src_stride, rows, cols,
                     reinterpret_cast<float*>(dst), dst_stride, width);
+    return;
+  } else if constexpr (sizeof(T) == 4) {
+    transpose_words(src, src_stride, rows, cols, dst, dst_stride, width);
     return;
   }
 #endif

@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "ops/attention.h"
+#include "ops/cast.h"
 #include "ops/conv.h"
 #include "ops/gemm.h"
 #include "ops/gemm_f8.h"
@@ -18,6 +20,32 @@ constexpr Activation kActivations[] = {Activation::none,      Activation::relu, 
                                        Activation::gelu_tanh, Activation::silu, Activation::tanh,
                                        Activation::sigmoid};
 
+namespace {
+
+// Half types: the product of the float32 they widen to, rounded once, in the same bits.
+void sweep_half(i64 m, i64 n, i64 k, Layout layout, DType type) {
+  Inputs in(DType::f32);
+  const auto laid_out = [&](const TensorView& x) {
+    constexpr int order[] = {1, 0};
+    return layout == Layout::rows ? x : permuted(x, order);
+  };
+  const auto halved = [&](i64 rows, i64 columns) -> const TensorView& {
+    const bool as_is = layout == Layout::rows;
+    return in.keep(cast_to(in.uniform(as_is ? Shape(rows, columns) : Shape(columns, rows)), type));
+  };
+  const TensorView &a = halved(m, k), &b = halved(k, n);
+  const TensorView &wide_a = in.keep(cast_to(a, DType::f32)),
+                   &wide_b = in.keep(cast_to(b, DType::f32));
+  each_tier([&](const std::string& tier) {
+    const Array got = ops::matmul(laid_out(a), laid_out(b));
+    const Array want = cast_to(ops::matmul(laid_out(wide_a), laid_out(wide_b)), type);
+    EXPECT_EQ(std::memcmp(got.data, want.data, static_cast<std::size_t>(2 * m * n)), 0)
+        << tier << ' ' << m << 'x' << n << text('x', k, ' ', type);
+  });
+}
+
+}  // namespace
+
 void sweep_gemm() {
   constexpr i64 kShapes[][3] = {
       {0, 3, 4},   {3, 4, 0},   {1, 1, 1},     {1, 17, 300}, {5, 1, 40}, {2, 37, 513},  {7, 13, 31},
@@ -30,6 +58,9 @@ void sweep_gemm() {
                           const TensorView x = in.matrix(m, k, a), y = in.matrix(k, n, b);
                           out.add(ops::matmul(x, y));
                         });
+  for (const auto& [m, n, k] : kShapes)
+    for (const Layout layout : {Layout::rows, Layout::columns})
+      for (const DType type : {DType::f16, DType::bf16}) sweep_half(m, n, k, layout, type);
   expect_products("matmul batched", 7, [](Inputs& in, Outputs& out) {
     const TensorView a = in.uniform(Shape(3, 1, 5, 7)), b = in.uniform(Shape(4, 7, 6));
     out.add(ops::matmul(a, b));
