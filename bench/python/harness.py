@@ -32,7 +32,10 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Work:
-    """What one call does at least: ``amount`` of ``unit`` ("flop", "int8 op" or "byte")."""
+    """What one call does at least: ``amount`` of ``unit``.
+
+    The units are "flop", "int8 op", and "byte", whose ceiling is reading, or "copied byte".
+    """
 
     unit: str
     amount: float
@@ -49,6 +52,11 @@ def int8_op(amount: float) -> Work:
 def byte(*arrays: Any) -> Work:
     """Bytes of the given arrays, or byte counts: every input once and every output once."""
     return Work("byte", sum(a if isinstance(a, int) else a.nbytes for a in arrays))
+
+
+def copied(*arrays: Any) -> Work:
+    """The same for a call that writes about as much as it reads: its ceiling is copying."""
+    return Work("copied byte", byte(*arrays).amount)
 
 
 def _everything(result: Any) -> Any:
@@ -136,7 +144,8 @@ class Row:
 
 
 class Ceiling:
-    """This run's measured maxima: a roofline, with the bandwidth of reading the call's working set.
+    """This run's measured maxima: a roofline, with the bandwidth of reading the call's working set,
+    or of copying it by the faster of plain and streaming stores.
 
     It is measured again at every use and the best is kept, since a neighbour may take its share.
     """
@@ -144,11 +153,17 @@ class Ceiling:
     def __init__(self) -> None:
         self.base = machine.ceilings()
         self.reads: dict[int, float] = {}
+        self.copies: dict[int, float] = {}
 
     def bandwidth(self, log2_bytes: int) -> float:
         now = _core.read_rate(1 << log2_bytes) / 1e9
         self.reads[log2_bytes] = max(now, self.reads.get(log2_bytes, 0.0))
         return self.reads[log2_bytes]
+
+    def copy_bandwidth(self, log2_bytes: int) -> float:
+        now = max(_core.copy_rate(1 << log2_bytes, stream) for stream in (False, True)) / 1e9
+        self.copies[log2_bytes] = max(now, self.copies.get(log2_bytes, 0.0))
+        return self.copies[log2_bytes]
 
     def of(self, work: Work, traffic: float) -> tuple[float, str]:
         """The most that the work can reach in 10⁹ of its unit a second, and that rate's name.
@@ -158,6 +173,8 @@ class Ceiling:
         size = min(28, max(14, int(math.log2(max(traffic, 1))))) if traffic == traffic else 14
         if work.unit == "byte":
             return self.bandwidth(size), "GB/s"
+        if work.unit == "copied byte":
+            return self.copy_bandwidth(size), "GB/s"
         top, name = {
             "flop": (self.base.fma_gflops, "GF/s"),
             "int8 op": (self.base.int8_gops, "GOP/s"),
@@ -360,7 +377,7 @@ def measure(family: str, case: Case, options: Options, ceiling: Ceiling) -> Row:
             "ratio": statistics.median(b / a for b, a in pairs),
         }
     if case.work:
-        if case.work.unit == "byte":
+        if case.work.unit in ("byte", "copied byte"):
             least = case.work.amount
         top, unit = ceiling.of(case.work, least)
         rate = case.work.amount / ours / 1e9

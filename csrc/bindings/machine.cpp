@@ -10,6 +10,12 @@ void bind_machine(py::module_& m) {
   m.def(
       "read_rate", [](i64 n_bytes) { return unlocked([=] { return ops::read_rate(n_bytes); }); },
       py::arg("n_bytes"));
+  m.def(
+      "copy_rate",
+      [](i64 n_bytes, bool stream) {
+        return unlocked([=] { return ops::copy_rate(n_bytes, stream); });
+      },
+      py::arg("n_bytes"), py::arg("stream"));
 }
 
 }  // namespace vectile

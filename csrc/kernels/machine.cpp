@@ -2,6 +2,7 @@
 // cycles on 2 ports) and few enough for 16 registers; and a read of memory at full width.
 #include "base/types.h"
 #include "simd/dot.h"
+#include "simd/stream.h"
 #if defined(VECTILE_TIER_amx)
 #include "simd/amx.h"
 #endif
@@ -105,6 +106,16 @@ static void read_all(const float* x, i64 n, float* result) {
   }
   for (; j < n; j += w) a += V::load(x + j, int(n - j < w ? n - j : w));
   *result = reduce_add(((a + b) + (c + d)) + ((e + f) + (g + h)));
+}
+
+static void copy_all(const float* x, float* y, i64 n, bool around_caches) {
+  using V = Vec<float>;
+  if (around_caches) {
+    for (i64 j = 0; j < n; j += V::lanes) stream(V::load(x + j), y + j);
+    stream_fence();
+  } else {
+    for (i64 j = 0; j < n; j += V::lanes) V::load(x + j).store(y + j);
+  }
 }
 
 }  // namespace vectile::VECTILE_TIER

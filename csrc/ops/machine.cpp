@@ -67,4 +67,23 @@ double read_rate(i64 n_bytes) {
   });
 }
 
+double copy_rate(i64 n_bytes, bool stream) {
+  check(n_bytes >= 4096, "copy_rate", "n_bytes", "value", "at least 4096", n_bytes);
+  constexpr i64 unit = 16;
+  const i64 n = n_bytes / static_cast<i64>(2 * sizeof(float)) / unit * unit;
+  Buffer<float> x(n), y(n);
+  std::fill_n(x.get(), n, 1.f);
+  std::fill_n(y.get(), n, 1.f);
+  const auto kernel = kernels().copy_all;
+  const i64 part = round_up(ceil_div(n, num_threads()), unit);
+  const i64 passes = std::max<i64>(1, (i64{1} << 21) / n);  // at least 16 MB a run
+  return best_rate(10, [&] {
+    parallel_ranges(n, part, [&](i64 begin, i64 end) {
+      for (i64 p = 0; p < passes; ++p)
+        kernel(x.get() + begin, y.get() + begin, end - begin, stream);
+    });
+    return static_cast<double>(passes * n * 2) * sizeof(float);
+  });
+}
+
 }  // namespace vectile::ops

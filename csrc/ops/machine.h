@@ -9,4 +9,8 @@ double fma_rate();              // float32 multiply-adds, FLOP/s
 double dot_s8_rate();           // int8 dot products into int32, OP/s
 double read_rate(i64 n_bytes);  // reading n_bytes that were read before, bytes/s; n_bytes >= 4096
 
+// Copying one half of n_bytes to the other, bytes read and written a second; n_bytes >= 4096.
+// `stream`: with stores around the caches, where the tier has them.
+double copy_rate(i64 n_bytes, bool stream);
+
 }  // namespace vectile::ops

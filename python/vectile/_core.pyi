@@ -184,6 +184,7 @@ def conv_weight_grad(
     dilation: Sequence[int],
     groups: int,
 ) -> NDArray[Any]: ...
+def copy_rate(n_bytes: int, stream: bool) -> float: ...
 def cross_entropy(
     logits: Any,
     targets: Any,
