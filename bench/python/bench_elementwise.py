@@ -185,6 +185,44 @@ def _torch_prelu_backward(g: Any, x: Any, w: Any) -> Any:
     return dx, dw.sum((0, 2))
 
 
+def fused_cases(shape: tuple[int, int]) -> Iterator[Case]:
+    """gelu of a sum with a bias, then dropout: the mask of this generator, random on the other side."""
+    size, n_bytes = f"{shape[0]}x{shape[1]}", 4 * math.prod(shape)
+
+    def in_torch(x: Any, b: Any) -> Any:
+        return torch.nn.functional.dropout(torch.nn.functional.gelu(x + b), 0.1)
+
+    def graph(g: Array, x: Array, b: Array) -> tuple[Any, ...]:
+        t, u = (torch.from_numpy(v).requires_grad_() for v in (x, b))
+        return in_torch(t, u), t, u, torch.from_numpy(g)
+
+    yield Case(
+        f"bias_activation_dropout gelu {size}",
+        lambda rng: (np.full(shape, 2, np.float32), rng.random(shape[1:], np.float32)),
+        lambda x, b: ops.bias_activation_dropout(x, b, "gelu", 0.1, 7),
+        lambda x, b: (0.9, float(((x + b) * phi(x + b)).mean())),
+        {"torch": in_torch},
+        tolerance=0.03,
+        work=byte(2 * n_bytes),
+        summary=kept,
+    )
+    yield Case(
+        f"bias_activation_dropout_backward gelu {size}",
+        lambda rng: (
+            np.ones(shape, np.float32),
+            np.full(shape, 2, np.float32),
+            rng.random(shape[1:], np.float32),
+        ),
+        lambda g, x, b: ops.bias_activation_dropout_backward(g, x, b, "gelu", 0.1, 7),
+        lambda g, x, b: (0.9, float((phi(x + b) + (x + b) * density(x + b)).mean())),
+        {"torch": lambda y, x, b, g: torch.autograd.grad(y, (x, b), g, retain_graph=True)},
+        tolerance=0.03,
+        work=byte(3 * n_bytes),
+        prepare={"torch": graph},
+        summary=lambda r: kept(r[0]),
+    )
+
+
 def cases(quick: bool) -> Iterator[Case]:
     yield from unary_cases((128, 128), list(UNARY))
     if not quick:
@@ -230,6 +268,7 @@ def cases(quick: bool) -> Iterator[Case]:
             work=byte(2 * n_bytes),
         )
     yield from prelu_cases((64, 64, 4) if quick else (16, 64, 1024))
+    yield from fused_cases(shape)
     yield Case(
         f"dropout {size}",
         lambda rng: (np.ones(shape, np.float32),),

@@ -85,6 +85,39 @@ def row_cases(quick: bool) -> Iterator[Case]:
             tolerance=1e-5,
             work=byte(2 * n_bytes),
         )
+
+        def with_residual(rng: np.random.Generator, inputs=inputs) -> tuple[Array, ...]:
+            x, w, b = inputs(rng)
+            return x, rng.standard_normal(x.shape, np.float32), w, b
+
+        yield Case(
+            f"add_layer_norm {size}",
+            with_residual,
+            ops.add_layer_norm,
+            lambda x, r, w, b: (layer_norm(x + r, w, b), x + r),
+            {
+                "torch": lambda x, r, w, b: (
+                    torch.nn.functional.layer_norm(s := x + r, w.shape, w, b),
+                    s,
+                )
+            },
+            tolerance=1e-5,
+            work=byte(4 * n_bytes),
+        )
+        yield Case(
+            f"add_rms_norm {size}",
+            lambda rng, make=with_residual: make(rng)[:3],
+            ops.add_rms_norm,
+            lambda x, r, w: (rms_norm(x + r, w), x + r),
+            {
+                "torch": lambda x, r, w: (
+                    torch.nn.functional.rms_norm(s := x + r, w.shape, w, 1e-6),
+                    s,
+                )
+            },
+            tolerance=1e-5,
+            work=byte(4 * n_bytes),
+        )
         yield Case(
             f"rms_norm {size}",
             lambda rng, inputs=inputs: inputs(rng)[:2],

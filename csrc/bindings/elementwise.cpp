@@ -63,13 +63,13 @@ py::object binary(const ops::FloatOp<ops::BinaryKernel>& op, py::handle a, py::h
   return run(*Input(a, op.name, "a"), *in);
 }
 
-std::uint64_t checked_seed(py::handle seed) {
+std::uint64_t checked_seed(const char* op, py::handle seed) {
   const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(seed.ptr()));
   if (!index) throw py::error_already_set();
   const std::uint64_t value = PyLong_AsUnsignedLongLong(index.ptr());
   if (value == ~std::uint64_t{0} && PyErr_Occurred()) {
     PyErr_Clear();
-    fail("dropout", "seed", "value", "0 to 2**64 - 1", py::str(index).cast<std::string>());
+    fail(op, "seed", "value", "0 to 2**64 - 1", py::str(index).cast<std::string>());
   }
   return value;
 }
@@ -145,10 +145,39 @@ void bind_elementwise(py::module_& m) {
       "dropout",
       [](py::handle x, double p, py::handle seed) {
         const Input in(x, "dropout", "x");
-        const std::uint64_t s = checked_seed(seed);
+        const std::uint64_t s = checked_seed("dropout", seed);
         return to_numpy(unlocked([&] { return ops::dropout(*in, p, s); }));
       },
       py::arg("x"), py::arg("p"), py::arg("seed"));
+  m.def(
+      "bias_activation_dropout",
+      [](py::handle x, py::handle bias, const char* activation, double p, py::handle seed) {
+        constexpr const char* op = "bias_activation_dropout";
+        const Input in(x, op, "x");
+        const OptionalInput b(bias, op, "bias");
+        const std::uint64_t s = checked_seed(op, seed);
+        return to_numpy(
+            unlocked([&] { return ops::bias_activation_dropout(*in, b.get(), activation, p, s); }));
+      },
+      py::arg("x"), py::arg("bias"), py::arg("activation").none(true), py::arg("p"),
+      py::arg("seed"));
+  m.def(
+      "bias_activation_dropout_backward",
+      [](py::handle grad, py::handle x, py::handle bias, const char* activation, double p,
+         py::handle seed) {
+        constexpr const char* op = "bias_activation_dropout_backward";
+        const Input g(grad, op, "grad"), in(x, op, "x");
+        const OptionalInput b(bias, op, "bias");
+        const std::uint64_t s = checked_seed(op, seed);
+        auto r = unlocked([&] {
+          return ops::bias_activation_dropout_backward(*g, *in, b.get(), activation, p, s);
+        });
+        py::object dbias = py::none();
+        if (r.dbias.data) dbias = to_numpy(std::move(r.dbias));
+        return py::make_tuple(to_numpy(std::move(r.dx)), dbias);
+      },
+      py::arg("grad"), py::arg("x"), py::arg("bias"), py::arg("activation").none(true),
+      py::arg("p"), py::arg("seed"));
 }
 
 }  // namespace vectile

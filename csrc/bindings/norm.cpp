@@ -125,6 +125,36 @@ void bind_norm(py::module_& m) {
       py::arg("x"), py::arg("weight") = py::none(), py::arg("eps") = 1e-6,
       py::arg("return_stats") = false);
   m.def(
+      "add_layer_norm",
+      [](py::handle x, py::handle residual, py::handle weight, py::handle bias, double eps,
+         bool return_stats) -> py::object {
+        constexpr const char* op = "add_layer_norm";
+        const Input in(x, op, "x"), rest(residual, op, "residual");
+        const OptionalInput w(weight, op, "weight"), b(bias, op, "bias");
+        auto r = unlocked(
+            [&] { return ops::add_layer_norm(*in, *rest, w.get(), b.get(), eps, return_stats); });
+        py::object y = to_numpy(std::move(r.y)), sum = to_numpy(std::move(r.sum));
+        if (!return_stats) return py::make_tuple(y, sum);
+        return py::make_tuple(y, sum, to_numpy(std::move(r.mean)), to_numpy(std::move(r.rstd)));
+      },
+      py::arg("x"), py::arg("residual"), py::arg("weight") = py::none(),
+      py::arg("bias") = py::none(), py::arg("eps") = 1e-5, py::arg("return_stats") = false);
+  m.def(
+      "add_rms_norm",
+      [](py::handle x, py::handle residual, py::handle weight, double eps,
+         bool return_stats) -> py::object {
+        constexpr const char* op = "add_rms_norm";
+        const Input in(x, op, "x"), rest(residual, op, "residual");
+        const OptionalInput w(weight, op, "weight");
+        auto r =
+            unlocked([&] { return ops::add_rms_norm(*in, *rest, w.get(), eps, return_stats); });
+        py::object y = to_numpy(std::move(r.y)), sum = to_numpy(std::move(r.sum));
+        if (!return_stats) return py::make_tuple(y, sum);
+        return py::make_tuple(y, sum, to_numpy(std::move(r.rstd)));
+      },
+      py::arg("x"), py::arg("residual"), py::arg("weight") = py::none(), py::arg("eps") = 1e-6,
+      py::arg("return_stats") = false);
+  m.def(
       "layer_norm_backward",
       [](py::handle grad, py::handle x, py::handle weight, py::handle mean, py::handle rstd) {
         constexpr const char* op = "layer_norm_backward";

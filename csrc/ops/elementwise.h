@@ -71,4 +71,18 @@ Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorV
 // seed and the element's row-major position only.
 Array dropout(const TensorView& x, double p, std::uint64_t seed);
 
+// dropout(activation(x + bias), p, seed) in one pass; bias (n,) or null, where n is x's last axis.
+// `activation` is null for none, or a name: relu, gelu, gelu_tanh, silu, tanh, sigmoid.
+Array bias_activation_dropout(const TensorView& x, const TensorView* bias, const char* activation,
+                              double p, std::uint64_t seed);
+struct BiasActivationDropoutGradient {
+  Array dx, dbias;  // the latter empty (data == nullptr) without a bias
+  auto results() { return std::tie(dx, dbias); }
+};
+BiasActivationDropoutGradient bias_activation_dropout_backward(const TensorView& grad,
+                                                               const TensorView& x,
+                                                               const TensorView* bias,
+                                                               const char* activation, double p,
+                                                               std::uint64_t seed);
+
 }  // namespace vectile::ops

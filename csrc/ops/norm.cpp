@@ -98,7 +98,65 @@ NormGradient backward(const char* op, const TensorView& grad, const TensorView& 
   return finish();
 }
 
+// Sums of a few rows are normalised while they are in the first-level cache:
+// norm(kernels, sum, y, mean, rstd, rows) does so.
+constexpr i64 kFewElements = 1 << 12;
+
+template <class Norm>
+AddNormalised add_and_norm(const char* op, const TensorView& x, const TensorView& residual,
+                           bool mean, bool stats, Norm&& norm) {
+  check_same_dtype(op, "residual", residual, x);
+  check_shape(op, "residual", residual, x.shape);
+  const Array a = contiguous(x), b = contiguous(residual);
+  AddNormalised result{Array::empty(x.dtype, x.shape), Array::empty(x.dtype, x.shape),
+                       per_row(x, mean && stats), per_row(x, stats)};
+  const i64 n = x.shape.back(), few = std::max<i64>(1, kFewElements / std::max<i64>(1, n));
+  dispatch_float(x.dtype, [&](auto t) {
+    using T = decltype(t);
+    const auto& k = kernels_of<T>();
+    T *m = result.mean.as<T>(), *s = result.rstd.as<T>();
+    staged_ranges<T>(
+        row_count(x.shape), rows_grain(n),
+        [&](i64 first, i64 count, const T* pa, const T* pb, T* sum, T* y) {
+          for (i64 r = 0, rows; r < count; r += rows) {
+            rows = std::min(few, count - r);
+            const i64 at = r * n;
+            k.add({pa + at, 0, 1}, {pb + at, 0, 1}, sum + at, 1, rows * n);
+            norm(k, sum + at, y + at, m ? m + first + r : nullptr, s ? s + first + r : nullptr,
+                 rows);
+          }
+        },
+        reading<T>(a, n), reading<T>(b, n), writing<T>(result.sum, n), writing<T>(result.y, n));
+  });
+  return result;
+}
+
 }  // namespace
+
+AddNormalised add_layer_norm(const TensorView& x, const TensorView& residual,
+                             const TensorView* weight, const TensorView* bias, double eps,
+                             bool stats) {
+  constexpr const char* op = "add_layer_norm";
+  check_input(op, x, eps);
+  const Array w = parameter(op, "weight", weight, x), b = parameter(op, "bias", bias, x);
+  return add_and_norm(
+      op, x, residual, true, stats,
+      [&]<class T>(const FloatKernels<T>& k, const T* sum, T* y, T* mean, T* rstd, i64 rows) {
+        k.layer_norm(sum, w.as<T>(), b.as<T>(), eps, y, mean, rstd, rows, x.shape.back());
+      });
+}
+
+AddNormalised add_rms_norm(const TensorView& x, const TensorView& residual,
+                           const TensorView* weight, double eps, bool stats) {
+  constexpr const char* op = "add_rms_norm";
+  check_input(op, x, eps);
+  const Array w = parameter(op, "weight", weight, x);
+  return add_and_norm(
+      op, x, residual, false, stats,
+      [&]<class T>(const FloatKernels<T>& k, const T* sum, T* y, T*, T* rstd, i64 rows) {
+        k.rms_norm(sum, w.as<T>(), eps, y, rstd, rows, x.shape.back());
+      });
+}
 
 Normalised layer_norm(const TensorView& x, const TensorView* weight, const TensorView* bias,
                       double eps, bool stats) {

@@ -24,6 +24,16 @@ Normalised layer_norm(const TensorView& x, const TensorView* weight, const Tenso
                       double eps, bool stats);
 Normalised rms_norm(const TensorView& x, const TensorView* weight, double eps, bool stats);
 
+// sum = x + residual, of one shape and dtype, and its norm: what pre-norm blocks pass on.
+struct AddNormalised {
+  Array y, sum, mean, rstd;
+};
+AddNormalised add_layer_norm(const TensorView& x, const TensorView& residual,
+                             const TensorView* weight, const TensorView* bias, double eps,
+                             bool stats);
+AddNormalised add_rms_norm(const TensorView& x, const TensorView& residual,
+                           const TensorView* weight, double eps, bool stats);
+
 NormGradient layer_norm_backward(const TensorView& grad, const TensorView& x,
                                  const TensorView* weight, const TensorView& mean,
                                  const TensorView& rstd);

@@ -85,6 +85,20 @@ CASES = {
     "copy": (lambda a: a.copy() * a, normal(2, 3)),
     "where": (lambda a, b: F.where(MASK, a, b), normal(3, 3), normal(3)),
     "where_scalar": (lambda a: F.where(MASK, 0.0, a) + F.where(MASK, a, 1), normal(3, 3)),
+    "bias_activation_dropout": (
+        lambda a, b: F.bias_activation_dropout(a, b, "gelu", 0.4, seed=3),
+        normal(4, 5),
+        normal(5),
+    ),
+    **{
+        f"bias_{name}_dropout": (
+            lambda a, b, name=name: F.bias_activation_dropout(a, b, name, 0.3, seed=5),
+            normal(3, 4),
+            normal(4),
+        )
+        for name in ("relu", "gelu_tanh", "silu", "tanh", "sigmoid")
+    },
+    "dropout_alone": (lambda a: F.bias_activation_dropout(a, None, None, 0.3, 5), normal(3, 4)),
     "dropout": (lambda a: F.dropout(a, 0.4, seed=3), normal(4, 5)),
     "sum": (lambda a: a.sum(), normal(2, 3)),
     "sum_axis": (lambda a: a.sum(1), normal(2, 3)),
@@ -233,6 +247,9 @@ CASES = {
     "interpolate_nearest": (lambda x: F.interpolate(x, (5, 3)), normal(1, 2, 2, 4)),
     "interpolate_linear": (lambda x: F.interpolate(x, (7,), "linear"), normal(2, 3)),
     "interpolate_cubic": (lambda x: F.interpolate(x, (2, 5), "cubic", True), normal(1, 3, 3)),
+    "add_layer_norm": (F.add_layer_norm, normal(2, 3, 4), normal(2, 3, 4), normal(4), normal(4)),
+    "add_layer_norm_one_row": (F.add_layer_norm, normal(3, 4), normal(4)),
+    "add_rms_norm": (F.add_rms_norm, normal(3, 4), normal(3, 4), normal(4)),
     "layer_norm": (F.layer_norm, normal(2, 3, 4), normal(4), normal(4)),
     "layer_norm_plain": (F.layer_norm, normal(3, 4)),
     "layer_norm_bias": (lambda x, b: F.layer_norm(x, None, b), normal(2, 3, 4), normal(4)),

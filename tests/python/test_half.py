@@ -136,6 +136,16 @@ def pooled_indices():
 
 # op: (arguments, keywords); those with the signatures of elementwise ops are derived below.
 CASES = {
+    "add_layer_norm": lambda: (
+        [normal(67, 700), normal(67, 700), normal(700), normal(700)],
+        {"return_stats": True},
+    ),
+    "add_rms_norm": lambda: ([normal(67, 700), normal(67, 700), normal(700)], {}),
+    "bias_activation_dropout": lambda: ([normal(67, 700), normal(700), "gelu", 0.3, 5], {}),
+    "bias_activation_dropout_backward": lambda: (
+        [normal(67, 700), normal(67, 700), normal(700), "gelu", 0.3, 5],
+        {},
+    ),
     "adam_": lambda: (positive(lists(4, 2), [3]), {"lr": 0.1, "step": 3}),
     "adamw_": lambda: (positive(lists(4, 2), [3]), {"lr": 0.1, "step": 3}),
     "adaptive_avg_pool": lambda: ([IMAGE, (3, 2)], {}),

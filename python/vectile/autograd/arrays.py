@@ -26,6 +26,7 @@ from vectile.ops import (
     add,
     avg_pool,
     avg_pool_backward,
+    bias_activation_dropout_backward,
     cross_entropy_backward,
     divide,
     dropout,

@@ -25,7 +25,10 @@ from vectile.autograd.tensor import (
 from vectile.ops.gemm import Activation
 
 __all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
     "attention_and_weights",
+    "bias_activation_dropout",
     "binary_cross_entropy",
     "cross_entropy",
     "dropout",
@@ -151,6 +154,57 @@ def rms_norm(x: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6)
     return track(data, rules.rms_norm, (edge(t), to_w), (t, w), (rstd, eps))
 
 
+def add_layer_norm(
+    x: TensorLike,
+    residual: TensorLike,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """`layer_norm` of ``x + residual``, and that sum: one pass over memory, recorded as its two parts."""
+    t, r = as_tensor(x), as_tensor(residual)
+    if not _alike(t, r):
+        total = t + r
+        return layer_norm(total, weight, bias, eps), total
+    w = None if weight is None else as_tensor(weight)
+    b = None if bias is None else as_tensor(bias)
+    to_w = None if w is None else edge(w)
+    to_b = None if b is None else edge(b)
+    arguments = t._data, r._data, None if w is None else w._data, None if b is None else b._data
+    needed = t.requires_grad or r.requires_grad
+    if not (needed or to_w is not None or to_b is not None) or not mode.enabled:
+        data, added = ops.add_layer_norm(*arguments, eps)
+        return wrap(data), wrap(added)
+    data, added, mean, rstd = ops.add_layer_norm(*arguments, eps, return_stats=True)
+    total = track(added, rules.add, (edge(t), edge(r)), (), (None,)) if needed else wrap(added)
+    edges = edge(total), to_w, to_b
+    return track(data, rules.layer_norm, edges, (total, w), (mean, rstd, eps)), total
+
+
+def add_rms_norm(
+    x: TensorLike, residual: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """`rms_norm` of ``x + residual``, and that sum: one pass over memory, recorded as its two parts."""
+    t, r = as_tensor(x), as_tensor(residual)
+    if not _alike(t, r):
+        total = t + r
+        return rms_norm(total, weight, eps), total
+    w = None if weight is None else as_tensor(weight)
+    to_w = None if w is None else edge(w)
+    arguments = t._data, r._data, None if w is None else w._data, eps
+    needed = t.requires_grad or r.requires_grad
+    if not (needed or to_w is not None) or not mode.enabled:
+        data, added = ops.add_rms_norm(*arguments)
+        return wrap(data), wrap(added)
+    data, added, rstd = ops.add_rms_norm(*arguments, return_stats=True)
+    total = track(added, rules.add, (edge(t), edge(r)), (), (None,)) if needed else wrap(added)
+    return track(data, rules.rms_norm, (edge(total), to_w), (total, w), (rstd, eps)), total
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a._data.shape == b._data.shape and a._data.dtype == b._data.dtype
+
+
 def embedding(ids: TensorLike, weight: TensorLike) -> Tensor:
     """The rows ``weight[ids]``: ids of any integer dtype and shape (...), weight (n, d) -> (..., d)."""
     index, w = np.asarray(array_of(ids)), as_tensor(weight)
@@ -184,6 +238,28 @@ def dropout(
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
     return track(data, rules.dropout, (edge(t),), (), (p, seed))
+
+
+def bias_activation_dropout(
+    x: TensorLike,
+    bias: TensorLike | None = None,
+    activation: str | None = None,
+    p: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
+    """``dropout(activation(x + bias), p)`` in one pass over memory; bias (n,) for x (..., n).
+
+    `activation`: None, "relu", "gelu", "gelu_tanh", "silu", "tanh" or "sigmoid". `seed` as for `dropout`.
+    """
+    t, b = as_tensor(x), None if bias is None else as_tensor(bias)
+    if seed is None:
+        seed = random.next_seed() if p else 0
+    to_b = None if b is None else edge(b)
+    settings = activation, p, seed
+    data = ops.bias_activation_dropout(t._data, None if b is None else b._data, *settings)
+    if not (t.requires_grad or to_b is not None) or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.bias_activation_dropout, (edge(t), to_b), (t, b), settings)
 
 
 def cross_entropy(

@@ -174,6 +174,10 @@ def clip(k, needs, g, x, low, high):
     return (g if high is None else k.where(x > high, 0.0, g),)
 
 
+def bias_activation_dropout(k, needs, g, x, bias, activation, p, seed):
+    return k.bias_activation_dropout_backward(g, x, bias, activation, p, seed)
+
+
 def dropout(k, needs, g, p, seed):  # the same seed draws the same mask
     return (k.dropout(g, p, seed),)
 

@@ -108,8 +108,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, attend: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """x (batch, length, d_model); `attend` stands in for the block's own attention."""
-        x = x + self.dropout((attend or self.attention)(self.norm1(x)))
-        out: Tensor = x + self.dropout(self.down(self.up(self.norm2(x), "gelu")))
+        attended = self.dropout((attend or self.attention)(self.norm1(x)))
+        normed, x = self.norm2(attended, x)
+        out: Tensor = x + self.dropout(self.down(self.up(normed, "gelu")))
         return out
 
 

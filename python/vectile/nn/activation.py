@@ -274,3 +274,8 @@ def resolve(activation: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
             f"activation: expected a callable or one of {sorted(_BY_NAME)}, got {activation!r}"
         )
     return _BY_NAME[activation]
+
+
+def fusable(activation: Callable[[Any], Any]) -> str | None:
+    """The name under which fused ops know a function, None for one that they do not."""
+    return next((name for name, f in _BY_NAME.items() if f is activation), None)

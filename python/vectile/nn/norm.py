@@ -60,8 +60,12 @@ class LayerNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def forward(self, x: Any) -> Tensor:
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(self, x: Any, residual: Any = None) -> Any:
+        """Of x; or of x + residual, and that sum as a second result."""
+        settings = self.normalized_shape, self.weight, self.bias, self.eps
+        if residual is None:
+            return F.layer_norm(x, *settings)
+        return F.add_layer_norm(x, residual, *settings)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, affine={self.elementwise_affine}"
@@ -95,8 +99,12 @@ class RMSNorm(Module):
         if self.weight is not None:
             init.ones_(self.weight)
 
-    def forward(self, x: Any) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+    def forward(self, x: Any, residual: Any = None) -> Any:
+        """Of x; or of x + residual, and that sum as a second result."""
+        settings = self.normalized_shape, self.weight, self.eps
+        if residual is None:
+            return F.rms_norm(x, *settings)
+        return F.add_rms_norm(x, residual, *settings)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, affine={self.elementwise_affine}"

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile.autograd import Tensor
+from vectile.nn import functional as F
 from vectile.nn import init
-from vectile.nn.activation import resolve
+from vectile.nn.activation import fusable, resolve
 from vectile.nn.attention import MultiheadAttention
 from vectile.nn.containers import ModuleList
 from vectile.nn.layers import Dropout, Linear
@@ -67,13 +68,22 @@ class _Layer(Module):
         """x + block(norm(x)), or norm(x + block(x)), with norm and dropout number `index`."""
         norm, dropout = self._modules[f"norm{index}"], self._modules[f"dropout{index}"]
         assert norm is not None and dropout is not None
-        out: Tensor = (
-            x + dropout(block(norm(x))) if self.norm_first else norm(x + dropout(block(x)))
-        )
+        out: Tensor
+        if self.norm_first:
+            out = x + dropout(block(norm(x)))
+        elif type(norm) is LayerNorm:
+            out, _ = norm(dropout(block(x)), x)
+        else:
+            out = norm(x + dropout(block(x)))
         return out
 
     def feed_forward(self, x: Any) -> Any:
         """linear2(activation(linear1(x))), with dropout in between."""
+        first, dropout = self.linear1, self.dropout
+        name = fusable(self.activation)
+        if name and dropout.training and dropout.p and type(first) is Linear:
+            h = F.linear(x, first.weight)
+            return self.linear2(F.bias_activation_dropout(h, first.bias, name, dropout.p))
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 

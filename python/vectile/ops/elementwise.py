@@ -18,6 +18,8 @@ from vectile import _core
 __all__ = [
     "absolute",
     "add",
+    "bias_activation_dropout",
+    "bias_activation_dropout_backward",
     "divide",
     "dropout",
     "erf",
@@ -239,6 +241,48 @@ def dropout(x: ArrayLike, p: float, seed: int) -> NDArray[Any]:
         ValueError: ``p`` is outside [0, 1] or ``seed`` outside [0, 2**64).
     """
     return _core.dropout(x, p, seed)
+
+
+def bias_activation_dropout(
+    x: ArrayLike,
+    bias: ArrayLike | None = None,
+    activation: str | None = None,
+    p: float = 0.0,
+    seed: int = 0,
+) -> NDArray[Any]:
+    """Return ``dropout(activation(x + bias), p, seed)`` in one pass over memory.
+
+    Args:
+        x: floating, shape (..., n).
+        bias: shape (n,), the dtype of ``x``; None means zeros.
+        activation: None, "relu", "gelu", "gelu_tanh", "silu", "tanh" or "sigmoid".
+        p: as of :func:`dropout`, whose mask for ``seed`` this is.
+        seed: as of :func:`dropout`.
+
+    Raises:
+        TypeError: ``x`` is not float16, bfloat16, float32 or float64, or the dtypes differ.
+        ValueError: ``x`` is 0-D, ``bias`` is not of shape (n,), the activation is unknown, ``p`` is
+            outside [0, 1] or ``seed`` outside [0, 2**64).
+    """
+    name: Any = activation  # the stub knows no None without a default
+    return _core.bias_activation_dropout(x, bias, name, p, seed)
+
+
+def bias_activation_dropout_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    bias: ArrayLike | None,
+    activation: str | None,
+    p: float,
+    seed: int,
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the gradients ``(dx, dbias)`` of :func:`bias_activation_dropout`.
+
+    ``grad`` has the shape of ``x``. Sum and mask are computed again, so the forward keeps nothing.
+    ``dbias`` is None without a bias. Errors as for the forward.
+    """
+    name: Any = activation
+    return _core.bias_activation_dropout_backward(grad, x, bias, name, p, seed)
 
 
 _GELU = {"none": _core.gelu, "tanh": _core.gelu_tanh}

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from vectile import _core
 
 __all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
     "batch_norm",
     "batch_norm_backward",
     "group_norm",
@@ -84,6 +86,44 @@ def rms_norm_backward(
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return the gradients ``(dx, dweight)`` of :func:`rms_norm`; ``dweight`` is None without weight."""
     return _core.rms_norm_backward(grad, x, weight, rstd)
+
+
+def add_layer_norm(
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    return_stats: bool = False,
+) -> Any:
+    """Return :func:`layer_norm` of ``x + residual``, and that sum, in one pass over memory.
+
+    Arguments and errors as :func:`layer_norm`; ``residual`` has the shape and dtype of ``x``.
+
+    Returns:
+        ``(y, sum)``, or ``(y, sum, mean, rstd)``. The gradient of the sum through ``y`` is
+        :func:`layer_norm_backward` of ``sum``; ``x`` and ``residual`` both have the sum's.
+    """
+    return _core.add_layer_norm(x, residual, weight, bias, eps, return_stats)
+
+
+def add_rms_norm(
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    eps: float = 1e-6,
+    *,
+    return_stats: bool = False,
+) -> Any:
+    """Return :func:`rms_norm` of ``x + residual``, and that sum, in one pass over memory.
+
+    Arguments and errors as :func:`add_layer_norm`.
+
+    Returns:
+        ``(y, sum)``, or ``(y, sum, rstd)``.
+    """
+    return _core.add_rms_norm(x, residual, weight, eps, return_stats)
 
 
 def batch_norm(

@@ -45,6 +45,9 @@ from vectile.nn.functional.activation import (
     threshold,
 )
 from vectile.nn.functional.layers import (
+    add_layer_norm,
+    add_rms_norm,
+    bias_activation_dropout,
     dropout,
     dropout1d,
     dropout2d,
@@ -94,9 +97,12 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "add_layer_norm",
+    "add_rms_norm",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
+    "bias_activation_dropout",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",

@@ -26,6 +26,19 @@ def dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
     return _F.dropout(x, p)
 
 
+def bias_activation_dropout(
+    x: Any,
+    bias: Any = None,
+    activation: str | None = None,
+    p: float = 0.5,
+    training: bool = True,
+) -> Tensor:
+    """``dropout(activation(x + bias), p, training)`` in one pass; `activation` as for `linear`."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"bias_activation_dropout: p: expected a probability in [0, 1], got {p}")
+    return _F.bias_activation_dropout(x, bias, activation, p if training else 0.0)
+
+
 def dropout1d(x: Any, p: float = 0.5, training: bool = True) -> Any:
     """`dropout` of whole channels of x (N, C, L) or (C, L) (Tompson et al., arXiv 1411.4280)."""
     return _channel_dropout("dropout1d", x, p, training, (2, 3))
@@ -129,6 +142,36 @@ def layer_norm(
     rows, shape = _trailing("layer_norm", x, normalized_shape)
     scale, shift = (None if t is None else t.reshape((-1,)) for t in (weight, bias))
     return _F.layer_norm(rows, scale, shift, eps).reshape(shape)
+
+
+def add_layer_norm(
+    x: Any,
+    residual: Any,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """`layer_norm` of ``x + residual``, and that sum."""
+    if len(normalized_shape) == 1 and x.shape[-1:] == tuple(normalized_shape):
+        return _F.add_layer_norm(x, residual, weight, bias, eps)
+    total = x + residual
+    return layer_norm(total, normalized_shape, weight, bias, eps), total
+
+
+def add_rms_norm(
+    x: Any,
+    residual: Any,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`rms_norm` of ``x + residual``, and that sum."""
+    if len(normalized_shape) == 1 and x.shape[-1:] == tuple(normalized_shape):
+        eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+        return _F.add_rms_norm(x, residual, weight, eps)
+    total = x + residual
+    return rms_norm(total, normalized_shape, weight, eps), total
 
 
 def rms_norm(
