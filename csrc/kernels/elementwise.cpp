@@ -1,134 +1,137 @@
 // elementwise: y = f(x), y = f(a, b) with broadcasting, and the gradients of the unary functions.
 #include "kernels/elementwise_types.h"
+#include "kernels/rows.h"
 #include "simd/activations.h"
 #include "simd/u64.h"
 
 namespace vectile::VECTILE_TIER {
 
+// y[j] = f(j): in the caches a vector at a time, which leaves the order to the CPU.
 template <class T, class F>
-static void map(const T* x, T* y, i64 n, F f) {
-  using V = Vec<T>;
-  i64 i = 0;
-  for (; i + V::lanes <= n; i += V::lanes) f(V::load(x + i)).store(y + i);
-  if (i < n) {
-    const int tail = static_cast<int>(n - i);
-    f(V::load(x + i, tail)).store(y + i, tail);
-  }
+VECTILE_INLINE void write_row(Out<T> y, i64 n, F f) {
+  if (streamed(y, n))
+    row_stream(y.data, n, f);
+  else
+    row_each<T>(n, [&](i64 j, auto... k) VECTILE_LAMBDA { f(j, k...).store(y.data + j, k...); });
 }
 
 template <class T, class F>
-static void map(const T* a, const T* b, T* y, i64 n, F f) {
-  using V = Vec<T>;
-  i64 i = 0;
-  for (; i + V::lanes <= n; i += V::lanes) f(V::load(a + i), V::load(b + i)).store(y + i);
-  if (i < n) {
-    const int tail = static_cast<int>(n - i);
-    f(V::load(a + i, tail), V::load(b + i, tail)).store(y + i, tail);
-  }
+static void map(const T* x, Out<T> y, i64 n, F f) {
+  write_row(y, n, [&](i64 j, auto... k) VECTILE_LAMBDA { return f(Vec<T>::load(x + j, k...)); });
+  finish(y);
+}
+
+template <class T, class F>
+static void map(const T* a, const T* b, Out<T> y, i64 n, F f) {
+  write_row(y, n, [&](i64 j, auto... k) VECTILE_LAMBDA {
+    return f(Vec<T>::load(a + j, k...), Vec<T>::load(b + j, k...));
+  });
+  finish(y);
 }
 
 template <class T>
-static void exp(const T* x, T* y, i64 n) {
+static void exp(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return exp(v); });
 }
 template <class T>
-static void expm1(const T* x, T* y, i64 n) {
+static void expm1(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return expm1(v); });
 }
 template <class T>
-static void log(const T* x, T* y, i64 n) {
+static void log(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return log(v); });
 }
 template <class T>
-static void log1p(const T* x, T* y, i64 n) {
+static void log1p(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return log1p(v); });
 }
 template <class T>
-static void tanh(const T* x, T* y, i64 n) {
+static void tanh(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return tanh(v); });
 }
 template <class T>
-static void sigmoid(const T* x, T* y, i64 n) {
+static void sigmoid(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return sigmoid(v); });
 }
 template <class T>
-static void erf(const T* x, T* y, i64 n) {
+static void erf(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return erf(v); });
 }
 template <class T>
-static void sqrt(const T* x, T* y, i64 n) {
+static void sqrt(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return sqrt(v); });
 }
 template <class T>
-static void absolute(const T* x, T* y, i64 n) {
+static void absolute(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return abs(v); });
 }
 template <class T>
-static void negative(const T* x, T* y, i64 n) {
+static void negative(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return -v; });
 }
 template <class T>
-static void relu(const T* x, T* y, i64 n) {
+static void relu(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return relu(v); });
 }
 template <class T>
-static void silu(const T* x, T* y, i64 n) {
+static void silu(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return silu(v); });
 }
 template <class T>
-static void softplus(const T* x, T* y, i64 n) {
+static void softplus(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return softplus(v); });
 }
 template <class T>
-static void gelu(const T* x, T* y, i64 n) {
+static void gelu(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return gelu(v); });
 }
 template <class T>
-static void gelu_tanh(const T* x, T* y, i64 n) {
+static void gelu_tanh(const T* x, Out<T> y, i64 n) {
   map(x, y, n, [](Vec<T> v) { return gelu_tanh(v); });
 }
 
 template <class T>
-static void tanh_backward(const T* grad, const T* y, T* dx, i64 n) {
+static void tanh_backward(const T* grad, const T* y, Out<T> dx, i64 n) {
   map(grad, y, dx, n, [](Vec<T> g, Vec<T> v) { return g * fnma(v, v, Vec<T>(1)); });
 }
 template <class T>
-static void sigmoid_backward(const T* grad, const T* y, T* dx, i64 n) {
+static void sigmoid_backward(const T* grad, const T* y, Out<T> dx, i64 n) {
   map(grad, y, dx, n, [](Vec<T> g, Vec<T> v) { return g * v * (Vec<T>(1) - v); });
 }
 template <class T>
-static void relu_backward(const T* grad, const T* y, T* dx, i64 n) {  // 0 at 0; NaN in y propagates
+static void relu_backward(const T* grad, const T* y, Out<T> dx,
+                          i64 n) {  // 0 at 0; NaN in y propagates
   map(grad, y, dx, n, [](Vec<T> g, Vec<T> v) { return select(v > Vec<T>(), g, v - v); });
 }
 template <class T>
-static void erf_backward(const T* grad, const T* x, T* dx, i64 n) {  // 2 / sqrt(pi) e^(-x^2)
+static void erf_backward(const T* grad, const T* x, Out<T> dx, i64 n) {  // 2 / sqrt(pi) e^(-x^2)
   const T scale = T(1.1283791670955125739);
   map(grad, x, dx, n, [=](Vec<T> g, Vec<T> v) { return g * Vec<T>(scale) * exp(-v * v); });
 }
 template <class T>
-static void silu_backward(const T* grad, const T* x, T* dx, i64 n) {
+static void silu_backward(const T* grad, const T* x, Out<T> dx, i64 n) {
   map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * silu_derivative(v); });
 }
 template <class T>
-static void softplus_backward(const T* grad, const T* x, T* dx, i64 n) {
+static void softplus_backward(const T* grad, const T* x, Out<T> dx, i64 n) {
   map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * sigmoid(v); });
 }
 template <class T>
-static void gelu_backward(const T* grad, const T* x, T* dx, i64 n) {
+static void gelu_backward(const T* grad, const T* x, Out<T> dx, i64 n) {
   map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * gelu_derivative(v); });
 }
 template <class T>
-static void gelu_tanh_backward(const T* grad, const T* x, T* dx, i64 n) {
+static void gelu_tanh_backward(const T* grad, const T* x, Out<T> dx, i64 n) {
   map(grad, x, dx, n, [](Vec<T> g, Vec<T> v) { return g * gelu_tanh_derivative(v); });
 }
 
 template <class T>
-static void leaky_relu(const T* x, T slope, T* y, i64 n) {
+static void leaky_relu(const T* x, T slope, Out<T> y, i64 n) {
   const Vec<T> s(slope);
   map(x, y, n, [=](Vec<T> v) { return select(v > Vec<T>(), v, v * s); });
 }
 template <class T>
-static void leaky_relu_backward(const T* grad, const T* x, T slope, T* dx, i64 n) {
+static void leaky_relu_backward(const T* grad, const T* x, T slope, Out<T> dx, i64 n) {
   const Vec<T> s(slope);
   map(grad, x, dx, n, [=](Vec<T> g, Vec<T> v) { return select(v > Vec<T>(), g, g * s); });
 }
@@ -144,22 +147,18 @@ struct Line {
 };
 
 template <int a_step, int b_step, class T, class F>
-static void broadcast_lines(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n, F f) {
-  constexpr i64 w = Vec<T>::lanes;
-  for (i64 r = 0; r < rows; ++r, y += n) {
+static void broadcast_lines(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n, F f) {
+  for (i64 r = 0; r < rows; ++r, y = y.at(n)) {
     const Line<T, a_step> u(a, r);
     const Line<T, b_step> v(b, r);
-    i64 j = 0;
-    for (; j + w <= n; j += w) f(u.at(j), v.at(j)).store(y + j);
-    if (j < n) {
-      const int tail = static_cast<int>(n - j);
-      f(u.at(j, tail), v.at(j, tail)).store(y + j, tail);
-    }
+    write_row(y, n,
+              [&](i64 j, auto... k) VECTILE_LAMBDA { return f(u.at(j, k...), v.at(j, k...)); });
   }
+  finish(y);
 }
 
 template <class T, class F>
-static void broadcast(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n, F f) {
+static void broadcast(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n, F f) {
   if (n == 0) return;
   if (a.step && b.step) return broadcast_lines<1, 1>(a, b, y, rows, n, f);
   if (a.step) return broadcast_lines<1, 0>(a, b, y, rows, n, f);
@@ -168,32 +167,32 @@ static void broadcast(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n, F f) {
 }
 
 template <class T>
-static void add(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+static void add(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n) {
   broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return u + v; });
 }
 template <class T>
-static void subtract(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+static void subtract(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n) {
   broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return u - v; });
 }
 template <class T>
-static void multiply(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+static void multiply(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n) {
   broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return u * v; });
 }
 template <class T>
-static void divide(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+static void divide(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n) {
   broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return u / v; });
 }
 template <class T>
-static void maximum(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+static void maximum(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n) {
   broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return max(u, v); });
 }
 template <class T>
-static void minimum(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n) {
+static void minimum(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n) {
   broadcast(a, b, y, rows, n, [](Vec<T> u, Vec<T> v) { return min(u, v); });
 }
 
 template <class T>
-static void prelu(Lines<T> x, Lines<T> slope, T* y, i64 rows, i64 n) {
+static void prelu(Lines<T> x, Lines<T> slope, Out<T> y, i64 rows, i64 n) {
   broadcast(x, slope, y, rows, n,
             [](Vec<T> v, Vec<T> s) { return select(v > Vec<T>(), v, v * s); });
 }

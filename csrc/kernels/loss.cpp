@@ -1,8 +1,7 @@
-// cross_entropy fused with log-softmax: 1. maximum of the row; 2. sum of exp(x - max), and of x -
-// max where labels are smoothed. The loss is taken from x - max, so it does not lose digits to a
+// cross_entropy fused with log-softmax: 1. maximum of the row and sum of exp(x - max); 2. sum of x
+// - max where labels are smoothed. The loss is taken from x - max, so it does not lose digits to a
 // large lse.
-#include "kernels/rows.h"
-#include "simd/math.h"
+#include "kernels/exp_sum.h"
 
 namespace vectile::VECTILE_TIER {
 
@@ -11,12 +10,10 @@ static void cross_entropy(const T* x, const i64* targets, double smoothing, T* l
                           i64 rows, i64 n) {
   using V = Vec<T>;
   for (i64 r = 0; r < rows; ++r, x += n) {
-    const T top = row_max(x, n);
+    const ExpSum<T> s = exp_sum(x, n);
+    const T top = s.top;
     const V shift(top);
-    const auto sum = row_sums<T>(n, [&](auto& s, i64 j, auto... k) VECTILE_LAMBDA {
-      s.a += exp_nonpositive(V::load(x + j, k...) - shift);
-    });
-    const double log_sum = __builtin_log(sum.a);
+    const double log_sum = __builtin_log(s.masked ? __builtin_nan("") : s.sum);
     lse[r] = static_cast<T>(top + log_sum);
     if (targets[r] < 0) {
       loss[r] = T(0);
@@ -35,10 +32,10 @@ static void cross_entropy(const T* x, const i64* targets, double smoothing, T* l
 
 template <class T>
 static void cross_entropy_backward(const T* x, const i64* targets, const T* lse, const T* scale,
-                                   i64 scale_stride, double smoothing, T* dx, i64 rows, i64 n) {
+                                   i64 scale_stride, double smoothing, Out<T> dx, i64 rows, i64 n) {
   using V = Vec<T>;
   const V share(static_cast<T>(smoothing / static_cast<double>(n)));
-  for (i64 r = 0; r < rows; ++r, x += n, dx += n) {
+  for (i64 r = 0; r < rows; ++r, x += n, dx = dx.at(n)) {
     if (targets[r] < 0) {
       row_map(dx, n, [](i64, auto...) VECTILE_LAMBDA { return V(); });
       continue;
@@ -48,8 +45,9 @@ static void cross_entropy_backward(const T* x, const i64* targets, const T* lse,
     const auto p = [=](V v) VECTILE_LAMBDA { return exp_nonpositive(v - shift) - share; };
     row_map(dx, n, [&](i64 j, auto... k) VECTILE_LAMBDA { return s * p(V::load(x + j, k...)); });
     const i64 t = targets[r];
-    (s * (p(V(x[t])) - V(static_cast<T>(1 - smoothing)))).store(dx + t, 1);
+    (s * (p(V(x[t])) - V(static_cast<T>(1 - smoothing)))).store(dx.data + t, 1);
   }
+  finish(dx);
 }
 
 }  // namespace vectile::VECTILE_TIER

@@ -11,12 +11,14 @@ namespace vectile::VECTILE_TIER {
 
 // y = (x - m) scale + offset, then weight and bias where there are any.
 template <class T>
-static void scale_row(const T* x, T m, T scale, T offset, const T* weight, const T* bias, T* y,
+static void scale_row(const T* x, T m, T scale, T offset, const T* weight, const T* bias, Out<T> y,
                       i64 n) {
   using V = Vec<T>;
   const V vm(m), vs(scale), vo(offset);
-  const auto unit = [&](i64 j, auto... k)
-                        VECTILE_LAMBDA { return fma(V::load(x + j, k...) - vm, vs, vo); };
+  const auto unit = [&](i64 j, auto... k) VECTILE_LAMBDA {
+    prefetch(x + n + j);
+    return fma(V::load(x + j, k...) - vm, vs, vo);
+  };
   if (weight && bias)
     row_map(y, n, [&](i64 j, auto... k) VECTILE_LAMBDA {
       return fma(unit(j, k...), V::load(weight + j, k...), V::load(bias + j, k...));
@@ -34,11 +36,11 @@ static void scale_row(const T* x, T m, T scale, T offset, const T* weight, const
 }
 
 template <class T>
-static void layer_norm(const T* x, const T* weight, const T* bias, double eps, T* y, T* mean,
+static void layer_norm(const T* x, const T* weight, const T* bias, double eps, Out<T> y, T* mean,
                        T* rstd, i64 rows, i64 n) {
   using V = Vec<T>;
   const double share = 1 / static_cast<double>(n);
-  for (i64 r = 0; r < rows; ++r, x += n, y += n) {
+  for (i64 r = 0; r < rows; ++r, x += n, y = y.at(n)) {
     const auto sum = row_sums<T>(
         n, [&](auto& s, i64 j, auto... k) VECTILE_LAMBDA { s.a += V::load(x + j, k...); });
     const T m = static_cast<T>(sum.a * share);
@@ -54,13 +56,14 @@ static void layer_norm(const T* x, const T* weight, const T* bias, double eps, T
     if (mean) mean[r] = static_cast<T>(m + lost);
     if (rstd) rstd[r] = static_cast<T>(scale);
   }
+  finish(y);
 }
 
 template <class T>
-static void rms_norm(const T* x, const T* weight, double eps, T* y, T* rstd, i64 rows, i64 n) {
+static void rms_norm(const T* x, const T* weight, double eps, Out<T> y, T* rstd, i64 rows, i64 n) {
   using V = Vec<T>;
   const double share = 1 / static_cast<double>(n);
-  for (i64 r = 0; r < rows; ++r, x += n, y += n) {
+  for (i64 r = 0; r < rows; ++r, x += n, y = y.at(n)) {
     const auto s = row_sums<T>(n, [&](auto& s, i64 j, auto... k) VECTILE_LAMBDA {
       const V v = V::load(x + j, k...);
       s.a = fma(v, v, s.a);
@@ -69,6 +72,7 @@ static void rms_norm(const T* x, const T* weight, double eps, T* y, T* rstd, i64
     scale_row(x, T(0), scale, T(0), weight, static_cast<const T*>(nullptr), y, n);
     if (rstd) rstd[r] = scale;
   }
+  finish(y);
 }
 
 // With u = (x - mean) rstd and g = grad·weight, per row:

@@ -60,7 +60,7 @@ VECTILE_INLINE Sums<double> segment_sums(const NormGroup& g, i64 p, F f) {
 }
 
 template <class T>
-static void group_norm(const T* x, const T* weight, const T* bias, double eps, T* y, T* mean,
+static void group_norm(const T* x, const T* weight, const T* bias, double eps, Out<T> y, T* mean,
                        T* rstd, T* variance, NormGroup g) {
   using V = Vec<T>;
   const double share = 1 / static_cast<double>(g.parameters * g.segments * g.n);
@@ -88,11 +88,12 @@ static void group_norm(const T* x, const T* weight, const T* bias, double eps, T
     const V vs(static_cast<T>(slope)), vo(static_cast<T>((bias ? bias[p] : 0) - lost * slope));
     for (i64 q = 0; q < g.segments; ++q) {
       const i64 at = p * g.parameter_stride + q * g.segment_stride;
-      row_map(y + at, g.n, [&](i64 j, auto... k) VECTILE_LAMBDA {
+      row_map(y.at(at), g.n, [&](i64 j, auto... k) VECTILE_LAMBDA {
         return fma(V::load(x + at + j, k...) - vm, vs, vo);
       });
     }
   }
+  finish(y);
   *mean = static_cast<T>(m + lost);
   *rstd = static_cast<T>(scale);
   if (variance) *variance = static_cast<T>(v < 0 ? 0 : v);
@@ -100,16 +101,17 @@ static void group_norm(const T* x, const T* weight, const T* bias, double eps, T
 
 // y = (x - mean) scale + offset, row by row.
 template <class T>
-static void affine_rows(const T* x, const T* mean, const T* scale, const T* offset, T* y, i64 rows,
-                        i64 first, i64 channels, i64 n) {
+static void affine_rows(const T* x, const T* mean, const T* scale, const T* offset, Out<T> y,
+                        i64 rows, i64 first, i64 channels, i64 n) {
   using V = Vec<T>;
-  for (i64 r = 0, c = first; r < rows; ++r, x += n, y += n) {
+  for (i64 r = 0, c = first; r < rows; ++r, x += n, y = y.at(n)) {
     const V vm(mean[c]), vs(scale[c]), vo(offset[c]);
     row_map(y, n, [&](i64 j, auto... k) VECTILE_LAMBDA {
       return fma(V::load(x + j, k...) - vm, vs, vo);
     });
     if (++c == channels) c = 0;
   }
+  finish(y);
 }
 
 // With u = (x - mean) rstd and h = grad·weight, over the group:
@@ -117,7 +119,7 @@ static void affine_rows(const T* x, const T* mean, const T* scale, const T* offs
 //   dweight = sum of grad·u and dbias = sum of grad over the runs of a parameter.
 template <class T>
 static void group_norm_backward(const T* grad, const T* x, const T* weight, T mean, T rstd,
-                                bool constant, T* dx, T* dweight, T* dbias, NormGroup g) {
+                                bool constant, Out<T> dx, T* dweight, T* dbias, NormGroup g) {
   using V = Vec<T>;
   const V vm(mean);
   Sums<double> total{0, 0, 0};  // of h d, h and d
@@ -146,17 +148,18 @@ static void group_norm_backward(const T* grad, const T* x, const T* weight, T me
     for (i64 q = 0; q < g.segments; ++q) {
       const i64 at = p * g.parameter_stride + q * g.segment_stride;
       if (constant)
-        row_map(dx + at, g.n, [&](i64 j, auto... k) VECTILE_LAMBDA {
+        row_map(dx.at(at), g.n, [&](i64 j, auto... k) VECTILE_LAMBDA {
           return V::load(grad + at + j, k...) * scale;
         });
       else
-        row_map(dx + at, g.n, [&](i64 j, auto... k) VECTILE_LAMBDA {
+        row_map(dx.at(at), g.n, [&](i64 j, auto... k) VECTILE_LAMBDA {
           const V d = V::load(x + at + j, k...) - vm;
           return fma(V::load(grad + at + j, k...), scale, fma(d, c1, c0));
         });
     }
     if (dweight) dweight[p] = static_cast<T>((dweight[p] - lost * dbias[p]) * inverse);
   }
+  finish(dx);
 }
 
 }  // namespace vectile::VECTILE_TIER

@@ -1,7 +1,7 @@
 // What the norm kernels and the ops above them agree on.
 #pragma once
 
-#include "base/types.h"
+#include "base/out.h"
 
 namespace vectile {
 

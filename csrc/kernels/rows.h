@@ -4,10 +4,17 @@
 // and called as f(j) for the lanes from j on, and as f(j, m) for the last m elements of the row.
 #pragma once
 
-#include "base/types.h"
-#include "simd/vec.h"
+#include "base/out.h"
+#include "simd/stream.h"
 
 namespace vectile::VECTILE_TIER {
+
+// Asks for the line at p, which need not be mapped. A pass that computes asks for the next row,
+// which keeps memory busy meanwhile.
+template <class T>
+VECTILE_INLINE void prefetch(const T* p) {
+  __builtin_prefetch(p);
+}
 
 template <class T, class F>
 VECTILE_INLINE void row_each(i64 n, F f) {
@@ -15,6 +22,31 @@ VECTILE_INLINE void row_each(i64 n, F f) {
   i64 j = 0;
   for (; j + w <= n; j += w) f(j);
   if (j < n) f(j, static_cast<int>(n - j));
+}
+
+// y[j] = f(j), written around the caches; a fence comes after the last row.
+template <class T, class F>
+VECTILE_INLINE void row_stream(T* y, i64 n, F f) {
+  using V = Vec<T>;
+  constexpr i64 w = V::lanes;
+  i64 j = -static_cast<i64>(reinterpret_cast<uintptr_t>(y) / sizeof(T)) & (w - 1);
+  if (j > n) j = n;
+  if (j) {
+    const int head = static_cast<int>(j);
+    f(0, head).store(y, head);
+  }
+  for (; j + 4 * w <= n; j += 4 * w) {
+    const V v0 = f(j), v1 = f(j + w), v2 = f(j + 2 * w), v3 = f(j + 3 * w);
+    stream(v0, y + j);
+    stream(v1, y + j + w);
+    stream(v2, y + j + 2 * w);
+    stream(v3, y + j + 3 * w);
+  }
+  for (; j + w <= n; j += w) stream(f(j), y + j);
+  if (j < n) {
+    const int m = static_cast<int>(n - j);
+    f(j, m).store(y + j, m);
+  }
 }
 
 // y[j] = f(j). Values are computed before they are stored, four vectors at a time: a load that
@@ -36,6 +68,25 @@ VECTILE_INLINE void row_map(T* y, i64 n, F f) {
     const int m = static_cast<int>(n - j);
     f(j, m).store(y + j, m);
   }
+}
+
+// Short rows go through the caches all the same: most of their lines are written in parts.
+template <class T>
+VECTILE_INLINE bool streamed(Out<T> y, i64 n) {
+  return y.stream && n >= 16 * Vec<T>::lanes;
+}
+template <class T, class F>
+VECTILE_INLINE void row_map(Out<T> y, i64 n, F f) {
+  if (streamed(y, n))
+    row_stream(y.data, n, f);
+  else
+    row_map(y.data, n, f);
+}
+
+// Makes what was streamed to y visible to other threads.
+template <class T>
+VECTILE_INLINE void finish(Out<T> y) {
+  if (y.stream) stream_fence();
 }
 
 // Up to three sums over a row at once. Named members, not an array: they stay in registers.
@@ -125,6 +176,28 @@ VECTILE_INLINE double row_map_sum(T* y, i64 n, F f) {
   return total;
 }
 
+// Largest element, where NaN may be passed over: a sum of exponentials that follows finds it. -inf
+// where there is none.
+template <class T>
+VECTILE_INLINE T row_max_number(const T* x, i64 n) {
+  using V = Vec<T>;
+  constexpr i64 w = V::lanes;
+  const V lowest(T(-__builtin_inff()));
+  V a = lowest, b = a, c = a, d = a;
+  i64 j = 0;
+  for (; j + 4 * w <= n; j += 4 * w) {
+    a = max_number(a, V::load(x + j));
+    b = max_number(b, V::load(x + j + w));
+    c = max_number(c, V::load(x + j + 2 * w));
+    d = max_number(d, V::load(x + j + 3 * w));
+  }
+  for (; j + w <= n; j += w) a = max_number(a, V::load(x + j));
+  if (j < n) {
+    const int m = static_cast<int>(n - j);
+    b = max_number(b, select(first_mask<T>(m), V::load(x + j, m), lowest));
+  }
+  return reduce_max(max_number(max_number(a, b), max_number(c, d)));
+}
 // Largest element; NaN propagates; -inf for an empty row.
 template <class T>
 VECTILE_INLINE T row_max(const T* x, i64 n) {
@@ -145,6 +218,12 @@ VECTILE_INLINE T row_max(const T* x, i64 n) {
     a = max(a, select(first_mask<T>(tail), V::load(x + j, tail), V(-__builtin_inff())));
   }
   return reduce_max(a);
+}
+
+// Whether all elements are -inf, given the result of row_max_number.
+template <class T>
+VECTILE_INLINE bool masked_row(const T* x, i64 n, T top) {
+  return top == -__builtin_inff() && row_max(x, n) == -__builtin_inff();
 }
 
 }  // namespace vectile::VECTILE_TIER

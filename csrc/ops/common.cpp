@@ -1,6 +1,7 @@
 #include "ops/common.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 
 namespace vectile {
@@ -166,6 +167,20 @@ TensorView axis_last(const TensorView& x, int axis) {
   return permuted(x, order);
 }
 
+bool beyond_caches(const TensorView& y) {
+  // From Linux's sysfs: sysconf adds up the caches of all sockets, or worse in a virtual machine. A
+  // cache of more than 64 MB is shared by many cores.
+  static const i64 last = [] {
+    long long kib = 0;
+    if (std::FILE* f = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
+      if (std::fscanf(f, "%lldK", &kib) != 1) kib = 0;
+      std::fclose(f);
+    }
+    return std::clamp<i64>(kib << 10, 16 << 20, 64 << 20);
+  }();
+  return y.elements() >= last / static_cast<i64>(item_size(y.dtype));
+}
+
 bool overlaps(const TensorView& a, const TensorView& b) {
   if (a.elements() == 0 || b.elements() == 0) return false;
   const auto [a0, a1] = extent(a);
@@ -184,6 +199,7 @@ Output::Output(const char* op, DType dtype, const Shape& shape, const TensorView
   for (const TensorView* in : inputs) {
     const bool elementwise = in && in->data == out->data && in->dtype == out->dtype &&
                              in->shape == out->shape && in->contiguous();
+    overwrites_ = overwrites_ || elementwise;
     direct = direct && (!in || elementwise || !overlaps(*in, *out));
   }
   out_ = out;

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/out.h"
 #include "base/parallel.h"
 #include "base/types.h"
 #include "dispatch/dispatch.h"
@@ -49,6 +50,15 @@ Array rows_contiguous(const TensorView& x);
 TensorView permuted(const TensorView& x, const int* order);
 TensorView axis_last(const TensorView& x, int axis);
 
+// Whether an array is larger than the last cache: whoever reads it reads memory.
+bool beyond_caches(const TensorView& y);
+
+// New memory as the place where a kernel writes its result.
+template <class T>
+Out<T> fresh(const Array& y) {
+  return {y.as<T>(), beyond_caches(y)};
+}
+
 bool overlaps(const TensorView& a, const TensorView& b);
 
 // The place an op writes its row-major result: new memory, the caller's `out` when it can be
@@ -59,6 +69,7 @@ class Output {
   Output(const char* op, DType dtype, const Shape& shape, const TensorView* out = nullptr,
          std::initializer_list<const TensorView*> inputs = {});
   const TensorView& view() const { return array_; }
+  bool overwrites() const { return overwrites_; }  // an input, element by element
   template <class T>
   T* data() const {
     return array_.as<T>();
@@ -68,6 +79,7 @@ class Output {
  private:
   Array array_;
   const TensorView* out_ = nullptr;
+  bool overwrites_ = false;
 };
 
 // What kernels compute in: float32 for the half types, which are storage only.

@@ -59,18 +59,18 @@ Array operand(const TensorView& x, const Shape& result) {
 
 template <class T>
 void run_contiguous(BinaryKernel<T> kernel, const TensorView& a, const TensorView& b,
-                    const TensorView& y) {
+                    const Output& y) {
   staged_ranges<T>(
-      y.elements(), kGrain,
-      [&](i64, i64 n, const T* pa, const T* pb, T* to) {
+      y.view().elements(), kGrain,
+      [&](i64, i64 n, const T* pa, const T* pb, Out<T> to) {
         kernel({pa, 0, 1}, {pb, 0, 1}, to, 1, n);
       },
-      reading<T>(a, 1), reading<T>(b, 1), writing<T>(y, 1));
+      reading<T>(a, 1), reading<T>(b, 1), producing<T>(y, 1));
 }
 
 template <class T>
 void run_broadcast(BinaryKernel<T> kernel, const Broadcast& p, const TensorView& x,
-                   const TensorView& other, const TensorView& y) {
+                   const TensorView& other, const Output& y) {
   const auto staged = [](const TensorView& v, i64 n) {
     return reading<T>(is_half(v.dtype) ? v : TensorView(), n);
   };
@@ -90,17 +90,17 @@ void run_broadcast(BinaryKernel<T> kernel, const Broadcast& p, const TensorView&
   if (rows == 1) {  // one line: cut it
     staged_ranges<T>(
         n, kGrain,
-        [&](i64 at, i64 m, const T* pa, const T* pb, T* to) {
+        [&](i64 at, i64 m, const T* pa, const T* pb, Out<T> to) {
           kernel(pa ? Lines<T>{pa, 0, 1} : Lines<T>{a + at * la.step, 0, la.step},
                  pb ? Lines<T>{pb, 0, 1} : Lines<T>{b + at * lb.step, 0, lb.step}, to, 1, m);
         },
-        staged(x, 1), staged(other, 1), writing<T>(y, 1));
+        staged(x, 1), staged(other, 1), producing<T>(y, 1));
     return;
   }
   // Chunks of whole rows, which may span planes.
   staged_ranges<T>(
       p.shape.elements() / n, rows_grain(n),
-      [&](i64 begin, i64 count, const T* pa, const T* pb, T* to) {
+      [&](i64 begin, i64 count, const T* pa, const T* pb, Out<T> to) {
         for (i64 done = 0, m; done < count; done += m) {
           const i64 plane = (begin + done) / rows, r = (begin + done) % rows;
           m = std::min(rows - r, count - done);
@@ -108,30 +108,37 @@ void run_broadcast(BinaryKernel<T> kernel, const Broadcast& p, const TensorView&
                     : Lines<T>{a + place(plane, p.a) + r * la.row, la.row, la.step},
                  pb ? Lines<T>{pb + done * n, n, 1}
                     : Lines<T>{b + place(plane, p.b) + r * lb.row, lb.row, lb.step},
-                 to + done * n, m, n);
+                 to.at(done * n), m, n);
         }
       },
-      staged(x, n), staged(other, n), writing<T>(y, n));
+      staged(x, n), staged(other, n), producing<T>(y, n));
+}
+
+// Elements of a row as operands share it: one, unless the rows of one of them lie apart.
+template <class... View>
+i64 row_length(const TensorView& x, const View&... more) {
+  return (x.contiguous() && ... && more.contiguous()) ? 1 : x.shape.back();
 }
 
 // y = f(x) by chunks; kernel(T{}) is what does one: f(x, y, n) or f(x, y, n, first).
 template <class Kernel>
 Array map(const char* op, const TensorView& x, const TensorView* out, Kernel kernel) {
   check_floating(op, "x", x);
-  const Array in = contiguous(x);
+  const Array in = readable_rows(x);
   Output y(op, x.dtype, x.shape, out, {&x});
+  const i64 width = row_length(in);
   dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const auto f = kernel(t);
     staged_ranges<T>(
-        in.elements(), kGrain,
-        [&](i64 begin, i64 n, const T* from, T* to) {
-          if constexpr (std::is_invocable_v<decltype(f), const T*, T*, i64, i64>)
-            f(from, to, n, begin);
+        in.elements() / width, rows_grain(width),
+        [&](i64 begin, i64 rows, const T* from, Out<T> to) {
+          if constexpr (std::is_invocable_v<decltype(f), const T*, Out<T>, i64, i64>)
+            f(from, to, rows * width, begin * width);
           else
-            f(from, to, n);
+            f(from, to, rows * width);
         },
-        reading<T>(in, 1), writing<T>(y.view(), 1));
+        reading<T>(in, width), producing<T>(y, width));
   });
   return y.finish();
 }
@@ -143,15 +150,16 @@ Array map_gradient(const char* op, const TensorView& grad, const TensorView& v, 
   check_floating(op, v_name, v);
   check_same_dtype(op, "grad", grad, v);
   check_shape(op, "grad", grad, v.shape);
-  const Array g = contiguous(grad), in = contiguous(v);
+  const Array g = readable_rows(grad), in = readable_rows(v);
   Array dx = Array::empty(v.dtype, v.shape);
+  const i64 width = row_length(in, g);
   dispatch_float(v.dtype, [&](auto t) {
     using T = decltype(t);
     const auto f = kernel(t);
     staged_ranges<T>(
-        in.elements(), kGrain,
-        [&](i64, i64 n, const T* pg, const T* pv, T* to) { f(pg, pv, to, n); }, reading<T>(g, 1),
-        reading<T>(in, 1), writing<T>(dx, 1));
+        in.elements() / width, rows_grain(width),
+        [&](i64, i64 rows, const T* pg, const T* pv, Out<T> to) { f(pg, pv, to, rows * width); },
+        reading<T>(g, width), reading<T>(in, width), producing<T>(dx, width));
   });
   return dx;
 }
@@ -181,7 +189,7 @@ Array leaky_relu(const TensorView& x, double slope, const TensorView* out) {
   return map("leaky_relu", x, out, [&](auto t) {
     using T = decltype(t);
     const auto kernel = kernels_of<T>().leaky_relu;
-    return [=](const T* from, T* to, i64 n) { kernel(from, static_cast<T>(slope), to, n); };
+    return [=](const T* from, Out<T> to, i64 n) { kernel(from, static_cast<T>(slope), to, n); };
   });
 }
 
@@ -189,8 +197,9 @@ Array leaky_relu_backward(const TensorView& grad, const TensorView& x, double sl
   return map_gradient("leaky_relu_backward", grad, x, "x", [&](auto t) {
     using T = decltype(t);
     const auto kernel = kernels_of<T>().leaky_relu_backward;
-    return
-        [=](const T* g, const T* v, T* to, i64 n) { kernel(g, v, static_cast<T>(slope), to, n); };
+    return [=](const T* g, const T* v, Out<T> to, i64 n) {
+      kernel(g, v, static_cast<T>(slope), to, n);
+    };
   });
 }
 
@@ -206,15 +215,15 @@ Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorV
   dispatch_float(a.dtype, [&](auto t) {
     using T = decltype(t);
     const BinaryKernel<T> kernel = op.kernel<T>();
-    if (same && a.contiguous() && b.contiguous()) return run_contiguous(kernel, a, b, y.view());
+    if (same && a.contiguous() && b.contiguous()) return run_contiguous(kernel, a, b, y);
     // Lines whose elements are neither adjacent nor all the same are packed first.
     const Array u = operand(a, shape), v = operand(b, shape);
     const Broadcast plan(shape, u, v);
     const auto direct = [](i64 step) { return step == 0 || step == 1; };
     if (direct(plan.inner_a()) && direct(plan.inner_b()))
-      return run_broadcast(kernel, plan, u, v, y.view());
+      return run_broadcast(kernel, plan, u, v, y);
     const Array pu = contiguous(u), pv = contiguous(v);
-    run_broadcast(kernel, Broadcast(shape, pu, pv), pu, pv, y.view());
+    run_broadcast(kernel, Broadcast(shape, pu, pv), pu, pv, y);
   });
   return y.finish();
 }
@@ -287,8 +296,8 @@ Array dropout(const TensorView& x, double p, std::uint64_t seed) {
   return map("dropout", x, nullptr, [&](auto t) {
     using T = decltype(t);
     const auto kernel = kernels_of<T>().dropout;
-    return [=](const T* from, T* to, i64 n, i64 first) {
-      kernel(from, to, first, n, seed, threshold, static_cast<T>(1 / (1 - p)));
+    return [=](const T* from, Out<T> to, i64 n, i64 first) {
+      kernel(from, to.data, first, n, seed, threshold, static_cast<T>(1 / (1 - p)));
     };
   });
 }

@@ -9,11 +9,11 @@
 namespace vectile::ops {
 
 template <class T>
-using UnaryKernel = void (*)(const T* x, T* y, i64 n);
+using UnaryKernel = void (*)(const T* x, Out<T> y, i64 n);
 template <class T>
-using GradientKernel = void (*)(const T* grad, const T* v, T* dx, i64 n);
+using GradientKernel = void (*)(const T* grad, const T* v, Out<T> dx, i64 n);
 template <class T>
-using BinaryKernel = void (*)(Lines<T> a, Lines<T> b, T* y, i64 rows, i64 n);
+using BinaryKernel = void (*)(Lines<T> a, Lines<T> b, Out<T> y, i64 rows, i64 n);
 
 inline constexpr FloatOp<UnaryKernel> kUnary[] = {
     VECTILE_FLOAT_OP(exp, exp),           VECTILE_FLOAT_OP(log, log),

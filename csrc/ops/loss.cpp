@@ -39,7 +39,7 @@ Targets check_arguments(const char* op, const TensorView& logits, const TensorVi
 CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
                            const CrossEntropyOptions& o) {
   const Targets t = check_arguments("cross_entropy", logits, targets, o);
-  const Array x = contiguous(logits);
+  const Array x = readable_rows(logits);
   const i64 n = x.shape.back(), rows = targets.elements();
   const DType compute = compute_dtype(x.dtype);
   CrossEntropy result{Array::empty(compute, targets.shape), Array::empty(compute, targets.shape)};
@@ -78,7 +78,7 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
   check_same_dtype(op, "grad", grad, logits);
   const bool per_row = o.reduction == LossReduction::none;
   check_shape(op, "grad", grad, per_row ? targets.shape : Shape());
-  const Array x = contiguous(logits), g = widened(grad), l = widened(lse);
+  const Array x = readable_rows(logits), g = widened(grad), l = widened(lse);
   const i64 n = x.shape.back(), rows = targets.elements();
   Array dx = Array::empty(x.dtype, x.shape);
   dispatch_float(x.dtype, [&](auto zero) {
@@ -89,11 +89,11 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
     const T* scale = per_row ? g.as<T>() : &shared;
     staged_ranges<T>(
         rows, rows_grain(n),
-        [&](i64 r, i64 count, const T* from, T* to) {
+        [&](i64 r, i64 count, const T* from, Out<T> to) {
           kernel(from, t.index.get() + r, l.as<T>() + r, scale + r * per_row, per_row,
                  o.label_smoothing, to, count, n);
         },
-        reading<T>(x, n), writing<T>(dx, n));
+        reading<T>(x, n), producing<T>(dx, n));
   });
   return dx;
 }

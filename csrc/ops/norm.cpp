@@ -107,7 +107,7 @@ AddNormalised add_and_norm(const char* op, const TensorView& x, const TensorView
                            bool mean, bool stats, Norm&& norm) {
   check_same_dtype(op, "residual", residual, x);
   check_shape(op, "residual", residual, x.shape);
-  const Array a = contiguous(x), b = contiguous(residual);
+  const Array a = readable_rows(x), b = readable_rows(residual);
   AddNormalised result{Array::empty(x.dtype, x.shape), Array::empty(x.dtype, x.shape),
                        per_row(x, mean && stats), per_row(x, stats)};
   const i64 n = x.shape.back(), few = std::max<i64>(1, kFewElements / std::max<i64>(1, n));
@@ -117,16 +117,16 @@ AddNormalised add_and_norm(const char* op, const TensorView& x, const TensorView
     T *m = result.mean.as<T>(), *s = result.rstd.as<T>();
     staged_ranges<T>(
         row_count(x.shape), rows_grain(n),
-        [&](i64 first, i64 count, const T* pa, const T* pb, T* sum, T* y) {
+        [&](i64 first, i64 count, const T* pa, const T* pb, T* sum, Out<T> y) {
           for (i64 r = 0, rows; r < count; r += rows) {
             rows = std::min(few, count - r);
             const i64 at = r * n;
             k.add({pa + at, 0, 1}, {pb + at, 0, 1}, sum + at, 1, rows * n);
-            norm(k, sum + at, y + at, m ? m + first + r : nullptr, s ? s + first + r : nullptr,
+            norm(k, sum + at, y.at(at), m ? m + first + r : nullptr, s ? s + first + r : nullptr,
                  rows);
           }
         },
-        reading<T>(a, n), reading<T>(b, n), writing<T>(result.sum, n), writing<T>(result.y, n));
+        reading<T>(a, n), reading<T>(b, n), writing<T>(result.sum, n), producing<T>(result.y, n));
   });
   return result;
 }
@@ -141,7 +141,7 @@ AddNormalised add_layer_norm(const TensorView& x, const TensorView& residual,
   const Array w = parameter(op, "weight", weight, x), b = parameter(op, "bias", bias, x);
   return add_and_norm(
       op, x, residual, true, stats,
-      [&]<class T>(const FloatKernels<T>& k, const T* sum, T* y, T* mean, T* rstd, i64 rows) {
+      [&]<class T>(const FloatKernels<T>& k, const T* sum, Out<T> y, T* mean, T* rstd, i64 rows) {
         k.layer_norm(sum, w.as<T>(), b.as<T>(), eps, y, mean, rstd, rows, x.shape.back());
       });
 }
@@ -153,7 +153,7 @@ AddNormalised add_rms_norm(const TensorView& x, const TensorView& residual,
   const Array w = parameter(op, "weight", weight, x);
   return add_and_norm(
       op, x, residual, false, stats,
-      [&]<class T>(const FloatKernels<T>& k, const T* sum, T* y, T*, T* rstd, i64 rows) {
+      [&]<class T>(const FloatKernels<T>& k, const T* sum, Out<T> y, T*, T* rstd, i64 rows) {
         k.rms_norm(sum, w.as<T>(), eps, y, rstd, rows, x.shape.back());
       });
 }
@@ -163,7 +163,7 @@ Normalised layer_norm(const TensorView& x, const TensorView* weight, const Tenso
   constexpr const char* op = "layer_norm";
   check_input(op, x, eps);
   const Array w = parameter(op, "weight", weight, x), b = parameter(op, "bias", bias, x);
-  const Array in = contiguous(x);
+  const Array in = readable_rows(x);
   Normalised result{Array::empty(x.dtype, x.shape), per_row(x, stats), per_row(x, stats)};
   const i64 n = x.shape.back();
   dispatch_float(x.dtype, [&](auto t) {
@@ -172,11 +172,11 @@ Normalised layer_norm(const TensorView& x, const TensorView* weight, const Tenso
     T *mean = result.mean.as<T>(), *rstd = result.rstd.as<T>();
     staged_ranges<T>(
         row_count(x.shape), rows_grain(n),
-        [&](i64 r, i64 rows, const T* from, T* to) {
+        [&](i64 r, i64 rows, const T* from, Out<T> to) {
           kernel(from, w.as<T>(), b.as<T>(), eps, to, mean ? mean + r : nullptr,
                  rstd ? rstd + r : nullptr, rows, n);
         },
-        reading<T>(in, n), writing<T>(result.y, n));
+        reading<T>(in, n), producing<T>(result.y, n));
   });
   return result;
 }
@@ -185,7 +185,7 @@ Normalised rms_norm(const TensorView& x, const TensorView* weight, double eps, b
   constexpr const char* op = "rms_norm";
   check_input(op, x, eps);
   const Array w = parameter(op, "weight", weight, x);
-  const Array in = contiguous(x);
+  const Array in = readable_rows(x);
   Normalised result{Array::empty(x.dtype, x.shape), {}, per_row(x, stats)};
   const i64 n = x.shape.back();
   dispatch_float(x.dtype, [&](auto t) {
@@ -194,10 +194,10 @@ Normalised rms_norm(const TensorView& x, const TensorView* weight, double eps, b
     T* rstd = result.rstd.as<T>();
     staged_ranges<T>(
         row_count(x.shape), rows_grain(n),
-        [&](i64 r, i64 rows, const T* from, T* to) {
+        [&](i64 r, i64 rows, const T* from, Out<T> to) {
           kernel(from, w.as<T>(), eps, to, rstd ? rstd + r : nullptr, rows, n);
         },
-        reading<T>(in, n), writing<T>(result.y, n));
+        reading<T>(in, n), producing<T>(result.y, n));
   });
   return result;
 }

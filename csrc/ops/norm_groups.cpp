@@ -102,11 +102,12 @@ Normalised with_batch_statistics(const Channels& c, const TensorView& x,
       const auto kernel = kernels_of<T>().group_norm;
       const NormGroup group = channel_group(c);
       const Buffer<T> variance(c.channels);
+      const Out<T> y = fresh<T>(r.y);
       parallel_ranges(c.channels, group_grain(group), [&](i64 begin, i64 end) {
         for (i64 i = begin; i < end; ++i) {
           const i64 at = channel_start(c, i);
           kernel(in.as<T>() + at, w.data ? w.as<T>() + i : nullptr,
-                 b.data ? b.as<T>() + i : nullptr, eps, r.y.as<T>() + at, r.mean.as<T>() + i,
+                 b.data ? b.as<T>() + i : nullptr, eps, y.at(at), r.mean.as<T>() + i,
                  r.rstd.as<T>() + i, variance.get() + i, group);
         }
       });
@@ -136,9 +137,10 @@ Normalised with_running_statistics(const Channels& c, const TensorView& x, const
     }
     if (x.elements() == 0) return;
     const auto& k = kernels_of<T>();
+    const Out<T> y = fresh<T>(r.y);
     parallel_ranges(c.batch * c.channels, rows_grain(c.n), [&](i64 begin, i64 end) {
       k.affine_rows(in.as<T>() + begin * c.n, mean.as<T>(), scale.get(), offset.get(),
-                    r.y.as<T>() + begin * c.n, end - begin, begin % c.channels, c.channels, c.n);
+                    y.at(begin * c.n), end - begin, begin % c.channels, c.channels, c.n);
     });
   });
   return r;
@@ -199,13 +201,13 @@ NormGradient batch_norm_backward(const TensorView& grad, const TensorView& x,
       using T = decltype(t);
       const auto kernel = kernels_of<T>().group_norm_backward;
       const NormGroup group = channel_group(c);
+      const Out<T> dx = fresh<T>(r.dx);
       parallel_ranges(c.channels, group_grain(group), [&](i64 begin, i64 end) {
         for (i64 i = begin; i < end; ++i) {
           const i64 at = channel_start(c, i);
           kernel(g.as<T>() + at, in.as<T>() + at, weight ? w.as<T>() + i : nullptr, m.as<T>()[i],
-                 s.as<T>()[i], !training, r.dx.as<T>() + at,
-                 weight ? r.dweight.as<T>() + i : nullptr, weight ? r.dbias.as<T>() + i : nullptr,
-                 group);
+                 s.as<T>()[i], !training, dx.at(at), weight ? r.dweight.as<T>() + i : nullptr,
+                 weight ? r.dbias.as<T>() + i : nullptr, group);
         }
       });
     });
@@ -239,12 +241,13 @@ Normalised group_norm(const TensorView& x, i64 groups, const TensorView* weight,
     dispatch_float(x.dtype, [&](auto t) {
       using T = decltype(t);
       const auto kernel = kernels_of<T>().group_norm;
+      const Out<T> y = fresh<T>(r.y);
       const i64 size = group.parameters;
       parallel_ranges(c.batch * groups, group_grain(group), [&](i64 begin, i64 end) {
         for (i64 i = begin; i < end; ++i) {
           const i64 at = i * size * c.n, p = i % groups * size;
           kernel(in.as<T>() + at, w.data ? w.as<T>() + p : nullptr,
-                 b.data ? b.as<T>() + p : nullptr, eps, r.y.as<T>() + at, r.mean.as<T>() + i,
+                 b.data ? b.as<T>() + p : nullptr, eps, y.at(at), r.mean.as<T>() + i,
                  r.rstd.as<T>() + i, nullptr, group);
         }
       });
@@ -279,14 +282,15 @@ NormGradient group_norm_backward(const TensorView& grad, const TensorView& x, i6
       using T = decltype(t);
       const auto& k = kernels_of<T>();
       const i64 size = group.parameters, samples = weight ? c.batch * c.channels : 0;
+      const Out<T> dx = fresh<T>(r.dx);
       const Buffer<T> dw(samples), db(samples);  // one sum per sample and channel
       parallel_ranges(c.batch * groups, group_grain(group), [&](i64 begin, i64 end) {
         for (i64 i = begin; i < end; ++i) {
           const i64 at = i * size * c.n, p = i * size;
-          k.group_norm_backward(
-              g.as<T>() + at, in.as<T>() + at, weight ? w.as<T>() + i % groups * size : nullptr,
-              m.as<T>()[i], s.as<T>()[i], false, r.dx.as<T>() + at, weight ? dw.get() + p : nullptr,
-              weight ? db.get() + p : nullptr, group);
+          k.group_norm_backward(g.as<T>() + at, in.as<T>() + at,
+                                weight ? w.as<T>() + i % groups * size : nullptr, m.as<T>()[i],
+                                s.as<T>()[i], false, dx.at(at), weight ? dw.get() + p : nullptr,
+                                weight ? db.get() + p : nullptr, group);
         }
       });
       if (!weight) return;

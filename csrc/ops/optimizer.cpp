@@ -31,8 +31,8 @@ class Updated {
   }
 
  private:
-  Staged<T, false> read_;
-  Staged<T, true> write_;
+  Staged<T, const T*> read_;
+  Staged<T, T*> write_;
   bool written_;
 };
 

@@ -34,7 +34,7 @@ class Source {
   bool staged() const { return is_half(x_.dtype); }
   Source from(i64 offset) const { return Source(x_, first_ + offset); }
   const T* in_place(i64 offset) const { return x_.as<T>() + first_ + offset; }
-  Staged<T, false> rows(i64 n) const {
+  Staged<T, const T*> rows(i64 n) const {
     TensorView v = x_;
     v.data = static_cast<char*>(x_.data) + first_ * static_cast<i64>(item_size(x_.dtype));
     return reading<T>(v, n);

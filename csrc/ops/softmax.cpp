@@ -7,9 +7,9 @@ namespace vectile::ops {
 namespace {
 
 template <class T>
-using ForwardKernel = void (*)(const T* x, T* y, i64 rows, i64 n);
+using ForwardKernel = void (*)(const T* x, Out<T> y, i64 rows, i64 n);
 template <class T>
-using BackwardKernel = void (*)(const T* grad, const T* y, T* dx, i64 rows, i64 n);
+using BackwardKernel = void (*)(const T* grad, const T* y, Out<T> dx, i64 rows, i64 n);
 
 // Runs fn(first row, rows, pointer...) over chunks of whole rows of length n.
 template <class T, class F, class... Operand>
@@ -27,21 +27,21 @@ Array forward(const FloatOp<ForwardKernel>& f, const TensorView& x, i64 axis,
   return dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const auto kernel = f.kernel<T>();
-    const auto run = [&](const TensorView& in, const TensorView& y) {
+    const auto run = [&](const TensorView& in, const auto& y) {
       const i64 n = in.shape.back();
       over_rows<T>(
-          in.shape, [&](i64, i64 rows, const T* from, T* to) { kernel(from, to, rows, n); },
-          reading<T>(in, n), writing<T>(y, n));
+          in.shape, [&](i64, i64 rows, const T* from, Out<T> to) { kernel(from, to, rows, n); },
+          reading<T>(in, n), y(n));
     };
     if (a == x.ndim() - 1) {
-      const Array in = contiguous(x);
+      const Array in = readable_rows(x);
       Output y(op, x.dtype, x.shape, out, {&x});
-      run(in, y.view());
+      run(in, [&](i64 n) { return producing<T>(y, n); });
       return y.finish();
     }
     const Array in = contiguous(axis_last(x, a));
     const Array rows = Array::empty(x.dtype, in.shape);
-    run(in, rows);
+    run(in, [&](i64 n) { return writing<T>(rows, n); });
     Output y(op, x.dtype, x.shape, out, {&x});
     copy_strided(rows, axis_last(y.view(), a));
     return y.finish();
@@ -59,13 +59,13 @@ Array backward(const FloatOp<BackwardKernel>& f, const TensorView& grad, const T
   return dispatch_float(y.dtype, [&](auto t) {
     using T = decltype(t);
     const auto kernel = f.kernel<T>();
-    const Array g = contiguous(axis_last(grad, a)), v = contiguous(axis_last(y, a));
+    const Array g = readable_rows(axis_last(grad, a)), v = readable_rows(axis_last(y, a));
     Array dx = Array::empty(y.dtype, v.shape);
     const i64 n = v.shape.back();
     over_rows<T>(
         v.shape,
-        [&](i64, i64 rows, const T* pg, const T* pv, T* to) { kernel(pg, pv, to, rows, n); },
-        reading<T>(g, n), reading<T>(v, n), writing<T>(dx, n));
+        [&](i64, i64 rows, const T* pg, const T* pv, Out<T> to) { kernel(pg, pv, to, rows, n); },
+        reading<T>(g, n), reading<T>(v, n), producing<T>(dx, n));
     if (a == y.ndim() - 1) return dx;
     Array result = Array::empty(y.dtype, y.shape);
     copy_strided(dx, axis_last(result, a));

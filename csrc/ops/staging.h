@@ -2,11 +2,12 @@
 //
 // Row-wise ops stage: staged_ranges hands a kernel the operands' own memory where it has the
 // kernel's type, and where it does not, pieces that stay in cache, widened before the kernel and
-// narrowed after it, in one pass over memory. Ops that read their operands many times widen them
-// once: in_float32.
+// narrowed after it, in one pass over memory; and rows that lie apart likewise, side by side. Ops
+// that read their operands many times widen them once: in_float32.
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <tuple>
 
 #include "ops/cast.h"
@@ -27,17 +28,26 @@ inline Array narrowed(Array&& y, DType dtype) {
   return y.dtype == dtype || !y.data ? std::move(y) : cast_to(y, dtype);
 }
 
-// A row-major operand, `n` elements per row, as a kernel over T reads or writes it. A view without
-// memory stays a null pointer.
-template <class T, bool written>
+// An operand of `n` elements per row as a kernel over T reads it (Pointer: const T*) or writes it
+// (T*, or Out<T> for one that may be written around the caches). It is row-major, or one to read as
+// readable_rows gives it. A view without memory stays a null pointer.
+template <class T, class Pointer_>
 class Staged {
  public:
-  using Pointer = std::conditional_t<written, T*, const T*>;
+  using Pointer = Pointer_;
+  static constexpr bool written = !std::is_same_v<Pointer, const T*>;
 
-  Staged(const TensorView& x, i64 n) : data_(static_cast<char*>(x.data)), dtype_(x.dtype), n_(n) {}
-  i64 scratch() const { return data_ && is_half(dtype_) ? n_ : 0; }  // elements per row
+  Staged(const TensorView& x, i64 n, bool stream = false)
+      : data_(static_cast<char*>(x.data)), dtype_(x.dtype), stream_(stream), n_(n) {
+    if (!written && data_ && !x.contiguous()) apart_ = &x;
+  }
+  i64 scratch() const { return data_ && (is_half(dtype_) || apart_) ? n_ : 0; }  // elements per row
   Pointer in_place(i64 row) const {
-    return data_ ? reinterpret_cast<Pointer>(data_) + row * n_ : nullptr;
+    T* p = data_ ? reinterpret_cast<T*>(data_) + row * n_ : nullptr;
+    if constexpr (std::is_same_v<Pointer, Out<T>>)
+      return {p, stream_};
+    else
+      return p;
   }
   // Rows [row, row + rows) for the kernel, in `free` memory if need be, of which they take their
   // share.
@@ -45,30 +55,67 @@ class Staged {
     if (!scratch()) return in_place(row);
     T* piece = free;
     free += rows * n_;
-    if constexpr (!written && sizeof(T) == 4)
-      kernels().cast(stored(row), dtype_, piece, DType::f32, rows * n_);
+    if constexpr (!written) {
+      const i64 lines = apart_ ? rows : 1, length = apart_ ? n_ : rows * n_;
+      for (i64 i = 0; i < lines; ++i) {
+        const char* from = apart_ ? apart(row + i) : stored(row);
+        if (is_half(dtype_))
+          kernels().cast(from, dtype_, piece + i * n_, DType::f32, length);
+        else
+          std::memcpy(piece + i * n_, from, static_cast<std::size_t>(length) * sizeof(T));
+      }
+    }
     return piece;
   }
   void end(i64 row, i64 rows, Pointer piece) const {
     if constexpr (written && sizeof(T) == 4)
-      if (scratch()) kernels().cast(piece, DType::f32, stored(row), dtype_, rows * n_);
+      if (scratch()) kernels().cast(address(piece), DType::f32, stored(row), dtype_, rows * n_);
   }
 
  private:
+  static T* address(Out<T> piece) { return piece.data; }
+
   char* stored(i64 row) const { return data_ + row * n_ * static_cast<i64>(item_size(dtype_)); }
+  char* apart(i64 row) const {
+    i64 at = 0;
+    for (int i = apart_->ndim() - 2; i >= 0; --i) {
+      at += row % apart_->shape[i] * apart_->strides[i];
+      row /= apart_->shape[i];
+    }
+    return data_ + at * static_cast<i64>(item_size(dtype_));
+  }
 
   char* data_;
   DType dtype_;
+  bool stream_;
   i64 n_;
+  const TensorView* apart_ = nullptr;  // the view itself where its rows lie apart
 };
 
+// `x` itself where the elements of a row, its last axis, are adjacent, however far apart the rows
+// are; a packed copy where they are not or are few.
+inline Array readable_rows(const TensorView& x) {
+  constexpr i64 few = 16;
+  const bool direct = x.ndim() > 0 && x.stride(-1) == 1 && x.shape.back() >= few;
+  return direct ? Array(x) : contiguous(x);
+}
+
 template <class T>
-Staged<T, false> reading(const TensorView& x, i64 n) {
+Staged<T, const T*> reading(const TensorView& x, i64 n) {
   return {x, n};
 }
 template <class T>
-Staged<T, true> writing(const TensorView& y, i64 n) {
+Staged<T, T*> writing(const TensorView& y, i64 n) {
   return {y, n};
+}
+// A result that the call only writes; around the caches if it is larger than they are.
+template <class T>
+Staged<T, Out<T>> producing(const TensorView& y, i64 n) {
+  return {y, n, beyond_caches(y)};
+}
+template <class T>
+Staged<T, Out<T>> producing(const Output& y, i64 n) {
+  return {y.view(), n, !y.overwrites() && beyond_caches(y.view())};
 }
 
 // Elements of all operands that are widened at a time: they stay in L2.

@@ -16,32 +16,33 @@ template <class T>
 struct Operands {
   std::vector<T> x, grad, y, sums;
   i64 n;
-  int form;  // of lines: which of the operands repeats one element per line
+  int form;  // of lines: which of the operands repeats one element per line; 2: stream the result
 
+  Out<T> place() { return {y.data(), form == 2}; }
   Lines<T> lines(const std::vector<T>& v, bool repeated) const {
     return repeated ? Lines<T>{v.data(), 1, 0} : Lines<T>{v.data(), n, 1};
   }
 };
 
 template <class T>
-void call(void (*kernel)(const T*, T*, i64), Operands<T>& o) {
-  kernel(o.x.data(), o.y.data(), kRows * o.n);
+void call(void (*kernel)(const T*, Out<T>, i64), Operands<T>& o) {
+  kernel(o.x.data(), o.place(), kRows * o.n);
 }
 template <class T>
-void call(void (*kernel)(const T*, const T*, T*, i64), Operands<T>& o) {
-  kernel(o.grad.data(), o.x.data(), o.y.data(), kRows * o.n);
+void call(void (*kernel)(const T*, const T*, Out<T>, i64), Operands<T>& o) {
+  kernel(o.grad.data(), o.x.data(), o.place(), kRows * o.n);
 }
 template <class T>
-void call(void (*kernel)(const T*, T, T*, i64), Operands<T>& o) {
-  kernel(o.x.data(), T(0.25), o.y.data(), kRows * o.n);
+void call(void (*kernel)(const T*, T, Out<T>, i64), Operands<T>& o) {
+  kernel(o.x.data(), T(0.25), o.place(), kRows * o.n);
 }
 template <class T>
-void call(void (*kernel)(const T*, const T*, T, T*, i64), Operands<T>& o) {
-  kernel(o.grad.data(), o.x.data(), T(0.25), o.y.data(), kRows * o.n);
+void call(void (*kernel)(const T*, const T*, T, Out<T>, i64), Operands<T>& o) {
+  kernel(o.grad.data(), o.x.data(), T(0.25), o.place(), kRows * o.n);
 }
 template <class T>
-void call(void (*kernel)(Lines<T>, Lines<T>, T*, i64, i64), Operands<T>& o) {
-  kernel(o.lines(o.x, o.form == 1), o.lines(o.grad, o.form == 2), o.y.data(), kRows, o.n);
+void call(void (*kernel)(Lines<T>, Lines<T>, Out<T>, i64, i64), Operands<T>& o) {
+  kernel(o.lines(o.x, o.form == 1), o.lines(o.grad, o.form == 2), o.place(), kRows, o.n);
 }
 template <class T>
 void call(void (*kernel)(const T*, const T*, Lines<T>, T*, T*, i64, i64), Operands<T>& o) {

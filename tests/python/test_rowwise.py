@@ -1,4 +1,5 @@
-"""Fusions of several row-wise ops are what their parts give, one after another."""
+"""What ops that work row by row share: rows read where they lie, results written around the caches,
+rows longer than a cache, and the fusions of several ops."""
 
 import numpy as np
 import pytest
@@ -6,6 +7,131 @@ import pytest
 from vectile import nn, ops
 
 ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
+
+
+def apart(rng, dtype):
+    """Arrays whose rows are adjacent elements but lie apart: cut, transposed, every other, reversed."""
+    x = rng.standard_normal((6, 5, 7, 40)).astype(dtype)
+    yield x[..., :33]
+    yield x.transpose(0, 2, 1, 3)
+    yield x[::-1, :, ::2]
+    yield x[:, 1, :, 3:20]
+    yield np.broadcast_to(x[0, 0, 0], (3, 4, 40))
+    yield x[..., :7]  # short rows, which are packed
+    yield x[..., ::2]
+
+
+def copied(x):
+    return np.ascontiguousarray(x)
+
+
+ROW_OPS = {
+    "softmax": ops.softmax,
+    "log_softmax": ops.log_softmax,
+    "softmax_backward": lambda x: ops.softmax_backward(x, ops.softmax(copied(x))),
+    "log_softmax_backward": lambda x: ops.log_softmax_backward(x, ops.log_softmax(copied(x))),
+    "layer_norm": ops.layer_norm,
+    "rms_norm": ops.rms_norm,
+    "gelu": ops.gelu,
+    "leaky_relu": ops.leaky_relu,
+    "silu_backward": lambda x: ops.silu_backward(x, x),
+    "silu_backward of a packed array": lambda x: ops.silu_backward(x, copied(x)),
+    "cross_entropy": lambda x: ops.cross_entropy(
+        x, np.arange(x[..., 0].size).reshape(x.shape[:-1]) % x.shape[-1], reduction="none"
+    ),
+    "max": lambda x: ops.max(x, -1),
+    "add_layer_norm": lambda x: np.stack(ops.add_layer_norm(x, copied(x))),
+    "bias_activation_dropout": lambda x: ops.bias_activation_dropout(
+        x, x.reshape(-1, x.shape[-1])[0], "gelu", 0.4, 9
+    ),
+}
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("name", ROW_OPS)
+def test_rows_that_lie_apart_give_what_their_copy_gives(isa, dtype, rng, name):
+    for t in (dtype, np.float16):
+        for x in apart(rng, t):
+            np.testing.assert_array_equal(ROW_OPS[name](x), ROW_OPS[name](copied(x)))
+
+
+@pytest.mark.sanitize
+def test_sums_of_rows_that_lie_apart(isa, dtype, rng):
+    for x in apart(rng, dtype):
+        for axis in (-1, None, (0, -1), (-1, -2)):
+            expected = x.astype(np.longdouble).sum(axis)
+            bound = x.size * np.finfo(dtype).eps * 4
+            np.testing.assert_allclose(ops.sum(x, axis), expected, rtol=0, atol=bound)
+
+
+def test_results_beyond_the_caches(isa):
+    """Streamed results equal those of a part that is small enough not to be."""
+    rng = np.random.default_rng(5)
+    rows, n = 4200, 4099  # 69 MB, no row but the first aligned
+    x = rng.standard_normal((rows, n), np.float32)
+    w, b = rng.standard_normal((2, n), np.float32)
+    part = slice(rows - 40, rows)
+    for f in (
+        ops.softmax,
+        ops.log_softmax,
+        lambda v: ops.softmax_backward(v, v),
+        lambda v: ops.layer_norm(v, w, b),
+        lambda v: ops.rms_norm(v, w),
+        ops.exp,
+        lambda v: ops.tanh_backward(v, v),
+        lambda v: ops.add(v, w),
+        lambda v: ops.multiply(v, v),
+        lambda v: ops.add_layer_norm(v, v, w, b)[0],
+    ):
+        np.testing.assert_array_equal(f(x)[part], f(x[part]))
+    targets = np.arange(rows) % n
+    _, lse = ops.cross_entropy(x, targets, return_lse=True)
+    args = -100, 0.1, "sum"
+    got = ops.cross_entropy_backward(np.float32(1), x, targets, lse, *args)[part]
+    expected = ops.cross_entropy_backward(np.float32(1), x[part], targets[part], lse[part], *args)
+    np.testing.assert_array_equal(got, expected)
+    place = np.empty_like(x)
+    assert ops.relu(x, out=place) is place
+    np.testing.assert_array_equal(place, np.maximum(x, 0))
+    np.testing.assert_array_equal(ops.relu(x, out=x), place)
+    images = rng.standard_normal((30, 8, 300, 250), np.float32)
+    groups = ops.group_norm(images, 4)
+    np.testing.assert_array_equal(groups[3:4], ops.group_norm(images[3:4], 4))
+
+
+@pytest.mark.parametrize("n", [4096, 4097, 8193, 65_537, 200_003])
+@pytest.mark.parametrize("rising", [False, True])
+def test_long_rows(isa, dtype, rng, n, rising):
+    """A sum of exponentials that is rescaled as the maximum rises, NaN and masked blocks included."""
+    x = rng.normal(0, 3, (3, n)).astype(dtype)
+    if rising:
+        x += np.linspace(-40, 40, n, dtype=dtype)
+    x[1, : n - 96] = -np.inf  # whole blocks of it
+    wide = x.astype(np.longdouble)
+    e = np.exp(wide - wide.max(-1, keepdims=True))
+    total = e.sum(-1, keepdims=True)
+    eps = np.finfo(dtype).eps
+    with np.errstate(divide="ignore"):
+        expected = wide - wide.max(-1, keepdims=True) - np.log(total)
+    np.testing.assert_allclose(ops.softmax(x), e / total, rtol=2000 * eps, atol=1e-37)
+    got = ops.log_softmax(x)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(np.isfinite(got), finite)
+    error = np.abs(got[finite] - expected[finite])
+    assert (error <= 4 * eps * (np.abs(expected[finite]) + 50)).all()
+    x[2, n // 2] = np.nan
+    assert np.isnan(ops.softmax(x)[2]).all() and np.isnan(ops.log_softmax(x)[2]).all()
+    x[2] = np.nan
+    assert np.isnan(ops.softmax(x)[2]).all()
+    x[2] = -np.inf
+    assert (ops.softmax(x)[2] == 0).all() and (ops.log_softmax(x)[2] == -np.inf).all()
+
+
+def test_long_rows_for_any_thread_count(isa, rng, same_for_any_thread_count):
+    x = rng.standard_normal((40, 70_001), np.float32)
+    same_for_any_thread_count(lambda: ops.softmax(x))
+    same_for_any_thread_count(lambda: ops.softmax(x[:, 5:60_000]))
+    same_for_any_thread_count(lambda: ops.cross_entropy(x[:, :4000], np.arange(40)))
 
 
 @pytest.mark.sanitize
