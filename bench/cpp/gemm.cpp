@@ -1,6 +1,7 @@
 #include "ops/gemm.h"
 
 #include "bench.h"
+#include "ops/cast.h"
 
 namespace vectile::bench {
 namespace {
@@ -16,6 +17,12 @@ const bool registered = at_start([] {
       return
           [a = share(normal(Shape(m, k))), b = share(normal(Shape(k, n)))] { ops::matmul(*a, *b); };
     });
+    for (const DType half : {DType::f16, DType::bf16})
+      add(text("matmul_", dtype_name(half), '/', size), "FLOP/s", flops,
+          [m = m, n = n, k = k, half] {
+            return [a = share(ops::cast(normal(Shape(m, k)), half)),
+                    b = share(ops::cast(normal(Shape(k, n)), half))] { ops::matmul(*a, *b); };
+          });
     add("linear_packed_gelu/" + size, "FLOP/s", flops, [m = m, n = n, k = k] {
       auto weight = std::make_shared<ops::PackedMatrix>(normal(Shape(n, k)));
       return [x = share(normal(Shape(m, k))), weight] {

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 import bench_elementwise
 import bench_norm
 import bench_softmax
-import numpy as np
 from harness import Case, bfloat16, flop, torch
 from vectile import ops
 

@@ -27,20 +27,26 @@ struct Layout {
   static constexpr i64 kShallow = 32;     // steps of K below which C is most of the traffic
   static constexpr i64 kInner = 1 << 16;  // elements of B that stay in the L2 cache
   static constexpr i64 kTogether = 4;     // strips copied at a time: whole runs of a row, few pages
-  static constexpr i64 kLines = 16;       // rows of C transposed at a time: whole cache lines
-  i64 rows, strips, ring;                 // rows of a row block; strips of the block; strips kept
-  bool by_rows;                           // a panel meets all strips in turn: C in memory order
-  i64 panel, strip;                       // elements of each
-  i64 a_row, a_col;                       // strides of A as the tiles read it
-  i64 b, c, lines, total;                 // offsets, each on a cache line
-  bool transposed, by_tile;  // C is written from sums of all of the block, of one tile at a time
+  static constexpr i64 kWidened = 1 << 13;  // elements of A widened at a time, for the L1 cache
+  static constexpr i64 kSmall = 1 << 13;    // elements of C that are rounded in whole rows
+  static constexpr i64 kLines = 16;         // rows of C transposed at a time: whole cache lines
+  i64 rows, strips, ring;                   // rows of a row block; strips of the block; strips kept
+  bool by_rows;                             // a panel meets all strips in turn: C in memory order
+  i64 panel, strip;                         // elements of each
+  i64 a_row, a_col;                         // strides of A as the tiles read it
+  i64 b, c, lines, total;                   // offsets, each on a cache line
+  // C is written from the sums of all of the block, at the end, or of one tile.
+  bool transposed, at_end, by_tile;
   Layout(const Gemm<S>& g, const GemmBlock& block) {
     using V = Vec<T>;
     constexpr int mr = Tile<V>::mr, nr = Tile<V>::nr;
     const i64 m = block.m1 - block.m0, n = block.n1 - block.n0, kc = g.kc < g.k ? g.kc : g.k;
     const auto ceil_div = [](i64 x, i64 y) { return (x + y - 1) / y; };
     const auto line = [](i64 x) { return (x + 15) / 16 * 16; };
-    const i64 row_blocks = g.pack_a || g.pack_b ? ceil_div(m, g.mc) : 1;
+    i64 most = g.pack_a || g.pack_b ? g.mc : m;
+    const i64 widened = (g.a_col == 1 ? kWidened : 4 * kWidened) / kc + mr;
+    if (widens<S> && !g.pack_a && most > widened) most = widened;
+    const i64 row_blocks = ceil_div(m, most);
     rows = ceil_div(ceil_div(m, row_blocks), mr) * mr;
     strips = ceil_div(n, nr);
     by_rows = g.k <= kShallow && g.k * n <= kInner;
@@ -48,12 +54,13 @@ struct Layout {
     if (!g.pack_b) ring = g.strips || n % V::lanes == 0 ? 0 : 1;
     panel = line(mr * kc + V::lanes);  // pack_panel writes past its end
     strip = line(kc * nr) + 16;        // off the powers of two
-    a_row = g.pack_a ? 1 : widens<S> ? line(kc) + 16 : g.a_row;
-    a_col = g.pack_a ? mr : g.a_col;
-    b = g.pack_a ? ceil_div(rows, mr) * panel : widens<S> ? rows * a_row : 0;
+    a_row = g.pack_a ? 1 : widens<S> && g.a_col == 1 ? line(kc) + 16 : g.a_row;
+    a_col = g.pack_a ? mr : widens<S> && g.a_col != 1 ? line(rows) + 16 : g.a_col;
+    b = g.pack_a ? ceil_div(rows, mr) * panel : widens<S> ? line(rows * a_row + kc * a_col) : 0;
     c = b + ring * strip;
     transposed = g.c_col != 1;
-    by_tile = !transposed && !g.c && g.k <= g.kc;
+    at_end = !transposed && !g.c && m * n <= kSmall;
+    by_tile = !transposed && !g.c && !at_end && g.k <= g.kc;
     lines = c + (by_tile ? line(mr * nr) : transposed || !g.c ? line(m * n) : 0);
     total = lines + (transposed && !g.c ? line(m * kLines) : 0);
   }
@@ -79,14 +86,19 @@ static void pack_panels(const Gemm<S>& g, const S* a, const Panels& panels, i64 
   }
 }
 
-// Rows of A, contiguous along K, to rows `to_row` apart.
+// Lines of n contiguous elements, to lines `to_line` apart. What lies 1 KiB ahead is asked for: of
+// lines far apart no prefetcher knows the next.
 template <class S>
-static void widen_rows(const S* a, i64 a_row, i64 rows, i64 kc, Computed<S>* to, i64 to_row) {
+static void widen_lines(const S* from, i64 line, i64 lines, i64 n, Computed<S>* to, i64 to_line) {
   using V = Vec<Computed<S>>;
-  for (i64 i = 0; i < rows; ++i, a += a_row, to += to_row)
-    row_each<Computed<S>>(kc, [&](i64 s, auto... count) VECTILE_LAMBDA {
-      load_as<V>(a + s, count...).store(to + s);  // whole vectors: to_row leaves room
+  const i64 ahead = 512 / n + 1;
+  for (i64 i = 0; i < lines; ++i, from += line, to += to_line) {
+    for (i64 j = 0; j < n && i + ahead < lines; j += 64 / sizeof(S))
+      __builtin_prefetch(from + ahead * line + j);
+    row_each<Computed<S>>(n, [&](i64 j, auto... count) VECTILE_LAMBDA {
+      load_as<V>(from + j, count...).store(to + j);  // whole vectors: to_line leaves room
     });
+  }
 }
 
 template <class S>
@@ -200,7 +212,7 @@ static void gemm(const Gemm<S>& g, const GemmBlock& block, Computed<S>* workspac
   const bool in_place = !at.transposed && g.c;
   T* const c = in_place ? g.c + block.m0 * g.c_row + block.n0 : workspace + at.c;
   const i64 c_row = in_place ? g.c_row : at.by_tile ? nr : n;
-  S* const out = at.transposed ? nullptr : finished(g);
+  S* const out = at.transposed || at.at_end ? nullptr : finished(g);
   const bool finishing =
       out && (widens<S> || g.bias || g.residual || g.activation != Activation::none);
 
@@ -220,8 +232,10 @@ static void gemm(const Gemm<S>& g, const GemmBlock& block, Computed<S>* workspac
       const S* const a = g.a + (block.m0 + i0) * g.a_row + k0 * g.a_col;
       if (g.pack_a)
         pack_panels(g, a, panels, kc, at.panel, workspace);
-      else if constexpr (widens<S>)
-        widen_rows(a, g.a_row, rows_here, kc, workspace, at.a_row);
+      else if (widens<S> && g.a_col == 1)
+        widen_lines(a, g.a_row, rows_here, kc, workspace, at.a_row);
+      else if (widens<S>)
+        widen_lines(a, g.a_col, kc, rows_here, workspace, at.a_col);
       const auto panel = [&](i64 p) -> const T* {
         if (g.pack_a) return workspace + p * at.panel;
         if constexpr (widens<S>)
@@ -256,6 +270,11 @@ static void gemm(const Gemm<S>& g, const GemmBlock& block, Computed<S>* workspac
     }
   }
   if (at.transposed) transpose_out(g, block, c, workspace + at.lines);
+  if (at.at_end) {
+    const i64 to = block.m0 * g.c_row + block.n0;
+    finish_block(c, n, finished(g) + to, g.c_row, m, n, g.bias ? g.bias + block.n0 : nullptr,
+                 g.activation, g.residual ? g.residual + to : nullptr);
+  }
 }
 
 template <class S>

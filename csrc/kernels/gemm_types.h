@@ -36,7 +36,7 @@ struct Gemm {
   Activation activation;
   i64 kc, mc;  // K is cut into pieces of kc, in order; rows into blocks of about mc
   // Copy panels of A, strips of B to dense memory; b_col != 1 needs pack_b, and a half type needs
-  // pack_b, and pack_a where a_col != 1.
+  // pack_b, and pack_a unless a_row or a_col is 1.
   bool pack_a, pack_b;
 };
 

@@ -128,7 +128,7 @@ GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch) {
   p.pack_a = tiled && !near_a && strips >= (p.a_col != 1 ? 3 : spread_a ? 6 : 2);
   p.pack_b = tiled && !p.strips && !near_b && (p.b_col != 1 || panels >= 2);
   if (widens) {
-    p.pack_a = p.pack_a || (tiled && p.a_col != 1);
+    p.pack_a = p.pack_a || (tiled && p.a_col != 1 && p.a_row != 1);
     p.pack_b = tiled && !p.strips;
   }
 

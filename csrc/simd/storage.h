@@ -38,15 +38,19 @@ struct Lanes<1> {
 
 using FloatLanes = Lanes<Vec<float>::lanes>;
 
-// A word a lane; g++ 12 takes bytes apart one by one for a vector conversion.
+// A word a lane; g++ 12 makes more of a vector conversion than it is.
 template <class Bits>
 static VECTILE_INLINE FloatLanes::U32 words(Bits x) {
 #if defined(VECTILE_TIER_avx512)
   if constexpr (sizeof(x) == 16)
     return bit_cast<FloatLanes::U32>(_mm512_cvtepu8_epi32(bit_cast<__m128i>(x)));
+  if constexpr (sizeof(x) == 32)
+    return bit_cast<FloatLanes::U32>(_mm512_cvtepu16_epi32(bit_cast<__m256i>(x)));
 #elif defined(VECTILE_TIER_avx2)
   if constexpr (sizeof(x) == 8)
     return bit_cast<FloatLanes::U32>(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bit_cast<i64>(x))));
+  if constexpr (sizeof(x) == 16)
+    return bit_cast<FloatLanes::U32>(_mm256_cvtepu16_epi32(bit_cast<__m128i>(x)));
 #endif
   return FloatLanes::convert<FloatLanes::U32>(x);
 }
@@ -113,6 +117,13 @@ struct Packed {
   using Bits = B;
   static VECTILE_INLINE Vec<float> unpack(Bits x) { return Format::widen(words(x)); }
   static VECTILE_INLINE Bits pack(Vec<float> v) {
+#if defined(VECTILE_TIER_avx2) && !defined(VECTILE_TIER_avx512)
+    if constexpr (sizeof(Bits) == 16) {
+      const __m256i words = bit_cast<__m256i>(Format::narrow(v));
+      return bit_cast<Bits>(
+          _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    }
+#endif
     return FloatLanes::convert<Bits>(Format::narrow(v));
   }
 };

@@ -17,7 +17,8 @@ Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
 def matmul(a: ArrayLike, b: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return the matrix product with :func:`numpy.matmul`'s semantics.
 
-    Any strides are read in place. The error of an element is at most ``k * eps * (|a| @ |b|)``.
+    Any strides are read in place. The error of an element is at most ``k * eps * (|a| @ |b|)``; float16
+    and bfloat16 are summed in float32, of which eps is, and rounded once.
 
     Args:
         a: (..., m, k) or (k,), floating-point.
@@ -61,6 +62,7 @@ def linear(
 def pack(weight: ArrayLike) -> PackedMatrix:
     """Return ``weight`` (out, in) laid out for :func:`linear`, for weights that are used many times.
 
-    The result keeps the kernels of the instruction set in use when it was packed.
+    The result keeps the kernels of the instruction set in use when it was packed, and float16 and
+    bfloat16 as float32.
     """
     return _core.pack(weight)
