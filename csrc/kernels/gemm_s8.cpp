@@ -55,18 +55,23 @@ static void multiply_rows(i64 rows, [[maybe_unused]] int columns, i64 depth, con
   do {
     const i64 count = depth - s < kPiece ? depth - s : kPiece;
     const int32_t *left = a + s * kLeft, *right = strip + s * kNr;
-    for (i64 i = 0; i < kPiece * kNr; i += 16)  // what is read next, or a little past the end
-      __builtin_prefetch(right + kPiece * kNr + i, 0, 2);
+    const int32_t* next = right + kPiece * kNr;  // prefetched, at the end a little past it
 #if defined(VECTILE_TIER_amx)
+    for (i64 i = 0; i < kPiece * kNr; i += 16) __builtin_prefetch(next + i, 0, 2);
     multiply_blocks_amx(count, left, a_row, right, c, rows, s > 0);
 #else
-    const bool widened = kPairs && panels.count > 3;
+    const bool few = panels.count <= 3, widened = kPairs && !few;
     if constexpr (kPairs)
       if (widened) widen_strip<VecDot>(count, right, wide), right = wide;
+    const i64 share = few ? 0 : (kPiece * kNr / 16 + panels.count - 1) / panels.count * 16;
     for (i64 p = 0; p < panels.count; ++p) {
       const i64 i = panels.start(p);
-      const auto tile = widened ? tile_s8<kPairs>(panels.rows(p), columns)
-                                : tile_s8<false>(panels.rows(p), columns);
+      const auto tile =
+          few && p == 0 ? tile_s8<Strip::streamed>(panels.rows(p), columns)
+          : widened     ? tile_s8<kPairs ? Strip::widened : Strip::packed>(panels.rows(p), columns)
+                        : tile_s8<Strip::packed>(panels.rows(p), columns);
+      for (const int32_t* end = next + share; next < end; next += 16)
+        __builtin_prefetch(next, 0, 2);
       tile(count, left + i * a_row, a_row, right, c + i * kNr, s > 0);
     }
 #endif
@@ -88,7 +93,8 @@ VECTILE_INLINE void multiply_s8(const GemmS8& g, const GemmBlock& block, Finish 
       const i64 rows = block.m1 - i < kChunkRows ? block.m1 - i : kChunkRows;
       const int32_t* a = g.a + i * g.a_row;
       if (rows <= kMr)
-        tile_s8<false>(static_cast<int>(rows), columns)(depth, a, g.a_row, strip, c, false);
+        tile_s8<Strip::streamed>(static_cast<int>(rows), columns)(depth, a, g.a_row, strip, c,
+                                                                  false);
       else
         multiply_rows(rows, columns, depth, a, g.a_row, strip, c);
       correct(g, i, j, static_cast<int>(rows), columns, c);

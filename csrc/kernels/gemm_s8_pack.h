@@ -191,7 +191,7 @@ static void column_terms_of(const int32_t* strip, i64 depth, int32_t* terms) {
   constexpr i64 piece = 64;
   int32_t probe[piece * kLeft];
   for (auto& element : probe) element = kPairs ? static_cast<int32_t>(0xff80ff80u) : 0x01010101;
-  const auto tile = tile_s8<false>(1, kNr);
+  const auto tile = tile_s8<Strip::packed>(1, kNr);
   for (i64 g = 0; g < depth; g += piece)
     tile(depth - g < piece ? depth - g : piece, probe, 0, strip + g * kNr, terms, g > 0);
   if (depth == 0) tile(0, probe, 0, strip, terms, false);

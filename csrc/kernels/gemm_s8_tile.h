@@ -29,8 +29,13 @@ constexpr int kMr = 3, kNv = 4;
 constexpr bool kPairs = VecDot::pairs;
 constexpr int kNr = kNv * VecDot::lanes, kLeft = kPairs ? 2 : 1;
 
-// One row of A against the vectors of B at one group. B is packed, or widened (pairs only): the
-// even bytes of each vector as words, then the odd ones.
+// How a tile reads its strip of B: as it is packed, from a near cache or streaming from a far one;
+// or widened (pairs only): the even bytes of each vector as words, then the odd ones.
+enum class Strip { packed, streamed, widened };
+constexpr i64 kAhead =
+    2048;  // elements from a stream's prefetch to its use; the next strip follows
+
+// One row of A against the vectors of B at one group.
 template <bool kWidened, int NV>
 struct RightVectors {
   VecDot low[NV], high[kPairs ? NV : 1];
@@ -61,9 +66,10 @@ struct RightVectors {
 };
 
 // c (MR rows, kNr apart) = or += A B over `depth` groups.
-template <int MR, int NV, bool kWidened>
+template <int MR, int NV, Strip kStrip>
 static void multiply_tile_s8(i64 depth, const int32_t* a, i64 a_row, const int32_t* b, int32_t* c,
                              bool add) {
+  constexpr bool kWidened = kStrip == Strip::widened;
   constexpr int threes = (MR + 2) / 3;  // one pointer for three rows: few registers
   const int32_t* rows[threes];
 #pragma GCC unroll 16
@@ -71,6 +77,9 @@ static void multiply_tile_s8(i64 depth, const int32_t* a, i64 a_row, const int32
   VecDot acc[MR][NV];
 #pragma GCC unroll 2
   for (; depth > 0; --depth) {
+    if constexpr (kStrip == Strip::streamed)
+#pragma GCC unroll 16
+      for (int j = 0; j < kNr; j += 16) __builtin_prefetch(b + kAhead + j);
     const RightVectors<kWidened, NV> right(b);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) right.add_to(acc[i], rows[i / 3] + i % 3 * a_row);
@@ -90,12 +99,12 @@ static void multiply_tile_s8(i64 depth, const int32_t* a, i64 a_row, const int32
 using TileS8 = void (*)(i64 depth, const int32_t* a, i64 a_row, const int32_t* b, int32_t* c,
                         bool add);
 
-template <bool kWidened>
+template <Strip kStrip>
 struct TilesS8 {
   TileS8 at[kNv][kMr];
   template <int NV, int MR>
   constexpr void fill() {
-    at[NV - 1][MR - 1] = &multiply_tile_s8<MR, NV, kWidened>;
+    at[NV - 1][MR - 1] = &multiply_tile_s8<MR, NV, kStrip>;
     if constexpr (MR > 1)
       fill<NV, MR - 1>();
     else if constexpr (NV > 1)
@@ -105,9 +114,9 @@ struct TilesS8 {
 };
 
 // The tile for `rows` x `columns`, which may write whole vectors.
-template <bool kWidened>
+template <Strip kStrip>
 VECTILE_INLINE TileS8 tile_s8(int rows, int columns) {
-  static constexpr TilesS8<kWidened> table;
+  static constexpr TilesS8<kStrip> table;
   return table.at[(columns + VecDot::lanes - 1) / VecDot::lanes - 1][rows - 1];
 }
 
