@@ -28,7 +28,8 @@ constexpr int kMr = 2, kNv = 4;
 constexpr int tile_vectors(int) { return 4; }
 #endif
 constexpr int kWidth = 4 * DotU4::lanes, kNr = kNv * DotU4::lanes;
-constexpr i64 kPiece = 512;  // values along k unpacked at a time: whole groups, half an L1 cache
+constexpr i64 kPiece = 512;   // values along k unpacked at a time: whole groups, half an L1 cache
+constexpr i64 kAhead = 8192;  // bytes from a strip's prefetch to its use; the next strip follows
 static_assert(kS4Block == 4 * DotU4::steps);
 
 static void gemm_s4_columns(int* nr) { *nr = kNr; }
@@ -154,6 +155,9 @@ VECTILE_INLINE void multiply_block(DotU4 (&acc)[MR][NV], const int8_t* a, i64 a_
   for (int s = 0; s < DotU4::steps / 2; ++s, a += 8, w += (kPacked ? 4 : 8) * kNr)
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
+      if (kPacked && half == 0)
+#pragma GCC unroll 4
+        for (int line = 0; line < NV * kWidth; line += 64) __builtin_prefetch(w + kAhead + line);
       Bytes b[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
