@@ -1,4 +1,4 @@
-"""Inference in 8 or 4 bits: Linear layers with quantised weights and dynamically quantised activations."""
+"""Inference in 8 or 4 bits: Linear layers with quantised weights and activations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectile import checkpoint, ops
-from vectile.autograd import Tensor
+from vectile.autograd import Tensor, as_tensor, is_grad_enabled, no_grad
 from vectile.nn import functional as F
 from vectile.nn.layers import Linear
 from vectile.nn.module import Module
@@ -57,7 +57,8 @@ class QuantizedLinear(Module):
     x (..., in_features) is quantised to 8 bits on the way, unless the weight is floating point; the bound
     of the error is that of `vectile.ops.quantize_weight`. Nothing here is trained: RuntimeError where a
     gradient would have to flow. Its state is "weight" (int8, the bytes of a float8, or two 4-bit values in
-    a uint8, the first of them in its low half), "scale", "zero_point" (unless symmetric) and "bias".
+    a uint8, the first of them in its low half), "scale", "zero_point" (unless symmetric) and "bias"; after
+    `calibrate` also "x_scale" and "x_zero_point", one step for all of x.
     """
 
     def __init__(self, matrix: Matrix, bias: NDArray[Any] | None = None) -> None:
@@ -65,8 +66,13 @@ class QuantizedLinear(Module):
         self.matrix = matrix
         self.out_features, self.in_features = matrix.shape
         self.register_buffer("bias", bias)
+        self.register_buffer("x_scale", None)
+        self.register_buffer("x_zero_point", None)
+        self._seen: tuple[float, float] | None = None  # the range of x while `calibrate` runs
 
     bias: NDArray[Any] | None
+    x_scale: NDArray[Any] | None
+    x_zero_point: NDArray[Any] | None
     fuses_activation = True
 
     @classmethod
@@ -82,11 +88,32 @@ class QuantizedLinear(Module):
         symmetric = self.matrix.zero_points is None
         if isinstance(self.matrix, ops.Int4Matrix):
             return {"bits": 4, "group_size": self.matrix.group_size, "symmetric": symmetric}
-        return {"symmetric": symmetric, "per_channel": self.matrix.scales.ndim == 1}
+        static = {} if self.x_scale is None else {"static": True}
+        return {"symmetric": symmetric, "per_channel": self.matrix.scales.ndim == 1} | static
 
     def forward(self, x: Any, activation: Activation | None = None) -> Tensor:
         """`activation` names one that `ops.linear` applies while the result is in registers."""
-        return F.linear(x, self.matrix, self.bias, activation)
+        t = as_tensor(x)
+        if self._seen is not None and t.size:
+            low, high = self._seen
+            self._seen = float(np.minimum(low, t.data.min())), float(np.maximum(high, t.data.max()))
+        matrix = self.matrix
+        refused = t.requires_grad and is_grad_enabled()
+        if self.x_scale is None or not isinstance(matrix, ops.QuantizedMatrix) or refused:
+            return F.linear(t, matrix, self.bias, activation)
+        y = ops.quantized_linear(
+            t.data,
+            matrix,
+            self.bias,
+            activation=activation,
+            x_scale=self.x_scale,
+            x_zero_point=self.x_zero_point,
+        )
+        return Tensor(y)
+
+    def _quantize_input(self, scale: float, zero_point: int) -> None:
+        self.register_buffer("x_scale", np.array(scale, self.matrix.dtype))
+        self.register_buffer("x_zero_point", np.array(zero_point, np.uint8))
 
     def _local_state(self) -> dict[str, Any]:
         return _state(self.matrix) | super()._local_state()
@@ -123,6 +150,44 @@ def quantize_dynamic(model: M, skip: Iterable[str] = (), **options: Any) -> M:
     left = set(_linears_at(model, "quantize_dynamic: skip", skip))
     found = (m for m in model.modules() if isinstance(m, Linear) and m is not model)
     return _quantize(model, {m: options for m in found if m not in left})
+
+
+def calibrate(model: M, batches: Iterable[Any]) -> M:
+    """Give the int8 layers of a quantised model one step for their input each, and return it.
+
+    Instead of every row's own step, measured on each call. `model` is called on every one of `batches`
+    (a tuple's items are its arguments); a layer's step is ``(max(x, 0) - min(x, 0)) / 255`` over all that
+    reached it, with the zero point of ONNX's QuantizeLinear, and what is beyond saturates later. Layers
+    that nothing reached keep the steps they had. ValueError if there is no int8 layer or no batch, or where
+    NaN or infinity reached a layer; the layers are then as before.
+    """
+    layers = [
+        m
+        for m in model.modules()
+        if isinstance(m, QuantizedLinear) and isinstance(m.matrix, ops.QuantizedMatrix)
+    ]
+    if not layers:
+        raise ValueError("calibrate: model: expected int8 layers, got none")
+    try:
+        for layer in layers:
+            layer._seen = (0.0, 0.0)
+        count = 0
+        with no_grad():
+            for count, batch in enumerate(batches, 1):  # noqa: B007
+                model(*batch) if isinstance(batch, tuple) else model(batch)
+        seen = [layer._seen or (0.0, 0.0) for layer in layers]
+    finally:
+        for layer in layers:
+            layer._seen = None
+    if count == 0:
+        raise ValueError("calibrate: batches: expected at least one, got none")
+    if not np.isfinite(seen).all():
+        raise ValueError("calibrate: batches: expected finite inputs of layers, got nan or inf")
+    for layer, (low, high) in zip(layers, seen, strict=True):
+        scale = high / 255 - low / 255
+        if layer.matrix.dtype.type(scale) > 0:
+            layer._quantize_input(scale, round(-low / scale))
+    return model
 
 
 def _linears_at(model: Module, argument: str, paths: Iterable[str]) -> list[Linear]:
@@ -181,8 +246,15 @@ def restore(model: M, layers: Mapping[str, Mapping[str, Any]] | Iterable[str]) -
 
     `layers` is what `quantized_layers` said, or paths alone for the default scheme.
     """
-    schemes = layers if isinstance(layers, Mapping) else {path: {} for path in layers}
+    given = layers if isinstance(layers, Mapping) else {path: {} for path in layers}
+    schemes = {path: dict(scheme) for path, scheme in given.items()}
+    static = [path for path, scheme in schemes.items() if scheme.pop("static", False)]
     found = _linears_at(model, "restore: layers", schemes)
     if not found:
         return model
-    return _quantize(model, dict(zip(found, schemes.values(), strict=True)))
+    _quantize(model, dict(zip(found, schemes.values(), strict=True)))
+    for path in static:
+        layer = model.get_submodule(path)
+        assert isinstance(layer, QuantizedLinear)
+        layer._quantize_input(1.0, 128)
+    return model

@@ -12,6 +12,7 @@ from vectile.autograd import Tensor, no_grad
 from vectile.models import GPT, GPTConfig
 from vectile.quant import (
     QuantizedLinear,
+    calibrate,
     quantize_dynamic,
     quantized_layers,
     restore,
@@ -257,3 +258,58 @@ def test_schemes_of_the_weights_are_saved_and_restored(tmp_path, scheme):
     other = restore(GPT(SMALL), settings["quantized"])
     other.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items()})
     np.testing.assert_array_equal(other(ids).numpy(), model(ids).numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_calibrated_layers_use_one_step(rng, dtype):
+    layer = QuantizedLinear.of(nn.Linear(40, 7, dtype=dtype))
+    seen = [rng.normal(size=(3, 40)).astype(dtype) for _ in range(3)]
+    calibrate(layer, seen)
+    low, high = min(x.min() for x in seen), max(x.max() for x in seen)
+    step = (float(high) - float(low)) / 255
+    np.testing.assert_allclose(layer.x_scale, step, rtol=1e-6)
+    assert layer.x_zero_point == round(-float(low) / step) and layer.x_scale.dtype == dtype
+    assert {"x_scale", "x_zero_point"} <= layer.state_dict().keys()
+    x = np.concatenate(seen)
+    weight = layer.matrix.dequantize().astype(np.float64)
+    exact = x.astype(np.float64) @ weight.T + layer.bias
+    # Half a step for rounding x, another where the rounded zero point cuts an end of the range.
+    assert (np.abs(layer(x).numpy() - exact) <= step * np.abs(weight).sum(1) * (1 + 1e-5)).all()
+    beyond = layer(np.full((1, 40), 1e6, dtype)).numpy()
+    top = step * (255 - int(layer.x_zero_point)) * weight.sum(1) + layer.bias
+    np.testing.assert_allclose(beyond[0], top, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="no gradient"):
+        layer(Tensor(x, requires_grad=True))
+    assert not layer(Tensor(x)).requires_grad
+
+
+def test_calibrated_models_are_saved_and_restored(tmp_path):
+    random.manual_seed(5)
+    model = quantize_dynamic(GPT(SMALL), skip=["head"])
+    ids = np.arange(32).reshape(2, 16)
+    before = model(ids).numpy()
+    assert calibrate(model, [ids, (ids[::-1],)]) is model
+    after = model(ids).numpy()
+    assert not np.array_equal(after, before)
+    assert np.abs(after - before).max() < 0.05 * np.abs(before).max()
+    assert all(scheme["static"] for scheme in quantized_layers(model).values())
+    save_quantized(tmp_path / "m", model, {"kind": "gpt", "model": vars(SMALL)})
+    loaded = load_model(tmp_path / "m")
+    assert quantized_layers(loaded) == quantized_layers(model)
+    np.testing.assert_array_equal(loaded(ids).numpy(), after)
+
+
+def test_what_calibrate_refuses():
+    layer = QuantizedLinear.of(nn.Linear(4, 3))
+    x = np.ones((2, 4), np.float32)
+    with pytest.raises(ValueError, match="calibrate: batches: expected at least one, got none"):
+        calibrate(layer, [])
+    with pytest.raises(ValueError, match="calibrate: batches: expected finite inputs"):
+        calibrate(layer, [x, x * np.float32(np.nan), x])
+    with pytest.raises(ValueError, match="calibrate: model: expected int8 layers, got none"):
+        calibrate(nn.Linear(4, 3), [x])
+    with pytest.raises(ValueError, match="linear"):
+        calibrate(layer, [x[:, :3]])
+    assert layer.x_scale is None and layer._seen is None
+    calibrate(layer, [x * 0])
+    assert layer.x_scale is None
