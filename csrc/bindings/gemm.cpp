@@ -52,11 +52,7 @@ void bind_gemm(py::module_& m) {
           return to_numpy(unlocked([&] { return ops::linear(*in, packed, b.get(), f, r.get()); }));
         }
         const auto quantized = [&](const auto& matrix) {
-          return to_numpy(unlocked([&] {
-            Array y = ops::linear(*in, matrix, b.get(), f);
-            if (r.get()) ops::add_residual(y, *r.get());
-            return y;
-          }));
+          return to_numpy(unlocked([&] { return ops::linear(*in, matrix, b.get(), f, r.get()); }));
         };
         if (py::isinstance<ops::QuantizedMatrix>(weight))
           return quantized(weight.cast<const ops::QuantizedMatrix&>());

@@ -78,7 +78,7 @@ void bind_gemm_s8(py::module_& m) {
         const Activation a = ops::parse_activation(op, activation);
         return to_numpy(unlocked([&] {
           const auto how = ops::activation_range(op, symmetric, scale.get(), zero.get());
-          return ops::linear(*in, weight, b.get(), a, how, op);
+          return ops::linear(*in, weight, b.get(), a, nullptr, how, op);
         }));
       },
       py::arg("x"), py::arg("weight"), py::arg("bias") = py::none(), py::kw_only(),

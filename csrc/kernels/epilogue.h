@@ -61,8 +61,9 @@ static void finish_block(const T* from, i64 from_row, S* to, i64 to_row, i64 m, 
 }
 
 template <class T>
-static void finish_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation) {
-  finish_block<T, T>(c, c_row, c, c_row, m, n, bias, activation, nullptr);
+static void finish_block(T* c, i64 c_row, i64 m, i64 n, const T* bias, Activation activation,
+                         const T* residual = nullptr) {
+  finish_block<T, T>(c, c_row, c, c_row, m, n, bias, activation, residual);
 }
 
 }  // namespace vectile::VECTILE_TIER

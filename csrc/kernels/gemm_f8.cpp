@@ -107,7 +107,8 @@ static void gemm_f8_linear(const GemmF8<T>& g, const GemmBlock& block) {
         (V::load(acc + i * kNr + c, n...) * unit * V::load(g.scales + j + c, n...))
             .store(to + i * g.y_row + c, n...);
       });
-    finish_block(to, g.y_row, rows, columns, g.bias ? g.bias + j : nullptr, g.activation);
+    finish_block(to, g.y_row, rows, columns, g.bias ? g.bias + j : nullptr, g.activation,
+                 g.residual ? g.residual + (to - g.y) : nullptr);
   }
 }
 

@@ -20,6 +20,7 @@ struct GemmF8 {
   DType format;                // f8e4m3 or f8e5m2
   const T *scales, *bias;      // (n); bias may be null
   Activation activation;
+  const T* residual;  // as y, or null
   T* y;
   i64 y_row;
 };

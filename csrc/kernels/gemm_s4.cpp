@@ -275,7 +275,8 @@ static void gemm_s4_linear(const GemmS4<T>& g, const GemmBlock& block) {
       row_each<T>(columns, [&](i64 c, auto... n) VECTILE_LAMBDA {
         V::load(acc + i * kNr + c, n...).store(to + i * g.y_row + c, n...);
       });
-    finish_block(to, g.y_row, rows, columns, g.bias ? g.bias + j : nullptr, g.activation);
+    finish_block(to, g.y_row, rows, columns, g.bias ? g.bias + j : nullptr, g.activation,
+                 g.residual ? g.residual + (to - g.y) : nullptr);
   }
 }
 

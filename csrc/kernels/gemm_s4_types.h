@@ -30,6 +30,7 @@ struct GemmS4 {
   const std::uint8_t* zeros;  // the same, or null: 8
   const T* bias;              // (n) or null
   Activation activation;
+  const T* residual;  // as y, or null
   T* y;
   i64 y_row;
 };

@@ -117,19 +117,21 @@ static void gemm_s8_exact(const GemmS8& g, const GemmBlock& block, int32_t* c, i
 
 template <class T>
 static void gemm_s8_linear(const GemmS8& g, const GemmBlock& block, const T* a_scale,
-                           const T* b_scale, const T* bias, Activation activation, T* y,
-                           i64 y_row) {
+                           const T* b_scale, const T* bias, Activation activation,
+                           const T* residual, T* y, i64 y_row) {
   using V = Vec<T>;
   with_activation<T>(activation, [&](auto activate) VECTILE_LAMBDA {
     multiply_s8(g, block, [&](i64 i, i64 j, int rows, int columns, const int32_t* from) {
       for (int r = 0; r < rows; ++r, from += kNr) {
         const V row(a_scale[i + r]);
-        T* to = y + (i + r) * y_row + j;
+        const i64 at = (i + r) * y_row + j;
         over_columns<V::lanes>(columns, [&](int k, auto... n) VECTILE_LAMBDA {
           const V scale = row * V::load(b_scale + j + k, n...);
           V v = V::load(from + k) * scale;
           if (bias) v = v + V::load(bias + j + k, n...);
-          activate(v).store(to + k, n...);
+          v = activate(v);
+          if (residual) v = v + V::load(residual + at + k, n...);
+          v.store(y + at + k, n...);
         });
       }
     });

@@ -237,11 +237,6 @@ void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& 
   multiply(kernels, g, Batch(rows, weight_t, c));
 }
 
-void check_residual(const TensorView& residual, const TensorView& y) {
-  check_same_dtype("linear", "residual", residual, y);
-  check_shape("linear", "residual", residual, y.shape);
-}
-
 Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
                  const PackedMatrix* packed, const TensorView* bias, Activation activation,
                  const TensorView* residual) {
@@ -289,17 +284,9 @@ Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias,
   return shape;
 }
 
-void add_residual(const Array& y, const TensorView& residual) {
-  check_residual(residual, y);
-  const Array added = contiguous(residual);
-  dispatch_float(y.dtype, [&](auto t) {
-    using T = decltype(t);
-    parallel_ranges(y.elements(), kGrain, [&](i64 begin, i64 end) {
-      T* const to = y.as<T>() + begin;
-      kernels_of<T>().gemm_finish(to, 0, to, 0, 1, end - begin, nullptr, Activation::none,
-                                  added.as<T>() + begin);
-    });
-  });
+void check_residual(const TensorView& residual, const TensorView& y) {
+  check_same_dtype("linear", "residual", residual, y);
+  check_shape("linear", "residual", residual, y.shape);
 }
 
 Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,

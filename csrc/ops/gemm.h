@@ -38,14 +38,30 @@ Array linear(const TensorView& x, const TensorView& weight, const TensorView* bi
 Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* bias,
              Activation activation, const TensorView* residual = nullptr);
 
-// y += residual, for results of linear that come without.
-void add_residual(const Array& y, const TensorView& residual);
-
 // The activation of that name; ValueError lists the names.
 Activation parse_activation(const char* op, const char* name);
 
 // (..., in) -> (..., out) after checking x and bias against a weight of (out, in).
 Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias,
                    const char* op = "linear");
+void check_residual(const TensorView& residual, const TensorView& y);
+
+// Where linear on a quantised weight puts its result, after checking the operands. The bias beside
+// x of a half type, widened, may be float32.
+template <class Matrix>
+Array linear_result(const char* op, const TensorView& x, const Matrix& weight,
+                    const TensorView* bias, const TensorView* residual) {
+  check<TypeError>(x.dtype == weight.dtype(), op, "weight", "dtype", given_dtype(x),
+                   weight.dtype());
+  const Shape shape = check_linear(x, weight.rows(), weight.columns(), nullptr, op);
+  if (bias) {
+    check_parameter_dtype(op, "bias", *bias, x);
+    check_shape(op, "bias", *bias, Shape(weight.rows()));
+  }
+  Array y = Array::empty(x.dtype, shape);
+  y.origin = x.origin;
+  if (residual) check_residual(*residual, y);
+  return y;
+}
 
 }  // namespace vectile::ops

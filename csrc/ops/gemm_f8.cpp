@@ -5,24 +5,13 @@
 
 #include "kernels/gemm_f8_types.h"
 #include "ops/gemm.h"
+#include "ops/gemm_blocks.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
 
 using std::uint8_t;
-
-// Runs kernel(block) over the blocks of an m x n result, a multiple of nr columns each.
-template <class F>
-void over_blocks(i64 m, i64 n, i64 k, int nr, F&& kernel) {
-  constexpr i64 kChunkWork = i64{1} << 20, kMaxTasks = 64;
-  const i64 mt = ceil_div(m, ceil_div(m, kF8Rows)), row_blocks = ceil_div(m, mt);
-  const i64 wanted = std::clamp<i64>(m * n * k / kChunkWork, 1, kMaxTasks);
-  const i64 nt = std::max<i64>(4 * nr, round_up(ceil_div(n, ceil_div(wanted, row_blocks)), nr));
-  parallel_for(row_blocks * ceil_div(n, nt), [&](i64 i) {
-    const i64 m0 = i % row_blocks * mt, n0 = i / row_blocks * nt;
-    kernel(GemmBlock{m0, std::min(m, m0 + mt), n0, std::min(n, n0 + nt)});
-  });
-}
 
 }  // namespace
 
@@ -70,13 +59,19 @@ Array Float8Matrix::values() const {
 }
 
 Array linear(const TensorView& x, const Float8Matrix& weight, const TensorView* bias,
-             Activation activation) {
-  check_float("linear", "x", x);
-  check<TypeError>(x.dtype == weight.dtype(), "linear", "weight", "dtype", x.dtype, weight.dtype());
-  Array y = Array::empty(x.dtype, check_linear(x, weight.rows(), weight.columns(), bias));
+             Activation activation, const TensorView* residual) {
+  check_floating("linear", "x", x);
+  if (is_half(x.dtype)) {
+    const auto op = [&](const TensorView& in, const TensorView* b, const TensorView* r) {
+      return linear(in, weight, b, activation, r);
+    };
+    return in_float32(x.dtype, op, x, bias, residual);
+  }
+  Array y = linear_result("linear", x, weight, bias, residual);
   if (y.elements() == 0) return y;
   const i64 n = weight.rows(), k = weight.columns(), m = y.elements() / n;
   const Array in = contiguous(x), dense = bias ? contiguous(*bias) : Array();
+  const Array added = residual ? contiguous(*residual) : Array();
   int nr;
   weight.kernels().gemm_f8_columns(&nr);
   dispatch_float(x.dtype, [&](auto t) {
@@ -90,9 +85,11 @@ Array linear(const TensorView& x, const Float8Matrix& weight, const TensorView* 
                       weight.scales().as<T>(),
                       bias ? dense.as<T>() : nullptr,
                       activation,
+                      residual ? added.as<T>() : nullptr,
                       y.as<T>(),
                       n};
-    over_blocks(m, n, k, nr,
+    const GemmBlocks blocks{even_rows(m, kF8Rows), 4 * nr, i64{1} << 20};
+    over_blocks(m, n, k, nr, blocks,
                 [&](const GemmBlock& block) { weight.kernels().of<T>().gemm_f8_linear(g, block); });
   });
   return y;

@@ -34,8 +34,9 @@ class Float8Matrix {
   Buffer<std::uint8_t> strips_;
 };
 
-// activation(x weight^T + bias), the weight widened on the way and summed in the dtype of x.
+// activation(x weight^T + bias) + residual, the weight widened on the way and summed in the dtype
+// of x.
 Array linear(const TensorView& x, const Float8Matrix& weight, const TensorView* bias,
-             Activation activation);
+             Activation activation, const TensorView* residual = nullptr);
 
 }  // namespace vectile::ops

@@ -6,6 +6,8 @@
 
 #include "kernels/gemm_s4_types.h"
 #include "ops/gemm.h"
+#include "ops/gemm_blocks.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -30,20 +32,6 @@ void from_strips(const T* strips, i64 n, i64 groups, int nr, T* rows) {
   for (i64 j = 0; j < n; ++j)
     for (i64 q = 0; q < groups; ++q)
       rows[j * groups + q] = strips[(j / nr * groups + q) * nr + j % nr];
-}
-
-// Runs kernel(block) over the blocks of an m x n result: rows whose bytes stay in the L2 cache, and
-// a multiple of nr columns.
-template <class F>
-void over_blocks(i64 m, i64 n, i64 k, int nr, F&& kernel) {
-  constexpr i64 kChunkWork = i64{1} << 20, kMaxTasks = 64;
-  const i64 mt = ceil_div(m, ceil_div(m, kS4Rows)), row_blocks = ceil_div(m, mt);
-  const i64 wanted = std::clamp<i64>(m * n * k / kChunkWork, 1, kMaxTasks);
-  const i64 nt = std::max<i64>(4 * nr, round_up(ceil_div(n, ceil_div(wanted, row_blocks)), nr));
-  parallel_for(row_blocks * ceil_div(n, nt), [&](i64 i) {
-    const i64 m0 = i % row_blocks * mt, n0 = i / row_blocks * nt;
-    kernel(GemmBlock{m0, std::min(m, m0 + mt), n0, std::min(n, n0 + nt)});
-  });
 }
 
 }  // namespace
@@ -181,14 +169,20 @@ std::unique_ptr<Int4Matrix> quantize_weight_4bit(const TensorView& weight, i64 g
 }
 
 Array linear(const TensorView& x, const Int4Matrix& weight, const TensorView* bias,
-             Activation activation) {
-  check_float("linear", "x", x);
-  check<TypeError>(x.dtype == weight.dtype(), "linear", "weight", "dtype", x.dtype, weight.dtype());
-  Array y = Array::empty(x.dtype, check_linear(x, weight.rows(), weight.columns(), bias));
+             Activation activation, const TensorView* residual) {
+  check_floating("linear", "x", x);
+  if (is_half(x.dtype)) {
+    const auto op = [&](const TensorView& in, const TensorView* b, const TensorView* r) {
+      return linear(in, weight, b, activation, r);
+    };
+    return in_float32(x.dtype, op, x, bias, residual);
+  }
+  Array y = linear_result("linear", x, weight, bias, residual);
   if (y.elements() == 0) return y;
   const i64 n = weight.rows(), k = weight.columns(), m = y.elements() / n;
   const i64 group = weight.group(), groups = ceil_div(k, group);
   const Array in = contiguous(x), dense = bias ? contiguous(*bias) : Array();
+  const Array added = residual ? contiguous(*residual) : Array();
   const i64 row =
       s4_depth(k) + 64;  // off the powers of two: rows in different sets of the L1 cache
   const Buffer<int8_t> q(m * row);
@@ -217,9 +211,12 @@ Array linear(const TensorView& x, const Int4Matrix& weight, const TensorView* bi
                       weight.strip_zeros(),
                       bias ? dense.as<T>() : nullptr,
                       activation,
+                      residual ? added.as<T>() : nullptr,
                       y.as<T>(),
                       n};
-    over_blocks(m, n, k, nr, [&](const GemmBlock& block) { kernel.gemm_s4_linear(g, block); });
+    const GemmBlocks blocks{even_rows(m, kS4Rows), 4 * nr, i64{1} << 20};
+    over_blocks(m, n, k, nr, blocks,
+                [&](const GemmBlock& block) { kernel.gemm_s4_linear(g, block); });
   });
   return y;
 }

@@ -50,8 +50,8 @@ class Int4Matrix {
 std::unique_ptr<Int4Matrix> quantize_weight_4bit(const TensorView& weight, i64 group,
                                                  bool symmetric);
 
-// activation(x weight^T + bias) with the groups of x quantised to 8 bits on the way.
+// activation(x weight^T + bias) + residual with the groups of x quantised to 8 bits on the way.
 Array linear(const TensorView& x, const Int4Matrix& weight, const TensorView* bias,
-             Activation activation);
+             Activation activation, const TensorView* residual = nullptr);
 
 }  // namespace vectile::ops

@@ -6,7 +6,9 @@
 #include <memory>
 
 #include "ops/gemm.h"
+#include "ops/gemm_blocks.h"
 #include "ops/matmul_shape.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -23,18 +25,10 @@ struct Format : GemmS8Format {
   i64 strips(i64 k, i64 n) const { return groups(k) * round_up(n, nr); }
 };
 
-// Runs kernel(block) over the blocks of an m x n result.
-template <class F>
-void over_blocks(const Format& f, i64 m, i64 n, i64 k, F&& kernel) {
-  constexpr i64 kCacheBytes = 3 << 17, kChunkWork = i64{1} << 24, kMaxTasks = 64;
+GemmBlocks blocks_of(const Format& f, i64 m, i64 k) {
+  constexpr i64 kCacheBytes = 3 << 17;
   const i64 fit = std::clamp<i64>(kCacheBytes / (4 * f.row(k)), 2 * f.mr, 32 * f.mr);
-  const i64 mt = round_up(ceil_div(m, ceil_div(m, fit)), f.mr), row_blocks = ceil_div(m, mt);
-  const i64 wanted = std::clamp<i64>(m * n * k / kChunkWork, 1, kMaxTasks);
-  const i64 nt = std::max<i64>(8 * f.nr, round_up(ceil_div(n, ceil_div(wanted, row_blocks)), f.nr));
-  parallel_for(row_blocks * ceil_div(n, nt), [&](i64 i) {
-    const i64 m0 = i % row_blocks * mt, n0 = i / row_blocks * nt;
-    kernel(GemmBlock{m0, std::min(m, m0 + mt), n0, std::min(n, n0 + nt)});
-  });
+  return {round_up(even_rows(m, fit), f.mr), 8 * f.nr, i64{1} << 24};
 }
 
 struct PackedRight {
@@ -206,9 +200,10 @@ Array matmul_integer(const TensorView& a, const TensorView& b, const TensorView*
   Array c = Array::empty(DType::i32, shape.result);
   each_product(op, shape, c, a_zero_point, b_zero_point,
                [&](const Kernels& k, const Product& p, i64 offset) {
-                 over_blocks(p.format, p.g.m, p.g.n, p.g.k, [&](const GemmBlock& block) {
-                   k.gemm_s8_exact(p.g, block, c.as<int32_t>() + offset, p.g.n);
-                 });
+                 over_blocks(p.g.m, p.g.n, p.g.k, p.format.nr, blocks_of(p.format, p.g.m, p.g.k),
+                             [&](const GemmBlock& block) {
+                               k.gemm_s8_exact(p.g, block, c.as<int32_t>() + offset, p.g.n);
+                             });
                });
   return c;
 }
@@ -232,10 +227,12 @@ Array qlinear_matmul(const TensorView& a, const TensorView& a_scale, const Tenso
   Array y = Array::empty(y_zero_point.dtype, shape.result);
   each_product(op, shape, y, &a_zero_point, &b_zero_point,
                [&](const Kernels& k, const Product& p, i64 offset) {
-                 over_blocks(p.format, p.g.m, p.g.n, p.g.k, [&](const GemmBlock& block) {
-                   k.gemm_s8_requantize(p.g, block, rows.get(), columns.get(), zero,
-                                        y.dtype == DType::i8, y.as<char>() + offset, p.g.n);
-                 });
+                 over_blocks(p.g.m, p.g.n, p.g.k, p.format.nr, blocks_of(p.format, p.g.m, p.g.k),
+                             [&](const GemmBlock& block) {
+                               k.gemm_s8_requantize(p.g, block, rows.get(), columns.get(), zero,
+                                                    y.dtype == DType::i8, y.as<char>() + offset,
+                                                    p.g.n);
+                             });
                });
   return y;
 }
@@ -374,13 +371,20 @@ QuantizeRows activation_range(const char* op, bool symmetric, const TensorView* 
 }
 
 Array linear(const TensorView& x, const QuantizedMatrix& weight, const TensorView* bias,
-             Activation activation, const QuantizeRows& how, const char* op) {
-  check_float(op, "x", x);
-  check<TypeError>(x.dtype == weight.dtype(), op, "weight", "dtype", x.dtype, weight.dtype());
-  Array y = Array::empty(x.dtype, check_linear(x, weight.rows(), weight.columns(), bias, op));
+             Activation activation, const TensorView* residual, const QuantizeRows& how,
+             const char* op) {
+  check_floating(op, "x", x);
+  if (is_half(x.dtype)) {
+    const auto wide = [&](const TensorView& in, const TensorView* b, const TensorView* r) {
+      return linear(in, weight, b, activation, r, how, op);
+    };
+    return in_float32(x.dtype, wide, x, bias, residual);
+  }
+  Array y = linear_result(op, x, weight, bias, residual);
   const i64 n = weight.rows(), k = weight.columns(), m = n ? y.elements() / n : 0;
   if (y.elements() == 0) return y;
   const Array in = contiguous(x), dense = bias ? contiguous(*bias) : Array();
+  const Array added = residual ? contiguous(*residual) : Array();
   const Kernels& kernels = weight.kernels();
   const Format f(kernels);
   const Left left(f, m, k, weight.zeros() != nullptr);
@@ -404,9 +408,10 @@ Array linear(const TensorView& x, const QuantizedMatrix& weight, const TensorVie
                    weight.column_terms(),
                    weight.zeros(),
                    left.sums.get()};
-    over_blocks(f, m, n, k, [&](const GemmBlock& block) {
+    over_blocks(m, n, k, f.nr, blocks_of(f, m, k), [&](const GemmBlock& block) {
       kernel.gemm_s8_linear(g, block, scales.get(), weight.line_scales().as<T>(),
-                            bias ? dense.as<T>() : nullptr, activation, y.as<T>(), n);
+                            bias ? dense.as<T>() : nullptr, activation,
+                            residual ? added.as<T>() : nullptr, y.as<T>(), n);
     });
   });
   return y;

@@ -48,9 +48,10 @@ std::unique_ptr<QuantizedMatrix> quantize_weight(const TensorView& weight, bool 
 QuantizeRows activation_range(const char* op, bool symmetric, const TensorView* scale,
                               const TensorView* zero_point);
 
-// activation(x weight^T + bias) with the rows of x quantised to 8 bits on the way.
+// activation(x weight^T + bias) + residual with the rows of x quantised to 8 bits on the way.
 Array linear(const TensorView& x, const QuantizedMatrix& weight, const TensorView* bias,
-             Activation activation, const QuantizeRows& how = {}, const char* op = "linear");
+             Activation activation, const TensorView* residual = nullptr,
+             const QuantizeRows& how = {}, const char* op = "linear");
 
 // ONNX MatMulInteger: (a - a_zero_point) (b - b_zero_point) in int32, modulo 2^32. Zero points are
 // one integer, or one per row of a, or per column of b; null for zero.

@@ -42,7 +42,8 @@ def linear(
 ) -> NDArray[Any]:
     """Return ``activation(x @ weight.T + bias) + residual``, finished while the product is in cache.
 
-    The residual of a quantised weight's product is added in a pass of its own.
+    Beside a quantised weight, whose scales are float32, ``x`` and ``residual`` may be float16 or bfloat16,
+    and so is the result then; ``bias`` may be of either type.
 
     Args:
         x: (..., in), floating-point.

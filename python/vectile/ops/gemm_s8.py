@@ -165,7 +165,7 @@ def quantized_linear(
     MatMulInteger, ``q = saturate(round(x / scale) + zero_point)``.
 
     Args:
-        x: (..., in), of the dtype of ``weight``.
+        x: (..., in), of the dtype of ``weight``; beside float32 also a half type, and so is the result.
         weight: (out, in), from :func:`quantize_weight`.
         bias: (out,).
         activation: as in :func:`linear`.
