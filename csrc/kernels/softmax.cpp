@@ -11,14 +11,16 @@ static void fill(Out<T> y, i64 n, T value) {
 }
 
 // Exponentials are kept between steps 2 and 3 in y, or on the stack where y is written around the
-// caches; rows longer than either pays for are read twice instead.
+// caches and they find room there; rows longer than that pays for are read twice instead. Which sum
+// a row has depends on its length alone.
 constexpr i64 kKeptInPlace = 1 << 16, kKeptApart = 1 << 13;
 
 template <class T>
 static void softmax(const T* x, Out<T> y, i64 rows, i64 n) {
   using V = Vec<T>;
   alignas(64) T apart[kKeptApart];
-  const bool keep = n <= (y.stream ? kKeptApart : kKeptInPlace);
+  const bool keep = n <= kKeptInPlace;
+  if (keep && n > kKeptApart) y.stream = false;
   for (i64 r = 0; r < rows; ++r, x += n, y = y.at(n)) {
     if (!keep) {
       const ExpSum<T> s = exp_sum(x, n);
