@@ -82,7 +82,7 @@ def gains(options: Options) -> Iterator[Row]:
     rng = np.random.default_rng(0)
     for n in PRODUCTS[:4] if options.quick else PRODUCTS:
         a, b, out = (rng.random((n, n), np.float32) for _ in range(3))
-        calls = max(1, 1 << 28 >> 3 * n.bit_length())
+        calls = max(1, 2**27 // n**3)
         mine = gain(seconds_of(lambda a=a, b=b, out=out: ops.matmul(a, b, out=out), calls), rounds)
         other = float("nan")
         if torch is not None:

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace vectile {
 
@@ -56,6 +57,8 @@ struct ComputedFrom<BFloat16> {
 };
 template <class S>
 using Computed = typename ComputedFrom<S>::type;
+template <class S>
+inline constexpr bool widens = !std::is_same_v<S, Computed<S>>;
 
 constexpr int kMaxDims = 16;
 

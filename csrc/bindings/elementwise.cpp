@@ -1,6 +1,7 @@
 #include "ops/elementwise.h"
 
 #include "bindings/array.h"
+#include "ops/gemm.h"
 
 namespace vectile {
 namespace {
@@ -155,9 +156,10 @@ void bind_elementwise(py::module_& m) {
         constexpr const char* op = "bias_activation_dropout";
         const Input in(x, op, "x");
         const OptionalInput b(bias, op, "bias");
+        const Activation f = ops::parse_activation(op, activation);
         const std::uint64_t s = checked_seed(op, seed);
         return to_numpy(
-            unlocked([&] { return ops::bias_activation_dropout(*in, b.get(), activation, p, s); }));
+            unlocked([&] { return ops::bias_activation_dropout(*in, b.get(), f, p, s); }));
       },
       py::arg("x"), py::arg("bias"), py::arg("activation").none(true), py::arg("p"),
       py::arg("seed"));
@@ -168,10 +170,10 @@ void bind_elementwise(py::module_& m) {
         constexpr const char* op = "bias_activation_dropout_backward";
         const Input g(grad, op, "grad"), in(x, op, "x");
         const OptionalInput b(bias, op, "bias");
+        const Activation f = ops::parse_activation(op, activation);
         const std::uint64_t s = checked_seed(op, seed);
-        auto r = unlocked([&] {
-          return ops::bias_activation_dropout_backward(*g, *in, b.get(), activation, p, s);
-        });
+        auto r = unlocked(
+            [&] { return ops::bias_activation_dropout_backward(*g, *in, b.get(), f, p, s); });
         py::object dbias = py::none();
         if (r.dbias.data) dbias = to_numpy(std::move(r.dbias));
         return py::make_tuple(to_numpy(std::move(r.dx)), dbias);

@@ -98,9 +98,9 @@ template <class T>
 static void sigmoid_backward(const T* grad, const T* y, Out<T> dx, i64 n) {
   map(grad, y, dx, n, [](Vec<T> g, Vec<T> v) { return g * v * (Vec<T>(1) - v); });
 }
+// 0 at 0; NaN in y propagates
 template <class T>
-static void relu_backward(const T* grad, const T* y, Out<T> dx,
-                          i64 n) {  // 0 at 0; NaN in y propagates
+static void relu_backward(const T* grad, const T* y, Out<T> dx, i64 n) {
   map(grad, y, dx, n, [](Vec<T> g, Vec<T> v) { return select(v > Vec<T>(), g, v - v); });
 }
 template <class T>

@@ -17,9 +17,6 @@
 
 namespace vectile::VECTILE_TIER {
 
-template <class S>
-constexpr bool widens = !std::is_same_v<S, Computed<S>>;
-
 // How a block is worked through, and where its copies lie in the workspace.
 template <class S>
 struct Layout {

@@ -176,48 +176,36 @@ VECTILE_INLINE double row_map_sum(T* y, i64 n, F f) {
   return total;
 }
 
-// Largest element, where NaN may be passed over: a sum of exponentials that follows finds it. -inf
-// where there is none.
-template <class T>
-VECTILE_INLINE T row_max_number(const T* x, i64 n) {
+// Largest element by `larger`; -inf for an empty row.
+template <class T, class F>
+VECTILE_INLINE T row_largest(const T* x, i64 n, F larger) {
   using V = Vec<T>;
   constexpr i64 w = V::lanes;
   const V lowest(T(-__builtin_inff()));
   V a = lowest, b = a, c = a, d = a;
   i64 j = 0;
   for (; j + 4 * w <= n; j += 4 * w) {
-    a = max_number(a, V::load(x + j));
-    b = max_number(b, V::load(x + j + w));
-    c = max_number(c, V::load(x + j + 2 * w));
-    d = max_number(d, V::load(x + j + 3 * w));
+    a = larger(a, V::load(x + j));
+    b = larger(b, V::load(x + j + w));
+    c = larger(c, V::load(x + j + 2 * w));
+    d = larger(d, V::load(x + j + 3 * w));
   }
-  for (; j + w <= n; j += w) a = max_number(a, V::load(x + j));
+  for (; j + w <= n; j += w) a = larger(a, V::load(x + j));
   if (j < n) {
     const int m = static_cast<int>(n - j);
-    b = max_number(b, select(first_mask<T>(m), V::load(x + j, m), lowest));
+    b = larger(b, select(first_mask<T>(m), V::load(x + j, m), lowest));
   }
-  return reduce_max(max_number(max_number(a, b), max_number(c, d)));
+  return reduce_max(larger(larger(a, b), larger(c, d)));
 }
-// Largest element; NaN propagates; -inf for an empty row.
+// NaN propagates.
 template <class T>
 VECTILE_INLINE T row_max(const T* x, i64 n) {
-  using V = Vec<T>;
-  constexpr i64 w = V::lanes;
-  V a(-__builtin_inff()), b = a, c = a, d = a;
-  i64 j = 0;
-  for (; j + 4 * w <= n; j += 4 * w) {
-    a = max(a, V::load(x + j));
-    b = max(b, V::load(x + j + w));
-    c = max(c, V::load(x + j + 2 * w));
-    d = max(d, V::load(x + j + 3 * w));
-  }
-  a = max(max(a, b), max(c, d));
-  for (; j + w <= n; j += w) a = max(a, V::load(x + j));
-  if (j < n) {
-    const int tail = static_cast<int>(n - j);
-    a = max(a, select(first_mask<T>(tail), V::load(x + j, tail), V(-__builtin_inff())));
-  }
-  return reduce_max(a);
+  return row_largest(x, n, [](auto a, auto b) VECTILE_LAMBDA { return max(a, b); });
+}
+// NaN may be passed over: a sum of exponentials that follows finds it.
+template <class T>
+VECTILE_INLINE T row_max_number(const T* x, i64 n) {
+  return row_largest(x, n, [](auto a, auto b) VECTILE_LAMBDA { return max_number(a, b); });
 }
 
 // Whether all elements are -inf, given the result of row_max_number.

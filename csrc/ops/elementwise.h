@@ -3,6 +3,7 @@
 
 #include <tuple>
 
+#include "kernels/gemm_types.h"
 #include "ops/common.h"
 #include "ops/float_op.h"
 
@@ -72,8 +73,7 @@ Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorV
 Array dropout(const TensorView& x, double p, std::uint64_t seed);
 
 // dropout(activation(x + bias), p, seed) in one pass; bias (n,) or null, where n is x's last axis.
-// `activation` is null for none, or a name: relu, gelu, gelu_tanh, silu, tanh, sigmoid.
-Array bias_activation_dropout(const TensorView& x, const TensorView* bias, const char* activation,
+Array bias_activation_dropout(const TensorView& x, const TensorView* bias, Activation activation,
                               double p, std::uint64_t seed);
 struct BiasActivationDropoutGradient {
   Array dx, dbias;  // the latter empty (data == nullptr) without a bias
@@ -82,7 +82,7 @@ struct BiasActivationDropoutGradient {
 BiasActivationDropoutGradient bias_activation_dropout_backward(const TensorView& grad,
                                                                const TensorView& x,
                                                                const TensorView* bias,
-                                                               const char* activation, double p,
+                                                               Activation activation, double p,
                                                                std::uint64_t seed);
 
 }  // namespace vectile::ops

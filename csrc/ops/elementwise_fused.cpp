@@ -1,7 +1,7 @@
 // bias, activation and dropout in one pass over memory: the kernels of each follow one another on a
 // piece that stays in the first-level cache. The backward computes the sum and the mask again.
 #include <algorithm>
-#include <cstring>
+#include <iterator>
 
 #include "ops/elementwise.h"
 #include "ops/reduce.h"
@@ -13,32 +13,33 @@ namespace {
 constexpr i64 kPiece = 1 << 12;  // a multiple of the elements that share a dropout counter block
 
 struct Step {
-  const char* name;
   FloatOp<UnaryKernel> f;
   FloatOp<GradientKernel> slope;
   bool from_result;  // the slope takes the activation's result, not its argument
 };
-constexpr Step kActivations[] = {
-    {"relu", VECTILE_FLOAT_OP(relu, relu), VECTILE_FLOAT_OP(relu, relu_backward), true},
-    {"gelu", VECTILE_FLOAT_OP(gelu, gelu), VECTILE_FLOAT_OP(gelu, gelu_backward), false},
-    {"gelu_tanh", VECTILE_FLOAT_OP(gelu, gelu_tanh), VECTILE_FLOAT_OP(gelu, gelu_tanh_backward),
-     false},
-    {"silu", VECTILE_FLOAT_OP(silu, silu), VECTILE_FLOAT_OP(silu, silu_backward), false},
-    {"tanh", VECTILE_FLOAT_OP(tanh, tanh), VECTILE_FLOAT_OP(tanh, tanh_backward), true},
-    {"sigmoid", VECTILE_FLOAT_OP(sigmoid, sigmoid), VECTILE_FLOAT_OP(sigmoid, sigmoid_backward),
-     true},
+constexpr Step kSteps[] = {
+    // in the order of Activation, without none
+    {VECTILE_FLOAT_OP(relu, relu), VECTILE_FLOAT_OP(relu, relu_backward), true},
+    {VECTILE_FLOAT_OP(gelu, gelu), VECTILE_FLOAT_OP(gelu, gelu_backward), false},
+    {VECTILE_FLOAT_OP(gelu, gelu_tanh), VECTILE_FLOAT_OP(gelu, gelu_tanh_backward), false},
+    {VECTILE_FLOAT_OP(silu, silu), VECTILE_FLOAT_OP(silu, silu_backward), false},
+    {VECTILE_FLOAT_OP(tanh, tanh), VECTILE_FLOAT_OP(tanh, tanh_backward), true},
+    {VECTILE_FLOAT_OP(sigmoid, sigmoid), VECTILE_FLOAT_OP(sigmoid, sigmoid_backward), true},
 };
+static_assert(std::size(kSteps) == static_cast<std::size_t>(Activation::sigmoid));
 
 // What both directions check and share; all arrays row-major.
 struct Fused {
   Array x, bias;
-  const Step* activation = nullptr;
+  const Step* activation;
   double p;
   std::uint64_t seed;
 
-  Fused(const char* op, const TensorView& input, const TensorView* b, const char* name, double rate,
+  Fused(const char* op, const TensorView& input, const TensorView* b, Activation f, double rate,
         std::uint64_t key)
-      : p(rate), seed(key) {
+      : activation(f == Activation::none ? nullptr : &kSteps[static_cast<int>(f) - 1]),
+        p(rate),
+        seed(key) {
     check_floating(op, "x", input);
     check(input.ndim() > 0, op, "x", "ndim", "at least 1", 0);
     check(p >= 0 && p <= 1, op, "p", "value", "0 <= p <= 1", p);
@@ -47,10 +48,6 @@ struct Fused {
       check_shape(op, "bias", *b, Shape(input.shape.back()));
       bias = vectile::contiguous(*b);
     }
-    for (const Step& a : kActivations)
-      if (name && std::strcmp(name, a.name) == 0) activation = &a;
-    check(!name || activation, op, "activation", "value",
-          "None, 'relu', 'gelu', 'gelu_tanh', 'silu', 'tanh' or 'sigmoid'", name ? name : "");
     x = vectile::contiguous(input);
   }
 
@@ -96,7 +93,7 @@ struct Fused {
 
 }  // namespace
 
-Array bias_activation_dropout(const TensorView& x, const TensorView* bias, const char* activation,
+Array bias_activation_dropout(const TensorView& x, const TensorView* bias, Activation activation,
                               double p, std::uint64_t seed) {
   const Fused f("bias_activation_dropout", x, bias, activation, p, seed);
   if (is_half(x.dtype))
@@ -117,7 +114,7 @@ Array bias_activation_dropout(const TensorView& x, const TensorView* bias, const
 BiasActivationDropoutGradient bias_activation_dropout_backward(const TensorView& grad,
                                                                const TensorView& x,
                                                                const TensorView* bias,
-                                                               const char* activation, double p,
+                                                               Activation activation, double p,
                                                                std::uint64_t seed) {
   constexpr const char* op = "bias_activation_dropout_backward";
   const Fused f(op, x, bias, activation, p, seed);

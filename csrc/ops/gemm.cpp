@@ -11,9 +11,6 @@ namespace vectile::ops {
 namespace {
 
 template <class S>
-constexpr bool widens = !std::is_same_v<S, Computed<S>>;
-
-template <class S>
 constexpr DType dtype_of = std::is_same_v<S, Float16> ? DType::f16 : DType::bf16;
 
 template <class S>

@@ -46,22 +46,4 @@ Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias,
                    const char* op = "linear");
 void check_residual(const TensorView& residual, const TensorView& y);
 
-// Where linear on a quantised weight puts its result, after checking the operands. The bias beside
-// x of a half type, widened, may be float32.
-template <class Matrix>
-Array linear_result(const char* op, const TensorView& x, const Matrix& weight,
-                    const TensorView* bias, const TensorView* residual) {
-  check<TypeError>(x.dtype == weight.dtype(), op, "weight", "dtype", given_dtype(x),
-                   weight.dtype());
-  const Shape shape = check_linear(x, weight.rows(), weight.columns(), nullptr, op);
-  if (bias) {
-    check_parameter_dtype(op, "bias", *bias, x);
-    check_shape(op, "bias", *bias, Shape(weight.rows()));
-  }
-  Array y = Array::empty(x.dtype, shape);
-  y.origin = x.origin;
-  if (residual) check_residual(*residual, y);
-  return y;
-}
-
 }  // namespace vectile::ops

@@ -4,16 +4,11 @@
 #include <cmath>
 
 #include "kernels/gemm_f8_types.h"
-#include "ops/gemm.h"
-#include "ops/gemm_blocks.h"
-#include "ops/staging.h"
+#include "ops/gemm_quantized.h"
 
 namespace vectile::ops {
-namespace {
 
 using std::uint8_t;
-
-}  // namespace
 
 Float8Matrix::Float8Matrix(const TensorView& values, const TensorView& scales)
     : format_(values.dtype), kernels_(&vectile::kernels()) {
@@ -60,39 +55,25 @@ Array Float8Matrix::values() const {
 
 Array linear(const TensorView& x, const Float8Matrix& weight, const TensorView* bias,
              Activation activation, const TensorView* residual) {
-  check_floating("linear", "x", x);
-  if (is_half(x.dtype)) {
-    const auto op = [&](const TensorView& in, const TensorView* b, const TensorView* r) {
-      return linear(in, weight, b, activation, r);
-    };
-    return in_float32(x.dtype, op, x, bias, residual);
-  }
-  Array y = linear_result("linear", x, weight, bias, residual);
-  if (y.elements() == 0) return y;
-  const i64 n = weight.rows(), k = weight.columns(), m = y.elements() / n;
-  const Array in = contiguous(x), dense = bias ? contiguous(*bias) : Array();
-  const Array added = residual ? contiguous(*residual) : Array();
-  int nr;
-  weight.kernels().gemm_f8_columns(&nr);
-  dispatch_float(x.dtype, [&](auto t) {
-    using T = decltype(t);
-    const GemmF8<T> g{n,
-                      k,
-                      in.as<T>(),
-                      k,
+  return linear_on("linear", x, weight, bias, residual, [&]<class T>(const LinearOperands<T>& o) {
+    int nr;
+    weight.kernels().gemm_f8_columns(&nr);
+    const auto kernel = weight.kernels().of<T>().gemm_f8_linear;
+    const GemmF8<T> g{o.n,
+                      o.k,
+                      o.x,
+                      o.k,
                       weight.strips(),
                       weight.format(),
                       weight.scales().as<T>(),
-                      bias ? dense.as<T>() : nullptr,
+                      o.bias,
                       activation,
-                      residual ? added.as<T>() : nullptr,
-                      y.as<T>(),
-                      n};
-    const GemmBlocks blocks{even_rows(m, kF8Rows), 4 * nr, i64{1} << 20};
-    over_blocks(m, n, k, nr, blocks,
-                [&](const GemmBlock& block) { weight.kernels().of<T>().gemm_f8_linear(g, block); });
+                      o.residual,
+                      o.y,
+                      o.n};
+    const GemmBlocks blocks{even_rows(o.m, kF8Rows), 4 * nr, i64{1} << 20};
+    over_blocks(o.m, o.n, o.k, nr, blocks, [&](const GemmBlock& block) { kernel(g, block); });
   });
-  return y;
 }
 
 }  // namespace vectile::ops

@@ -93,7 +93,6 @@ constexpr double kSmallWork = 1 << 17;              // a task has at least this,
 template <class S>
 GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch) {
   using T = Computed<S>;
-  constexpr bool widens = !std::is_same_v<S, T>;
   GemmTiles t;
   kernels.of<T>().gemm_tiles(&t);
   GemmPlan<S> plan;
@@ -122,12 +121,12 @@ GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch) {
 
   if (!p.strips) p.kc = round_up(ceil_div(p.k, ceil_div(p.k, t.kc)), t.lanes);
   const i64 nr = t.nr, strips = ceil_div(p.n, nr), panels = ceil_div(p.m, t.mr);
-  const bool spread_a = p.a_col == 1 && (widens || !page_stride<T>(p.a_row));
+  const bool spread_a = p.a_col == 1 && (widens<S> || !page_stride<T>(p.a_row));
   const bool near_a = spread_a && p.m * p.k <= kNearElements;
   const bool near_b = p.b_col == 1 && p.n * p.k <= kNearElements && strip_fits<T>(p.k, p.b_row);
   p.pack_a = tiled && !near_a && strips >= (p.a_col != 1 ? 3 : spread_a ? 6 : 2);
   p.pack_b = tiled && !p.strips && !near_b && (p.b_col != 1 || panels >= 2);
-  if (widens) {
+  if (widens<S>) {
     p.pack_a = p.pack_a || (tiled && p.a_col != 1 && p.a_row != 1);
     p.pack_b = tiled && !p.strips;
   }
@@ -164,7 +163,8 @@ GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch) {
     plan.share_b = p.pack_b && batch == 1;
     plan.mt = std::max(cut(p.m, tasks, t.mr), std::min<i64>(p.m, 2 * t.mr));
   }
-  if (widens && tiled && p.c_col == 1 && p.k > p.kc) {  // blocks have their sums in the workspace
+  if (widens<S> && tiled && p.c_col == 1 &&
+      p.k > p.kc) {  // blocks have their sums in the workspace
     plan.nt = std::min(plan.nt, round_up(kSumColumns, nr));
     plan.mt = std::min(plan.mt, std::max(2 * p.mc, round_up(kSums / plan.nt, t.mr)));
   }

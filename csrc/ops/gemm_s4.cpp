@@ -5,9 +5,7 @@
 #include <cstring>
 
 #include "kernels/gemm_s4_types.h"
-#include "ops/gemm.h"
-#include "ops/gemm_blocks.h"
-#include "ops/staging.h"
+#include "ops/gemm_quantized.h"
 
 namespace vectile::ops {
 namespace {
@@ -170,33 +168,20 @@ std::unique_ptr<Int4Matrix> quantize_weight_4bit(const TensorView& weight, i64 g
 
 Array linear(const TensorView& x, const Int4Matrix& weight, const TensorView* bias,
              Activation activation, const TensorView* residual) {
-  check_floating("linear", "x", x);
-  if (is_half(x.dtype)) {
-    const auto op = [&](const TensorView& in, const TensorView* b, const TensorView* r) {
-      return linear(in, weight, b, activation, r);
-    };
-    return in_float32(x.dtype, op, x, bias, residual);
-  }
-  Array y = linear_result("linear", x, weight, bias, residual);
-  if (y.elements() == 0) return y;
-  const i64 n = weight.rows(), k = weight.columns(), m = y.elements() / n;
-  const i64 group = weight.group(), groups = ceil_div(k, group);
-  const Array in = contiguous(x), dense = bias ? contiguous(*bias) : Array();
-  const Array added = residual ? contiguous(*residual) : Array();
-  const i64 row =
-      s4_depth(k) + 64;  // off the powers of two: rows in different sets of the L1 cache
-  const Buffer<int8_t> q(m * row);
-  int nr;
-  weight.kernels().gemm_s4_columns(&nr);
-  dispatch_float(x.dtype, [&](auto t) {
-    using T = decltype(t);
+  return linear_on("linear", x, weight, bias, residual, [&]<class T>(const LinearOperands<T>& o) {
+    const i64 m = o.m, n = o.n, k = o.k;
+    const i64 group = weight.group(), groups = ceil_div(k, group);
+    const i64 row =
+        s4_depth(k) + 64;  // off the powers of two: rows in different sets of the L1 cache
+    const Buffer<int8_t> q(m * row);
+    int nr;
+    weight.kernels().gemm_s4_columns(&nr);
     const auto& kernel = weight.kernels().of<T>();
     const Buffer<T> scales(m * groups);
     const Buffer<std::int32_t> minus_sums(m * groups);
     parallel_ranges(m, rows_grain(k), [&](i64 begin, i64 end) {
-      kernel.gemm_s4_quantize_rows(in.as<T>() + begin * k, end - begin, k, group,
-                                   q.get() + begin * row, row, scales.get() + begin,
-                                   minus_sums.get() + begin, m);
+      kernel.gemm_s4_quantize_rows(o.x + begin * k, end - begin, k, group, q.get() + begin * row,
+                                   row, scales.get() + begin, minus_sums.get() + begin, m);
     });
     const GemmS4<T> g{m,
                       n,
@@ -209,16 +194,15 @@ Array linear(const TensorView& x, const Int4Matrix& weight, const TensorView* bi
                       weight.strips(),
                       weight.strip_scales<T>(),
                       weight.strip_zeros(),
-                      bias ? dense.as<T>() : nullptr,
+                      o.bias,
                       activation,
-                      residual ? added.as<T>() : nullptr,
-                      y.as<T>(),
+                      o.residual,
+                      o.y,
                       n};
     const GemmBlocks blocks{even_rows(m, kS4Rows), 4 * nr, i64{1} << 20};
     over_blocks(m, n, k, nr, blocks,
                 [&](const GemmBlock& block) { kernel.gemm_s4_linear(g, block); });
   });
-  return y;
 }
 
 }  // namespace vectile::ops

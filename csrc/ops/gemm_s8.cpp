@@ -5,10 +5,8 @@
 #include <cstring>
 #include <memory>
 
-#include "ops/gemm.h"
-#include "ops/gemm_blocks.h"
+#include "ops/gemm_quantized.h"
 #include "ops/matmul_shape.h"
-#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -373,27 +371,15 @@ QuantizeRows activation_range(const char* op, bool symmetric, const TensorView* 
 Array linear(const TensorView& x, const QuantizedMatrix& weight, const TensorView* bias,
              Activation activation, const TensorView* residual, const QuantizeRows& how,
              const char* op) {
-  check_floating(op, "x", x);
-  if (is_half(x.dtype)) {
-    const auto wide = [&](const TensorView& in, const TensorView* b, const TensorView* r) {
-      return linear(in, weight, b, activation, r, how, op);
-    };
-    return in_float32(x.dtype, wide, x, bias, residual);
-  }
-  Array y = linear_result(op, x, weight, bias, residual);
-  const i64 n = weight.rows(), k = weight.columns(), m = n ? y.elements() / n : 0;
-  if (y.elements() == 0) return y;
-  const Array in = contiguous(x), dense = bias ? contiguous(*bias) : Array();
-  const Array added = residual ? contiguous(*residual) : Array();
-  const Kernels& kernels = weight.kernels();
-  const Format f(kernels);
-  const Left left(f, m, k, weight.zeros() != nullptr);
-  dispatch_float(x.dtype, [&](auto t) {
-    using T = decltype(t);
+  return linear_on(op, x, weight, bias, residual, [&]<class T>(const LinearOperands<T>& o) {
+    const i64 m = o.m, n = o.n, k = o.k;
+    const Kernels& kernels = weight.kernels();
+    const Format f(kernels);
+    const Left left(f, m, k, weight.zeros() != nullptr);
     const auto& kernel = kernels.of<T>();
     const Buffer<T> scales(m);
     parallel_ranges(m, rows_grain(k), [&](i64 begin, i64 end) {
-      kernel.gemm_s8_quantize_rows(in.as<T>() + begin * k, k, end - begin, k, how,
+      kernel.gemm_s8_quantize_rows(o.x + begin * k, k, end - begin, k, how,
                                    left.rows.get() + begin * left.row, left.row,
                                    scales.get() + begin, left.terms.get() + begin,
                                    weight.zeros() ? left.sums.get() + begin : nullptr);
@@ -409,12 +395,10 @@ Array linear(const TensorView& x, const QuantizedMatrix& weight, const TensorVie
                    weight.zeros(),
                    left.sums.get()};
     over_blocks(m, n, k, f.nr, blocks_of(f, m, k), [&](const GemmBlock& block) {
-      kernel.gemm_s8_linear(g, block, scales.get(), weight.line_scales().as<T>(),
-                            bias ? dense.as<T>() : nullptr, activation,
-                            residual ? added.as<T>() : nullptr, y.as<T>(), n);
+      kernel.gemm_s8_linear(g, block, scales.get(), weight.line_scales().as<T>(), o.bias,
+                            activation, o.residual, o.y, n);
     });
   });
-  return y;
 }
 
 }  // namespace vectile::ops

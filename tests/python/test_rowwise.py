@@ -270,3 +270,17 @@ def test_transformer_layer_is_the_same_with_and_without_fusion(norm_first, rng):
         results.append((y.numpy(), layer.linear1.bias.grad.numpy().copy()))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_a_fused_layer_multiplies_with_its_packed_weight(monkeypatch, rng):
+    layer = nn.TransformerEncoderLayer(16, 2, 24, dropout=0.2, batch_first=True)
+    layer.linear1.pack()
+    seen, linear = [], nn.functional.linear
+
+    def spy(x, weight, *rest):
+        seen.append(weight)
+        return linear(x, weight, *rest)
+
+    monkeypatch.setattr(nn.functional, "linear", spy)
+    layer(rng.standard_normal((2, 5, 16)).astype(np.float32))
+    assert any(w is layer.linear1._packed for w in seen)

@@ -124,23 +124,24 @@ def gelu_backward(g: Tensor, x: Tensor, approximate: str) -> Tensor:
     return g * (0.5 * (1.0 + erf(x * math.sqrt(0.5))) + x * density)
 
 
+_BACKWARD_OF: dict[
+    str, Callable[[Tensor, Tensor], Tensor]
+] = {  # of an activation, from its argument
+    "relu": relu_backward,  # positive where the result is
+    "gelu": lambda g, x: gelu_backward(g, x, "none"),
+    "gelu_tanh": lambda g, x: gelu_backward(g, x, "tanh"),
+    "silu": silu_backward,
+    "tanh": lambda g, x: tanh_backward(g, tanh(x)),
+    "sigmoid": lambda g, x: sigmoid_backward(g, sigmoid(x)),
+}
+
+
 def bias_activation_dropout_backward(
     g: Tensor, x: Tensor, bias: Any, activation: str | None, p: float, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    total = x if bias is None else x + bias
     dx = dropout(g, p, seed)
-    if activation in ("gelu", "gelu_tanh"):
-        dx = gelu_backward(dx, total, "tanh" if activation == "gelu_tanh" else "none")
-    elif activation == "silu":
-        dx = silu_backward(dx, total)
-    elif activation == "relu":
-        dx = where(total > 0, dx, 0.0)
-    elif activation == "tanh":
-        y = tanh(total)
-        dx = dx * (1.0 - y * y)
-    elif activation == "sigmoid":
-        y = sigmoid(total)
-        dx = dx * (y * (1.0 - y))
+    if activation is not None:
+        dx = _BACKWARD_OF[activation](dx, x if bias is None else x + bias)
     return dx, None if bias is None else sum_to(dx, bias.shape)
 
 

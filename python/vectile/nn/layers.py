@@ -49,9 +49,12 @@ class Linear(Module):
     def forward(self, x: Any, activation: Activation | None = None, residual: Any = None) -> Tensor:
         """`activation` names one that `ops.linear` applies while the result is in cache, where it also
         adds `residual`, (..., out_features)."""
+        return F.linear(x, self._operand(), self.bias, activation, residual)
+
+    def _operand(self) -> Any:
+        """The weight, or its packed copy."""
         packed = self._packed
-        weight = packed if packed is not None and packed.weight is self.weight else self.weight
-        return F.linear(x, weight, self.bias, activation, residual)
+        return packed if packed is not None and packed.weight is self.weight else self.weight
 
     def pack(self) -> Linear:
         """Multiply with a packed copy of the weight, made again whenever the weight changes; returns self.

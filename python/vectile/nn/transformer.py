@@ -82,7 +82,7 @@ class _Layer(Module):
         first, dropout = self.linear1, self.dropout
         name = fusable(self.activation)
         if name and dropout.training and dropout.p and type(first) is Linear:
-            h = F.linear(x, first.weight)
+            h = F.linear(x, first._operand())
             return self.linear2(F.bias_activation_dropout(h, first.bias, name, dropout.p))
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
