@@ -57,8 +57,7 @@ static void multiply_rows(i64 rows, [[maybe_unused]] int columns, i64 depth, con
     const int32_t *left = a + s * kLeft, *right = strip + s * kNr;
     const int32_t* next = right + kPiece * kNr;  // prefetched, at the end a little past it
 #if defined(VECTILE_TIER_amx)
-    for (i64 i = 0; i < kPiece * kNr; i += 16) __builtin_prefetch(next + i, 0, 2);
-    multiply_blocks_amx(count, left, a_row, right, c, rows, s > 0);
+    multiply_blocks_amx(count, left, a_row, right, c, rows, s > 0, next);
 #else
     const bool few = panels.count <= 3, widened = kPairs && !few;
     if constexpr (kPairs)
