@@ -256,19 +256,19 @@ def test_any_thread_count_gives_the_same_bits(isa, rng, same_for_any_thread_coun
 
 
 def test_quantized_matrix_travels(isa, rng):
-    w, x = (rng.normal(size=s).astype(np.float32) for s in ((70, 130), (9, 130)))
+    w, x = (rng.normal(size=s).astype(np.float32) for s in ((128, 128), (9, 128)))
     q = ops.quantize_weight(w)
     again = ops.QuantizedMatrix(q.values, q.scales)
     copy = pickle.loads(pickle.dumps(q))
     expected = ops.linear(x, q)
     for other in (again, copy):
         np.testing.assert_array_equal(ops.linear(x, other), expected)
-    assert w.size < q.nbytes < 2 * w.size  # a byte a value, padded to whole tiles
+    assert w.size < q.nbytes < 1.1 * w.size  # a byte a value, and a few a row
     skew = ops.quantize_weight(w, symmetric=False, per_channel=False)
     copy = pickle.loads(pickle.dumps(skew))
     np.testing.assert_array_equal(ops.linear(x, copy), ops.linear(x, skew))
     np.testing.assert_array_equal(copy.zero_points, skew.zero_points)
-    assert "shape=(70, 130)" in repr(q)
+    assert "shape=(128, 128)" in repr(q)
     for tier in _core.config()["supported_isas"]:
         _core.set_isa(tier)
         np.testing.assert_array_equal(ops.linear(x, q), expected)  # keeps its own tier
