@@ -111,7 +111,7 @@ static void conv(const Conv<T>& v, const ConvBlock& block, T* workspace) {
             table.at[columns / V::lanes - 1][rows - 1](steps, panel, tile, c_row, k0 > 0);
           else
             tile_function<V>(rows, columns)(k1 - k0, panel, 1, mr, strip, nr, tile, c_row,
-                                            columns % V::lanes, k0 > 0);
+                                            columns % V::lanes, k0 > 0, {});
           if (last) finish_block<T>(tile, c_row, rows, columns, nullptr, v.activation);
         }
       }

@@ -53,7 +53,7 @@ static void scatter_product(const ConvScatter<T>& v, const T* grad, i64 grad_m, 
       for (i64 p = 0; p < panels.count; ++p)
         tile_function<V>(panels.rows(p), columns)(
             kc, weight + p * v.panel, 1, mr, copy ? strip : b, copy ? nr : grad_m,
-            product + panels.start(p) * width + j, width, tail, k0 > 0);
+            product + panels.start(p) * width + j, width, tail, k0 > 0, {});
     }
   }
 }

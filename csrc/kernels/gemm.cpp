@@ -196,6 +196,14 @@ struct Strips {
       if (!g.strips) return b + t * nr * g.b_col;
     return packed + t * nr * kc;
   }
+  // What the tiles of strip t ask for: a copy a little ahead, or once the next strip in place.
+  Ahead ahead(i64 t, bool first) const {
+    const i64 step = row(t) * i64(sizeof(T));
+    if (copied(t) || g.strips) return {begin(t) + 8 * nr, step};
+    if constexpr (!widens<S>)
+      if (first) return {t + 1 < at.strips ? b + (t + 1) * nr * g.b_col : b + kc * g.b_row, step};
+    return {};
+  }
   i64 row(i64 t) const { return copied(t) || g.strips ? nr : g.b_row; }
 };
 
@@ -244,7 +252,8 @@ static void gemm(const Gemm<S>& g, const GemmBlock& block, Computed<S>* workspac
         const int rows = panels.rows(p), columns = strips.columns(t);
         T* const tile = at.by_tile ? c : c + (i0 + panels.start(p)) * c_row + t * nr;
         tile_function<V>(rows, columns)(kc, panel(p), at.a_row, at.a_col, strips.begin(t),
-                                        strips.row(t), tile, c_row, columns % V::lanes, k0 > 0);
+                                        strips.row(t), tile, c_row, columns % V::lanes, k0 > 0,
+                                        strips.ahead(t, p == 0));
         const i64 to = (block.m0 + i0 + panels.start(p)) * g.c_row + block.n0 + t * nr;
         if (last && finishing)
           finish_block(tile, c_row, out + to, g.c_row, rows, columns,
@@ -297,8 +306,8 @@ static void gemm_finish(const Computed<S>* sums, i64 sums_row, S* c, i64 c_row, 
 template <class T>
 static void gemm_tiles(GemmTiles* tiles) {
   using V = Vec<T>;
-  constexpr GemmBlocks blocks = gemm_blocks(VECTILE_TEXT(VECTILE_TIER));
-  *tiles = {Tile<V>::mr, Tile<V>::nr, V::lanes, blocks.kc, blocks.mc / Tile<V>::mr * Tile<V>::mr};
+  constexpr GemmTuning sizes = tuned(VECTILE_TEXT(VECTILE_TIER));
+  *tiles = {sizes, Tile<V>::mr, Tile<V>::nr, V::lanes};
 }
 
 }  // namespace vectile::VECTILE_TIER

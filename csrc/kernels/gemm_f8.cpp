@@ -82,7 +82,8 @@ static void multiply_strip(const T* a, i64 a_row, i64 rows, const uint8_t* strip
       const i64 i = panels.start(p);
       const auto tile = tile_function<V>(panels.rows(p), nr);
       for (int c = 0; c < kNr; c += nr)
-        tile(depth, a + i * a_row + s, a_row, 1, piece + c, kNr, acc + i * kNr + c, kNr, 0, s > 0);
+        tile(depth, a + i * a_row + s, a_row, 1, piece + c, kNr, acc + i * kNr + c, kNr, 0, s > 0,
+             {});
     }
   }
 }

@@ -2,32 +2,33 @@
 // measures products alone; convolutions and packed weights are cut by kc as well.
 #pragma once
 
-#include "base/types.h"
+#include "kernels/gemm_types.h"
 
 #define VECTILE_TEXT_(x) #x
 #define VECTILE_TEXT(x) VECTILE_TEXT_(x)
 
 namespace vectile {
 
-struct GemmBlocks {
+struct TunedTier {
   const char* tier;
-  i64 kc, mc;  // of GemmTiles
+  GemmTuning sizes;
 };
 
 // A tier has the last row that its name begins with.
-constexpr GemmBlocks kGemmBlocks[] = {
-    {"", 256, 448},      // where nothing was measured
-    {"avx2", 384, 360},  // AMD EPYC (Zen 3)
+constexpr TunedTier kTunedTiers[] = {
+    {"", {256, 448, 448, 256, 6, 5, 1}},          // where nothing was measured
+    {"avx2", {384, 360, 360, 384, 6, 5, 1}},      // AMD EPYC (Zen 3)
+    {"avx512", {512, 224, 448, 48, 64, 64, 64}},  // Intel Xeon (Emerald Rapids)
 };
 
-consteval GemmBlocks gemm_blocks(const char* tier) {
-  GemmBlocks found = kGemmBlocks[0];
-  for (const GemmBlocks& row : kGemmBlocks) {
+consteval GemmTuning tuned(const char* tier) {
+  TunedTier found = kTunedTiers[0];
+  for (const TunedTier& row : kTunedTiers) {
     int i = 0;
     while (row.tier[i] != 0 && row.tier[i] == tier[i]) ++i;
     if (row.tier[i] == 0) found = row;
   }
-  return found;
+  return found.sizes;
 }
 
 }  // namespace vectile

@@ -8,11 +8,19 @@ namespace vectile {
 // Applied to a finished row of C, after the bias.
 enum class Activation { none, relu, gelu, gelu_tanh, silu, tanh, sigmoid };
 
-// Tile and block sizes of a tier. A tile is mr x nr elements of C held in registers; kc is the
-// depth of one pass over K, mc the rows of A that stay in the L2 cache for that depth.
-struct GemmTiles {
+// Block sizes of a tier.
+struct GemmTuning {
+  i64 kc;                          // depth of a pass over K
+  i64 mc;                          // rows of A that stay in the L2 cache for that depth,
+  i64 mc_alone;                    // and up to which one block has them all
+  i64 kc_in_place, rows_in_place;  // the same where large B is read in place, and for which rows
+  i64 strips_in_place;  // strips of B up to which rows of A, contiguous, are read in place,
+  i64 strips_paged;     // and where these are a multiple of 1 KiB apart
+};
+
+// A tile is mr x nr elements of C held in registers.
+struct GemmTiles : GemmTuning {
   int mr, nr, lanes;
-  i64 kc, mc;
 };
 
 // C = activation(A B + bias) + residual; A (m, k), B (k, n), strides in elements, any sign, all

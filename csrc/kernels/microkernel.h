@@ -35,12 +35,19 @@ struct Tile {
   static constexpr int nr = nv * V::lanes;
 };
 
+// Memory that will be read later and is asked for on the way, by tiles of whole cache lines and
+// many rows, which have load ports to spare: in each step of K one row, as wide as the tile.
+struct Ahead {
+  const void* row = nullptr;
+  i64 step = 0;  // bytes
+};
+
 // acc[i][j] += sum over k of a(i, k) * b(k, j); a(i, k) = a[i * a_row + k * a_col], row k of B
 // starts at b + k * b_row and is read in whole vectors.
-template <class V, int MR, int NV>
+template <class V, int MR, int NV, bool kAsks = false>
 VECTILE_INLINE void multiply_tile(V (&acc)[MR][NV], i64 k, const typename V::value_type* a,
-                                  i64 a_row, i64 a_col, const typename V::value_type* b,
-                                  i64 b_row) {
+                                  i64 a_row, i64 a_col, const typename V::value_type* b, i64 b_row,
+                                  Ahead ahead = {}) {
   constexpr int groups =
       (MR + 2) / 3;  // one pointer for three rows: few registers, short addresses
   const typename V::value_type* rows[groups];
@@ -50,6 +57,12 @@ VECTILE_INLINE void multiply_tile(V (&acc)[MR][NV], i64 k, const typename V::val
     V bv[NV];
 #pragma GCC unroll 16
     for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::lanes);
+    if constexpr (kAsks) {
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j)
+        __builtin_prefetch(static_cast<const char*>(ahead.row) + j * sizeof(V));
+      ahead.row = static_cast<const char*>(ahead.row) + ahead.step;
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
       const V av(rows[i / 3][i % 3 * a_row]);
@@ -66,18 +79,24 @@ VECTILE_INLINE void multiply_tile(V (&acc)[MR][NV], i64 k, const typename V::val
 // them, so the last vector of a row of B is whole even where only `tail` columns of C are.
 template <class E>
 using TileFunction = void (*)(i64 k, const E* a, i64 a_row, i64 a_col, const E* b, i64 b_row, E* c,
-                              i64 c_row, int tail, bool add);
+                              i64 c_row, int tail, bool add, Ahead ahead);
 
 template <class V, int MR, int NV, bool kTail>
 static void compute_tile(i64 k, const typename V::value_type* a, i64 a_row, i64 a_col,
                          const typename V::value_type* b, i64 b_row, typename V::value_type* c,
-                         i64 c_row, int tail, bool add) {
+                         i64 c_row, int tail, bool add, Ahead ahead) {
+  if constexpr (sizeof(V) < 64) {  // beside 28 lines of C, shallow tiles would wait for these
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i)
+    for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
-    for (int j = 0; j < NV; ++j) __builtin_prefetch(c + i * c_row + j * V::lanes, 0, 2);
+      for (int j = 0; j < NV; ++j) __builtin_prefetch(c + i * c_row + j * V::lanes, 0, 2);
+  }
   V acc[MR][NV];
-  multiply_tile<V, MR, NV>(acc, k, a, a_row, a_col, b, b_row);
+  constexpr bool asks = MR >= 4 && sizeof(V) == 64;  // a vector is a line
+  if (asks && ahead.row)
+    multiply_tile<V, MR, NV, asks>(acc, k, a, a_row, a_col, b, b_row, ahead);
+  else
+    multiply_tile<V, MR, NV>(acc, k, a, a_row, a_col, b, b_row);
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 16

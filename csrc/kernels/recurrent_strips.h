@@ -91,7 +91,7 @@ static void multiply_strip(const Panels& panels, i64 k, const T* a, i64 a_row, c
       const i64 i = panels.start(p);
       strip_function<V>(panels.rows(p), columns)(k1 - k0, a + i * a_row + k0, a_row, 1,
                                                  strip + k0 * stored, stored, c + i * c_row, c_row,
-                                                 columns % V::lanes, add || piece > 0);
+                                                 columns % V::lanes, add || piece > 0, {});
     }
   }
 }

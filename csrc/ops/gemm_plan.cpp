@@ -34,6 +34,11 @@ bool page_stride(i64 stride) {  // lines so far apart collide in the L1 cache
   return stride * i64(sizeof(T)) % 1024 == 0;
 }
 
+template <class T>
+bool aliased(i64 stride) {  // few of a strip's lines that far apart stay in the L1 cache together
+  return stride * i64(sizeof(T)) % 2048 == 0;
+}
+
 // True if the lines of a strip, one in each of k rows, find room in the sets of the L1 cache that
 // they map to.
 template <class T>
@@ -79,6 +84,7 @@ double axpy_cost(const Gemm<S>& g, const GemmTiles& t) {
   return k * double(ceil_div(g.n, t.lanes)) * per_vector;
 }
 
+constexpr i64 kFarStrips = 8;                      // in rows of B that lie on different pages
 constexpr i64 kNearElements = 1 << 15;             // of an operand that tiles may read where it is
 constexpr i64 kMaxDotRows = 16, kMaxAxpyRows = 8;  // gemm_dot reads B once per 8 rows of A
 constexpr double kPartWork = 1 << 22, kMaxParts = 12;  // multiply-adds worth a cut of K
@@ -120,16 +126,22 @@ GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch) {
   if (plan.finish) p.bias = nullptr, p.residual = nullptr, p.activation = Activation::none;
 
   if (!p.strips) p.kc = round_up(ceil_div(p.k, ceil_div(p.k, t.kc)), t.lanes);
-  const i64 nr = t.nr, strips = ceil_div(p.n, nr), panels = ceil_div(p.m, t.mr);
+  const i64 nr = t.nr, strips = ceil_div(p.n, nr);
   const bool spread_a = p.a_col == 1 && (widens<S> || !page_stride<T>(p.a_row));
   const bool near_a = spread_a && p.m * p.k <= kNearElements;
   const bool near_b = p.b_col == 1 && p.n * p.k <= kNearElements && strip_fits<T>(p.k, p.b_row);
-  p.pack_a = tiled && !near_a && strips >= (p.a_col != 1 ? 3 : spread_a ? 6 : 2);
-  p.pack_b = tiled && !p.strips && !near_b && (p.b_col != 1 || panels >= 2);
+  const i64 in_place = p.a_col != 1 ? 2 : spread_a ? t.strips_in_place : t.strips_paged;
+  const i64 rows_in_place =
+      aliased<T>(p.b_row) ? std::min<i64>(t.rows_in_place, 2 * t.mr) : t.rows_in_place;
+  p.pack_b = tiled && !p.strips && !near_b && (p.b_col != 1 || p.m > rows_in_place);
+  const bool far_b = tiled && !p.strips && !p.pack_b && !near_b && strips >= kFarStrips;
+  p.pack_a = tiled && !near_a && (far_b || strips > in_place);
   if (widens<S>) {
     p.pack_a = p.pack_a || (tiled && p.a_col != 1 && p.a_row != 1);
     p.pack_b = tiled && !p.strips;
   }
+
+  if (far_b) p.kc = std::min(p.kc, t.kc_in_place);
 
   // Sums are split where rows and columns alone give too few tasks: by the problem, not by the
   // threads.
@@ -145,7 +157,8 @@ GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch) {
 
   // Blocks: one for a thread alone, or some for Ctrl-C to come between; else enough to share out.
   // They leave every sum as it is, so that their number may depend on the threads.
-  p.mc = std::min(4 * t.mc, t.mc * t.kc / std::min(p.kc, p.k));
+  const auto rows_of = [&](i64 mc) { return std::min(4 * mc, mc * t.kc / std::min(p.kc, p.k)); };
+  p.mc = p.m <= rows_of(t.mc_alone) ? rows_of(t.mc_alone) : rows_of(t.mc);
   plan.mt = p.m, plan.nt = p.n;
   if (plan.kernel == plan.axpy || p.c_col != 1) plan.nt = std::min<i64>(p.n, 2048);
   if (tiled && p.c_col != 1) plan.mt = std::min(p.m, p.mc);
@@ -176,10 +189,14 @@ template <class S>
 i64 scratch_of(const Kernels& kernels, const GemmPlan<S>& plan) {
   const i64 sums = plan.finish && plan.g.rounded ? plan.mt * plan.nt : 0;
   if (plan.kernel != plan.tile) return sums;
-  i64 first = 0, last = 0;
-  kernels.of<S>().gemm_workspace(plan.g, plan.block(0), &first);
-  kernels.of<S>().gemm_workspace(plan.g, plan.block(plan.blocks() - plan.row_blocks()), &last);
-  return sums + std::max(first, last);
+  const i64 rows = plan.row_blocks(), blocks = plan.blocks();
+  i64 most = 0;
+  for (const i64 corner : {i64{0}, rows - 1, blocks - rows, blocks - 1}) {
+    i64 elements = 0;
+    kernels.of<S>().gemm_workspace(plan.g, plan.block(corner), &elements);
+    most = std::max(most, elements);
+  }
+  return sums + most;
 }
 
 #define VECTILE_INSTANTIATE(S)                                 \

@@ -32,8 +32,8 @@ struct GemmPlan {
 template <class S>
 GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch);
 
-// Elements of workspace that serve every block of the plan: the first is the largest, but the last
-// columns may need a strip of their own.
+// Elements of workspace that serve every block of the plan. Those at its corners have all sizes,
+// and a smaller one may need more: it is cut into fewer, higher parts, or needs a strip of its own.
 template <class S>
 i64 scratch_of(const Kernels& kernels, const GemmPlan<S>& plan);
 

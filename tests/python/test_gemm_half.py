@@ -114,7 +114,7 @@ def test_out_may_be_strided_and_overlap(isa, half, rng):
         assert_rounded(out, want)
 
 
-@pytest.mark.parametrize("size", [*PARALLEL, (1500, 900, 800), (64, 5000, 500)], ids=str)
+@pytest.mark.parametrize("size", [*PARALLEL, (1500, 900, 800), (64, 5000, 500), (9000, 30, 40)], ids=str)
 def test_threads(half, rng, same_for_any_thread_count, size):
     m, n, k = size
     for layout in ("NN", "NT", "TN"):

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <ctime>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "base/memory.h"
@@ -23,16 +24,23 @@ namespace {
 // One row a size that is swept; the values are tried around the best of the others.
 struct Parameter {
   const char* name;
-  i64 GemmTiles::* member;
+  i64 GemmTuning::* member;
   std::vector<i64> values;
 };
 
 std::vector<Parameter> parameters(i64 mr) {
-  std::vector<i64> depths, rows;
-  for (const i64 kc : {128, 192, 256, 320, 384, 448, 512, 640, 768, 1024}) depths.push_back(kc);
+  std::vector<i64> rows, few;
   for (const i64 mc : {72, 120, 180, 240, 300, 360, 420, 480, 600, 720, 960, 1200})
     rows.push_back(mc / mr * mr);
-  return {{"kc", &GemmTiles::kc, depths}, {"mc", &GemmTiles::mc, rows}};
+  for (const i64 panels : {1, 2, 3, 4, 6, 8}) few.push_back(panels * mr);
+  const std::vector<i64> strips{1, 2, 3, 5, 8, 16, 32, 64, 128};
+  return {{"kc", &GemmTuning::kc, {128, 192, 256, 320, 384, 448, 512, 640, 768, 1024}},
+          {"mc", &GemmTuning::mc, rows},
+          {"mc_alone", &GemmTuning::mc_alone, rows},
+          {"kc_in_place", &GemmTuning::kc_in_place, {16, 32, 48, 64, 96, 128, 256, 512}},
+          {"rows_in_place", &GemmTuning::rows_in_place, few},
+          {"strips_in_place", &GemmTuning::strips_in_place, strips},
+          {"strips_paged", &GemmTuning::strips_paged, strips}};
 }
 
 struct Shape {
@@ -41,11 +49,23 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
-    {512, 512, 512, false, false},  {1024, 1024, 1024, false, false}, {768, 768, 768, false, true},
-    {768, 768, 768, true, false},   {128, 768, 3072, false, true},    {128, 3072, 768, false, true},
+    {512, 512, 512, false, false},  {1024, 1024, 1024, false, false},
+    {768, 768, 768, false, true},   {768, 768, 768, true, false},
+    {128, 768, 3072, false, true},  {128, 3072, 768, false, true},
     {1000, 333, 777, false, false}, {2048, 256, 1024, true, true},
+    {9, 1000, 1000, false, false},  {16, 4096, 2048, false, false},
+    {32, 768, 3072, false, false},  {48, 1000, 1000, false, false},
+    {96, 2000, 512, false, true},   {384, 2048, 1024, false, false},
 };
 constexpr Shape kQuickShapes[] = {{96, 96, 800, false, false}, {384, 64, 300, true, true}};
+
+// The sizes as the table has them.
+std::string row(const GemmTuning& sizes) {
+  std::string text;
+  for (const Parameter& p : parameters(1))
+    text += (text.empty() ? "{" : ", ") + std::to_string(sizes.*p.member);
+  return text + "}";
+}
 
 double cpu_seconds() {
   timespec now;
@@ -81,8 +101,7 @@ class Product {
     if (first_[0] == 0) first_ = c_;
     for (std::size_t i = 0; i < c_.size(); ++i) {
       if (!(std::abs(c_[i] - first_[i]) <= 1e-3f * std::sqrt(static_cast<float>(g_.k)))) {
-        std::fprintf(stderr, "kc %lld, mc %lld: wrong product\n", static_cast<long long>(swept.kc),
-                     static_cast<long long>(swept.mc));
+        std::fprintf(stderr, "%s: wrong product\n", row(swept).c_str());
         std::exit(1);
       }
     }
@@ -143,16 +162,13 @@ class Tuner {
         }
         const std::vector<double> found = times(candidates, rounds_);
         for (std::size_t i = 0; i < found.size(); ++i)
-          std::fprintf(stderr, "kc %4lld  mc %4lld  time %.3f\n",
-                       static_cast<long long>(candidates[i].kc),
-                       static_cast<long long>(candidates[i].mc), found[i]);
+          std::fprintf(stderr, "%s  time %.3f\n", row(candidates[i]).c_str(), found[i]);
         best = candidates[std::min_element(found.begin(), found.end()) - found.begin()];
       }
     }
     const double gain = times({best}, 3 * rounds_)[0];
-    std::fprintf(stderr, "best: kc %lld, mc %lld: %.3f of the time of kc %lld, mc %lld\n",
-                 static_cast<long long>(best.kc), static_cast<long long>(best.mc), gain,
-                 static_cast<long long>(now_.kc), static_cast<long long>(now_.mc));
+    std::fprintf(stderr, "best: %s: %.3f of the time of %s\n", row(best).c_str(), gain,
+                 row(now_).c_str());
     return gain < kWorthwhile ? best : now_;
   }
 
@@ -185,8 +201,7 @@ int main(int argc, char** argv) {
   std::time_t now = std::time(nullptr);
   char date[16];
   std::strftime(date, sizeof date, "%Y-%m-%d", std::localtime(&now));
-  std::printf("    {\"%s\", %lld, %lld},  // %s, %s\n", vectile::active_tier(),
-              static_cast<long long>(best.kc), static_cast<long long>(best.mc), vectile::cpu_name(),
-              date);
+  std::printf("    {\"%s\", %s},  // %s, %s\n", vectile::active_tier(),
+              vectile::bench::row(best).c_str(), vectile::cpu_name(), date);
   return 0;
 }
