@@ -16,42 +16,51 @@ void bind_gemm(py::module_& m) {
       .def_property_readonly("dtype",
                              [](const ops::PackedMatrix& p) { return dtype_to_numpy(p.dtype()); })
       .def_property_readonly("nbytes", &ops::PackedMatrix::bytes)
+      .def_property_readonly(
+          "compute", [](const ops::PackedMatrix& p) { return ops::compute_name(p.compute()); })
       .def("__repr__", [](const ops::PackedMatrix& p) {
         return text("PackedMatrix(shape=(", p.rows(), ", ", p.columns(), "), dtype=", p.dtype(),
                     ")");
       });
   m.def(
       "pack",
-      [](py::handle weight) {
+      [](py::handle weight, const char* compute) {
+        const ops::Compute c = ops::parse_compute("pack", compute);
         const Input w(weight, "pack", "weight");
-        return unlocked([&] { return std::make_unique<ops::PackedMatrix>(*w); });
+        return unlocked([&] { return std::make_unique<ops::PackedMatrix>(*w, c); });
       },
-      py::arg("weight"));
+      py::arg("weight"), py::arg("compute").none(true) = py::none());
   m.def(
       "matmul",
-      [](py::handle a, py::handle b, py::handle out) {
+      [](py::handle a, py::handle b, py::handle out, const char* compute) {
+        const ops::Compute how = ops::parse_compute("matmul", compute);
         const Input left(a, "matmul", "a"), right(b, "matmul", "b");
         const OutInput c(out, "matmul");
-        return c.result(unlocked([&] { return ops::matmul(*left, *right, c.get()); }));
+        return c.result(unlocked([&] { return ops::matmul(*left, *right, c.get(), how); }));
       },
-      py::arg("a"), py::arg("b"), py::arg("out") = py::none());
+      py::arg("a"), py::arg("b"), py::arg("out") = py::none(),
+      py::arg("compute").none(true) = py::none());
   m.def(
       "linear",
       [](py::handle x, py::handle weight, py::handle bias, const char* activation,
-         py::handle residual) {
+         py::handle residual, const char* compute) {
         const Activation f = ops::parse_activation("linear", activation);
+        const ops::Compute how = ops::parse_compute("linear", compute);
         const Input in(x, "linear", "x");
         const OptionalInput b(bias, "linear", "bias"), r(residual, "linear", "residual");
         const auto dense = [&] {
           const Input w(weight, "linear", "weight");
-          return to_numpy(unlocked([&] { return ops::linear(*in, *w, b.get(), f, r.get()); }));
+          return to_numpy(unlocked([&] { return ops::linear(*in, *w, b.get(), f, r.get(), how); }));
         };
         if (py::isinstance<py::array>(weight)) return dense();
         if (py::isinstance<ops::PackedMatrix>(weight)) {
           const auto& packed = weight.cast<const ops::PackedMatrix&>();
-          return to_numpy(unlocked([&] { return ops::linear(*in, packed, b.get(), f, r.get()); }));
+          return to_numpy(
+              unlocked([&] { return ops::linear(*in, packed, b.get(), f, r.get(), how); }));
         }
         const auto quantized = [&](const auto& matrix) {
+          check(how == ops::Compute::standard, "linear", "compute", "value",
+                "None beside a quantised weight", text("'", compute, "'"));
           return to_numpy(unlocked([&] { return ops::linear(*in, matrix, b.get(), f, r.get()); }));
         };
         if (py::isinstance<ops::QuantizedMatrix>(weight))
@@ -63,7 +72,8 @@ void bind_gemm(py::module_& m) {
         return dense();
       },
       py::arg("x"), py::arg("weight"), py::arg("bias") = py::none(),
-      py::arg("activation").none(true) = py::none(), py::arg("residual") = py::none());
+      py::arg("activation").none(true) = py::none(), py::arg("residual") = py::none(),
+      py::arg("compute").none(true) = py::none());
 }
 
 }  // namespace vectile

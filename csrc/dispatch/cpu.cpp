@@ -43,7 +43,8 @@ bool tiles_granted() {
 }
 
 struct Features {
-  bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false, amx = false;
+  bool avx2 = false, avx_vnni = false, avx512 = false, avx512_vnni = false;
+  bool avx512_bf16 = false, avx512_fp16 = false, amx = false;
 
   Features() {
     const auto bits = [](std::uint32_t word, auto... n) { return ((word >> n & 1u) & ...) != 0; };
@@ -61,7 +62,9 @@ struct Features {
     avx512 = avx2 && zmm && bits(seven.b, 16, 17, 28, 30, 31);
     avx_vnni = avx2 && bits(seven_one.a, 4);
     avx512_vnni = avx512 && bits(seven.c, 11);
-    amx = avx512_vnni && tiles && bits(seven.d, 24, 25) && tiles_granted();
+    avx512_bf16 = avx512_vnni && bits(seven_one.a, 5);
+    avx512_fp16 = avx512_bf16 && bits(seven.d, 23);
+    amx = avx512_fp16 && tiles && bits(seven.d, 22, 24, 25) && tiles_granted();
   }
 };
 
@@ -77,6 +80,8 @@ bool cpu_supports(const char* tier) {
                {"avx_vnni", f.avx_vnni},
                {"avx512", f.avx512},
                {"avx512_vnni", f.avx512_vnni},
+               {"avx512_bf16", f.avx512_bf16},
+               {"avx512_fp16", f.avx512_fp16},
                {"amx", f.amx}};
   if (is_emulated(tier)) tier = "avx2";
   for (const auto& row : table)

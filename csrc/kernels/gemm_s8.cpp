@@ -5,13 +5,14 @@
 #include "kernels/gemm_s8_pack.h"
 #include "kernels/microkernel.h"
 #if defined(VECTILE_TIER_amx)
-#include "kernels/gemm_s8_amx.h"
+#include "kernels/gemm_amx.h"
 #endif
 
 namespace vectile::VECTILE_TIER {
 
 #if defined(VECTILE_TIER_amx)
-constexpr int kPanel = kBlock;
+constexpr int kPanel = kAmxBlock;
+static_assert(kNr == kAmxBlock && kStep == kAmxDepth);
 #else
 constexpr int kPanel = kMr;
 #endif
@@ -57,7 +58,7 @@ static void multiply_rows(i64 rows, [[maybe_unused]] int columns, i64 depth, con
     const int32_t *left = a + s * kLeft, *right = strip + s * kNr;
     const int32_t* next = right + kPiece * kNr;  // prefetched, at the end a little past it
 #if defined(VECTILE_TIER_amx)
-    multiply_blocks_amx(count, left, a_row, right, c, rows, s > 0, next);
+    multiply_blocks_amx<TileProduct::bytes>(count, left, a_row, right, c, rows, s > 0, next);
 #else
     const bool few = panels.count <= 3, widened = kPairs && !few;
     if constexpr (kPairs)

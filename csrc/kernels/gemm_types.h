@@ -52,4 +52,27 @@ struct GemmBlock {  // the part of C that one call computes
   i64 m0, m1, n0, n1;
 };
 
+// How a tier stores operands of 16 bits, for products in real 16-bit arithmetic. A: rows,
+// contiguous along k, a multiple of `mr` of them. B: strips of nr columns, one after the other;
+// `together` neighbours along k of a column lie side by side. k is padded with zeros to a multiple
+// of k_step.
+struct Gemm16Format {
+  int mr, nr, together, k_step;
+  i64 depth(i64 k) const { return (k + k_step - 1) / k_step * k_step; }
+};
+
+// C = activation(A B + bias) + residual, summed in float32; k > 0.
+struct Gemm16 {
+  i64 m, n, k;
+  const std::uint16_t* a;
+  i64 a_row;
+  const std::uint16_t* strips;
+  const float* bias;  // n, or null
+  Activation activation;
+  DType dtype;           // of C: float32, float16 or bfloat16
+  void* c;               // row-major, c_row apart
+  const void* residual;  // as C, or null
+  i64 c_row;
+};
+
 }  // namespace vectile

@@ -53,8 +53,8 @@ static void run_dot_chains(i64 steps, std::int32_t* result, double* operations) 
   tile_load<4>(ones, kTileBytes), tile_load<5>(ones, kTileBytes);
   tile_load<6>(ones, kTileBytes), tile_load<7>(ones, kTileBytes);
   for (i64 i = 0; i < steps; ++i) {
-    tile_multiply<0, 4, 6>(), tile_multiply<1, 4, 7>();
-    tile_multiply<2, 5, 6>(), tile_multiply<3, 5, 7>();
+    tile_multiply<TileProduct::bytes, 0, 4, 6>(), tile_multiply<TileProduct::bytes, 1, 4, 7>();
+    tile_multiply<TileProduct::bytes, 2, 5, 6>(), tile_multiply<TileProduct::bytes, 3, 5, 7>();
   }
   alignas(64) std::int32_t sums[kTileRows * 16];
   tile_store<0>(sums, kTileBytes);

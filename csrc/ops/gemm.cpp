@@ -11,7 +11,10 @@ namespace vectile::ops {
 namespace {
 
 template <class S>
-constexpr DType dtype_of = std::is_same_v<S, Float16> ? DType::f16 : DType::bf16;
+constexpr DType dtype_of = std::is_same_v<S, Float16>    ? DType::f16
+                           : std::is_same_v<S, BFloat16> ? DType::bf16
+                           : sizeof(S) == 4              ? DType::f32
+                                                         : DType::f64;
 
 template <class S>
 S*& result(Gemm<S>& g) {
@@ -170,8 +173,21 @@ Buffer<Computed<S>> pack_shared(const Kernels& kernels, GemmPlan<S>& plan) {
   return strips;
 }
 
+// The products of the batch on a unit for 16 bits; `strips` in place of B, or null.
 template <class S>
-void multiply(const Kernels& kernels, Gemm<S> g, Batch batch) {
+void multiply_on(const Unit16& unit, const Gemm<S>& g, const std::uint16_t* strips,
+                 const Batch& batch) {
+  if constexpr (sizeof(S) < 8)
+    parallel_for(batch.count(), [&](i64 i) {
+      Gemm<S> p = moved(g, batch.at(i));
+      multiply_16(unit, {p.m, p.n, p.k, dtype_of<S>, p.a, p.a_row, p.a_col, p.b, p.b_row, p.b_col,
+                         strips, result(p), p.c_row, p.bias, p.residual, p.activation});
+    });
+}
+
+template <class S>
+void multiply(const Kernels& kernels, Gemm<S> g, Batch batch, Compute compute,
+              const PackedMatrix* packed = nullptr) {
   using T = Computed<S>;
   fold_into_rows(batch, g);
   const i64 count = batch.count();
@@ -183,6 +199,11 @@ void multiply(const Kernels& kernels, Gemm<S> g, Batch batch) {
       finish(kernels, moved(g, batch.at(i)), {0, g.m, 0, g.n}, zeros.get(), 0);
     return;
   }
+  if (packed && packed->unit())
+    return multiply_on(packed->unit(), g, packed->data<std::uint16_t>(), batch);
+  if (const Unit16 unit = packed ? Unit16() : unit_16(kernels, compute, dtype_of<S>);
+      worth_16(unit, dtype_of<S>, g.m, g.n, g.k))
+    return multiply_on(unit, g, nullptr, batch);
   GemmPlan<S> plan = plan_gemm(kernels, g, count);
   if (plan.k_parts > 1) return split_k(kernels, plan, g);
   const Buffer<T> shared = plan.share_b ? pack_shared(kernels, plan) : Buffer<T>();
@@ -214,12 +235,12 @@ Gemm<S> describe(const TensorView& a, const TensorView& b, const TensorView& c) 
 template <class S>
 void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
                  const PackedMatrix* packed, const TensorView* bias, Activation activation,
-                 const TensorView* residual, const TensorView& y) {
+                 const TensorView* residual, const TensorView& y, Compute compute) {
   using T = Computed<S>;
   const TensorView rows = x.ndim() == 1 ? with_axis(x, 0) : x;
   const TensorView c = y.ndim() == 1 ? with_axis(y, 0) : y;
   Gemm<S> g = describe<S>(rows, weight_t, c);
-  if (packed) {
+  if (packed && !packed->unit()) {
     GemmTiles tiles;
     kernels.of<T>().gemm_tiles(&tiles);
     g.strips = packed->data<T>();
@@ -231,26 +252,34 @@ void linear_into(const Kernels& kernels, const TensorView& x, const TensorView& 
   g.activation = activation;
   const Array added = residual ? contiguous(*residual) : Array();
   g.residual = added.as<S>();
-  multiply(kernels, g, Batch(rows, weight_t, c));
+  multiply(kernels, g, Batch(rows, weight_t, c), compute, packed);
 }
 
 Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& weight_t,
                  const PackedMatrix* packed, const TensorView* bias, Activation activation,
-                 const TensorView* residual) {
+                 const TensorView* residual, Compute compute) {
   Array y = Array::empty(x.dtype, check_linear(x, weight_t.shape[1], weight_t.shape[0], bias));
   y.origin = x.origin;
   if (residual) check_residual(*residual, y);
   dispatch_floating(x.dtype, [&](auto s) {
-    linear_into<decltype(s)>(kernels, x, weight_t, packed, bias, activation, residual, y);
+    linear_into<decltype(s)>(kernels, x, weight_t, packed, bias, activation, residual, y, compute);
   });
   return y;
 }
 
+void check_compute(const char* op, const char* argument, const TensorView& x, Compute compute) {
+  if (compute != Compute::standard)
+    check<TypeError>(x.dtype != DType::f64, op, argument, "dtype",
+                     text("float32, float16 or bfloat16 for compute='", compute_name(compute), "'"),
+                     x.dtype);
+}
+
 }  // namespace
 
-Array matmul(const TensorView& a, const TensorView& b, const TensorView* out) {
+Array matmul(const TensorView& a, const TensorView& b, const TensorView* out, Compute compute) {
   constexpr const char* op = "matmul";
   check_floating(op, "a", a);
+  check_compute(op, "a", a, compute);
   check_same_dtype(op, "b", b, a);
   const MatmulShape shape(op, a, b);
   // Written in place when its rows are dense and it shares no memory with an operand.
@@ -261,7 +290,7 @@ Array matmul(const TensorView& a, const TensorView& b, const TensorView* out) {
   const TensorView matrix = shape.matrix(c);
   dispatch_floating(a.dtype, [&](auto s) {
     multiply(kernels(), describe<decltype(s)>(shape.a, shape.b, matrix),
-             Batch(shape.a, shape.b, matrix));
+             Batch(shape.a, shape.b, matrix), compute);
   });
   if (!out || direct) return c;
   copy_strided(c, *out);
@@ -287,19 +316,31 @@ void check_residual(const TensorView& residual, const TensorView& y) {
 }
 
 Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,
-             Activation activation, const TensorView* residual) {
+             Activation activation, const TensorView* residual, Compute compute) {
   check_floating("linear", "x", x);
+  check_compute("linear", "x", x, compute);
   check_same_dtype("linear", "weight", weight, x);
   check(weight.ndim() == 2, "linear", "weight", "ndim", 2, weight.ndim());
   constexpr int order[] = {1, 0};
-  return linear_any(kernels(), x, permuted(weight, order), nullptr, bias, activation, residual);
+  return linear_any(kernels(), x, permuted(weight, order), nullptr, bias, activation, residual,
+                    compute);
 }
 
-PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernels()) {
+PackedMatrix::PackedMatrix(const TensorView& weight, Compute compute)
+    : compute_(compute), kernels_(&vectile::kernels()) {
   check_floating("pack", "weight", weight);
+  check_compute("pack", "weight", weight, compute);
   check(weight.ndim() == 2, "pack", "weight", "ndim", 2, weight.ndim());
   dtype_ = weight.dtype;
   n_ = weight.shape[0], k_ = weight.shape[1];
+  unit_ = unit_16(*kernels_, compute, dtype_);
+  if (unit_) {
+    bytes_ = 2 * packed_elements_16(unit_, k_, n_);
+    data_ = Buffer<char>(bytes_);
+    pack_16(unit_, weight.data, dtype_, weight.strides[1], weight.strides[0], k_, n_,
+            reinterpret_cast<std::uint16_t*>(data_.get()));
+    return;
+  }
   dispatch_floating(dtype_, [&](auto s) {
     using S = decltype(s);
     using T = Computed<S>;
@@ -315,14 +356,20 @@ PackedMatrix::PackedMatrix(const TensorView& weight) : kernels_(&vectile::kernel
 }
 
 Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* bias,
-             Activation activation, const TensorView* residual) {
+             Activation activation, const TensorView* residual, Compute compute) {
   check_floating("linear", "x", x);
+  if (compute != Compute::standard && compute != weight.compute()) [[unlikely]]
+    fail("linear", "compute", "value",
+         weight.compute() == Compute::standard
+             ? text("None, as weight was packed")
+             : text("None or '", compute_name(weight.compute()), "', as weight was packed"),
+         text("'", compute_name(compute), "'"));
   const DType given = given_dtype(x);
   check<TypeError>(given == weight.dtype(), "linear", "weight", "dtype", given, weight.dtype());
   TensorView shape_only;
   shape_only.shape = Shape(weight.columns(), weight.rows());
   shape_only.strides[0] = shape_only.strides[1] = 0;
-  return linear_any(weight.kernels(), x, shape_only, &weight, bias, activation, residual);
+  return linear_any(weight.kernels(), x, shape_only, &weight, bias, activation, residual, compute);
 }
 
 Activation parse_activation(const char* op, const char* name) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
+#include <mutex>
 
 #include "ops/common.h"
 
@@ -49,6 +51,28 @@ double chain_rate(void (*kernel)(i64, Result*, double*)) {
 
 double fma_rate() { return chain_rate(kernels().fma_chains); }
 double dot_s8_rate() { return chain_rate(kernels().dot_s8_chains); }
+
+bool faster_than_fma(void (*chains)(i64, float*, double*)) {
+  static std::mutex mutex;
+  static std::map<void (*)(i64, float*, double*), bool> known;
+  const std::lock_guard lock(mutex);
+  const auto found = known.find(chains);
+  if (found != known.end()) return found->second;
+  const auto rate = [](void (*kernel)(i64, float*, double*)) {
+    return best_rate(1, [&] {
+      float result;
+      double amount;
+      kernel(64, &result, &amount);
+      return amount;
+    });
+  };
+  double unit = 0, fma = 0;
+  for (int i = 0; i < 12; ++i) {  // in turn, so that both meet the same clock
+    unit = std::max(unit, rate(chains));
+    fma = std::max(fma, rate(kernels().fma_chains));
+  }
+  return known[chains] = unit > fma;
+}
 
 double read_rate(i64 n_bytes) {
   check(n_bytes >= 4096, "read_rate", "n_bytes", "value", "at least 4096", n_bytes);

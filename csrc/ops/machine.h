@@ -5,8 +5,12 @@
 
 namespace vectile::ops {
 
-double fma_rate();              // float32 multiply-adds, FLOP/s
-double dot_s8_rate();           // int8 dot products into int32, OP/s
+double fma_rate();     // float32 multiply-adds, FLOP/s
+double dot_s8_rate();  // int8 dot products into int32, OP/s
+// Whether this thread runs those chains (steps, result, operations) faster than multiply-adds of
+// float32 on the active tier; measured once for each kernel, in some 20 microseconds.
+bool faster_than_fma(void (*chains)(i64, float*, double*));
+
 double read_rate(i64 n_bytes);  // reading n_bytes that were read before, bytes/s; n_bytes >= 4096
 
 // Copying one half of n_bytes to the other, bytes read and written a second; n_bytes >= 4096.

@@ -1,6 +1,7 @@
-// AMX tiles: eight registers of 16 rows x 64 bytes, and c += a b with a of unsigned bytes (16 x 64)
-// and b of signed ones, four neighbours along k together (16 x 16 x 4). Where the build has no AMX
-// (VECTILE_AMX_MODEL, for tests) the same operations are plain code on arrays.
+// AMX tiles: eight registers of 16 rows x 64 bytes, and c += a b for a of 16 x 64 bytes and b of 16
+// x 16 groups of four: unsigned bytes times signed ones, four neighbours along k together, or pairs
+// of bfloat16. Where the build has no AMX (VECTILE_AMX_MODEL, for tests) the same operations are
+// plain code on arrays.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,9 @@
 namespace vectile::VECTILE_TIER {
 
 constexpr int kTileRows = 16, kTileBytes = 64;
+
+// How tiles multiply: into int32; and into float32, where what is subnormal counts as zero.
+enum class TileProduct { bytes, bf16 };
 
 #if defined(VECTILE_AMX_MODEL)
 
@@ -39,16 +43,36 @@ static void tile_store(void* p, i64 stride) {
     for (int b = 0; b < kTileBytes; ++b)
       static_cast<uint8_t*>(p)[r * stride + b] = tile_model[kTile].bytes[r][b];
 }
-template <int kSum, int kA, int kB>
+// A number of bfloat16, and one of float32 as the unit leaves it.
+static float tile_number(const uint8_t* p) {
+  uint32_t bits = uint32_t(p[0]) << 16 | uint32_t(p[1]) << 24;
+  if ((bits & 0x7f800000) == 0) bits &= 0x80000000;
+  return __builtin_bit_cast(float, bits);
+}
+static float flushed(float x) { return __builtin_fabsf(x) < 0x1p-126f ? x * 0.f : x; }
+template <TileProduct product, int kSum, int kA, int kB>
 static void tile_multiply() {
-  auto* sums = reinterpret_cast<uint32_t (*)[16]>(tile_model[kSum].bytes);
-  for (int m = 0; m < 16; ++m)
-    for (int k = 0; k < 16; ++k)
-      for (int n = 0; n < 16; ++n)
-        for (int t = 0; t < 4; ++t)
-          sums[m][n] += static_cast<uint32_t>(
-              tile_model[kA].bytes[m][4 * k + t] *
-              static_cast<int>(static_cast<int8_t>(tile_model[kB].bytes[k][4 * n + t])));
+  const auto &a = tile_model[kA].bytes, &b = tile_model[kB].bytes;
+  if constexpr (product == TileProduct::bytes) {
+    auto* sums = reinterpret_cast<uint32_t (*)[16]>(tile_model[kSum].bytes);
+    for (int m = 0; m < 16; ++m)
+      for (int k = 0; k < 16; ++k)
+        for (int n = 0; n < 16; ++n)
+          for (int t = 0; t < 4; ++t)
+            sums[m][n] += static_cast<uint32_t>(
+                a[m][4 * k + t] * static_cast<int>(static_cast<int8_t>(b[k][4 * n + t])));
+  } else {  // the even places of the pairs, and the odd ones, are summed apart
+    auto* sums = reinterpret_cast<float (*)[16]>(tile_model[kSum].bytes);
+    for (int m = 0; m < 16; ++m)
+      for (int n = 0; n < 16; ++n) {
+        float parts[2] = {};
+        for (int k = 0; k < 16; ++k)
+          for (int t = 0; t < 2; ++t)
+            parts[t] = flushed(__builtin_fmaf(tile_number(&a[m][4 * k + 2 * t]),
+                                              tile_number(&b[k][4 * n + 2 * t]), parts[t]));
+        sums[m][n] = flushed(flushed(sums[m][n]) + flushed(parts[0] + parts[1]));
+      }
+  }
 }
 
 #else
@@ -95,12 +119,19 @@ VECTILE_INLINE void tile_store(void* p, i64 stride) {
   if constexpr (kTile == 2) _tile_stored(2, p, stride);
   if constexpr (kTile == 3) _tile_stored(3, p, stride);
 }
-template <int kSum, int kA, int kB>
+template <TileProduct product, int kSum, int kA, int kB>
 VECTILE_INLINE void tile_multiply() {
-  if constexpr (kSum == 0) _tile_dpbusd(0, 4, 6);
-  if constexpr (kSum == 1) _tile_dpbusd(1, 4, 7);
-  if constexpr (kSum == 2) _tile_dpbusd(2, 5, 6);
-  if constexpr (kSum == 3) _tile_dpbusd(3, 5, 7);
+  if constexpr (product == TileProduct::bytes) {
+    if constexpr (kSum == 0) _tile_dpbusd(0, 4, 6);
+    if constexpr (kSum == 1) _tile_dpbusd(1, 4, 7);
+    if constexpr (kSum == 2) _tile_dpbusd(2, 5, 6);
+    if constexpr (kSum == 3) _tile_dpbusd(3, 5, 7);
+  } else {
+    if constexpr (kSum == 0) _tile_dpbf16ps(0, 4, 6);
+    if constexpr (kSum == 1) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (kSum == 2) _tile_dpbf16ps(2, 5, 6);
+    if constexpr (kSum == 3) _tile_dpbf16ps(3, 5, 7);
+  }
   static_assert(kSum < 4 && kA == 4 + kSum / 2 && kB == 6 + kSum % 2);
 }
 

@@ -31,6 +31,15 @@ struct alignas(64) __m512i {
 struct alignas(64) __m512d {
   __m256d low, high;
 };
+struct alignas(64) __m512h {  // binary16
+  __m256i low, high;
+};
+struct alignas(64) __m512bh {  // bfloat16
+  __m256i low, high;
+};
+struct alignas(32) __m256bh {
+  __m256i bits;
+};
 
 namespace emulated {
 
@@ -134,6 +143,59 @@ VECTILE_INLINE float getmant(float a) {
   if (a == 0 || __builtin_isinf(a)) return __builtin_copysignf(1.f, a);
   const float m = scale(a, float(-exponent(a)));
   return __builtin_fabsf(m) < 1.5f ? m : m * 0.5f;
+}
+
+// a b + c in binary16, rounded once. The product is exact in double. The sum is rounded to odd
+// there (2Sum of Knuth, then the last bit is set where something was lost), after which another
+// rounding, to far fewer bits, is the only one (Boldo and Melquiond, "Emulation of FMA and
+// correctly rounded sums", 2008).
+VECTILE_INLINE std::uint16_t half_fma(std::uint16_t a, std::uint16_t b, std::uint16_t c) {
+  const auto wide = [](std::uint16_t x) VECTILE_LAMBDA {
+    return double(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(x))));
+  };
+  const double product = wide(a) * wide(b), z = wide(c), sum = product + z;
+  if (!(__builtin_fabs(sum) <= 0x1p40)) {  // an infinity or NaN
+    const __m128i r = _mm_cvtps_ph(_mm_set_ss(float(sum)), _MM_FROUND_TO_NEAREST_INT);
+    return std::uint16_t(_mm_cvtsi128_si32(r));
+  }
+  const auto odd = [](double x, double rest)
+                       VECTILE_LAMBDA {  // x + rest, |rest| below its last bit
+                         auto bits = __builtin_bit_cast(std::int64_t, x);
+                         if (rest != 0 && (bits & 1) == 0) bits += (rest > 0) == (x > 0) ? 1 : -1;
+                         return __builtin_bit_cast(double, bits);
+                       };
+  const double back = sum - product;
+  const double x = odd(sum, (product - (sum - back)) + (z - back));
+  // To float32 by rounding to odd as well: its 24 bits are more than two beyond binary16's 11.
+  float single = float(x);
+  const double lost = x - double(single);
+  auto bits = __builtin_bit_cast(std::int32_t, single);
+  if (lost != 0 && (bits & 1) == 0) bits += (lost > 0) == (single > 0) ? 1 : -1;
+  single = __builtin_bit_cast(float, bits);
+  const __m128i r = _mm_cvtps_ph(_mm_set_ss(single), _MM_FROUND_TO_NEAREST_INT);
+  return std::uint16_t(_mm_cvtsi128_si32(r));
+}
+
+// A number of bfloat16 and one of float32 as AVX512-BF16 takes them: a subnormal is a zero.
+VECTILE_INLINE float flushed(float x) {
+  return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0.f, x) : x;
+}
+// a b + c; zero where it is below the normal numbers when rounded as if there were more below them.
+VECTILE_INLINE float flushed_fma(float a, float b, float c) {
+  const float r = __builtin_fmaf(a, b, c);
+  if (__builtin_fabsf(r) != 0x1p-126f) return flushed(r);
+  const double rest = __builtin_fma(double(a), double(b), double(c) - double(r));
+  return (r > 0 ? -rest : rest) > 0x1p-151 ? __builtin_copysignf(0.f, r) : r;
+}
+VECTILE_INLINE float upper(std::uint32_t bits) {
+  return flushed(__builtin_bit_cast(float, bits << 16));
+}
+
+// Half to even.
+VECTILE_INLINE std::uint16_t to_bf16(float x) {
+  const auto bits = __builtin_bit_cast(std::uint32_t, flushed(x));
+  if (__builtin_isnan(x)) return std::uint16_t(bits >> 16 | 0x40);
+  return std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 }  // namespace emulated
@@ -418,7 +480,48 @@ VECTILE_INLINE __m256i _mm512_cvtepi64_epi32(__m512i a) {
   return emulated::each<__m256i, std::int32_t>([&](int i) { return x.at[2 * i]; });
 }
 
+// 16-bit floats
+VECTILE_INLINE __m512h _mm512_setzero_ph() { return __m512h{}; }
+VECTILE_INLINE __m512h _mm512_castsi512_ph(__m512i a) { return __builtin_bit_cast(__m512h, a); }
+VECTILE_INLINE __m512h _mm512_loadu_ph(const void* p) { return emulated::load<__m512h>(p); }
+VECTILE_INLINE void _mm512_storeu_ph(void* p, __m512h a) { emulated::store(p, a); }
+[[gnu::noinline]] inline __m512h _mm512_fmadd_ph(__m512h a, __m512h b, __m512h c) {
+  const auto x = emulated::lanes<std::uint16_t>(a), y = emulated::lanes<std::uint16_t>(b),
+             z = emulated::lanes<std::uint16_t>(c);
+  return emulated::each<__m512h, std::uint16_t>(
+      [&](int i) { return emulated::half_fma(x.at[i], y.at[i], z.at[i]); });
+}
+[[gnu::noinline]] inline __m512 _mm512_dpbf16_ps(__m512 sums, __m512bh a, __m512bh b) {
+  const auto s = emulated::lanes<float>(sums);
+  const auto x = emulated::lanes<std::uint16_t>(a), y = emulated::lanes<std::uint16_t>(b);
+  return emulated::each<__m512, float>([&](int i) {
+    float sum = emulated::flushed(s.at[i]);
+    for (int t = 2 * i + 1; t >= 2 * i; --t)
+      sum = emulated::flushed_fma(emulated::upper(x.at[t]), emulated::upper(y.at[t]), sum);
+    return sum;
+  });
+}
+[[gnu::noinline]] inline __m512bh _mm512_cvtne2ps_pbh(__m512 high, __m512 low) {
+  const auto x = emulated::lanes<float>(low), y = emulated::lanes<float>(high);
+  return emulated::each<__m512bh, std::uint16_t>(
+      [&](int i) { return emulated::to_bf16(i < 16 ? x.at[i] : y.at[i - 16]); });
+}
+[[gnu::noinline]] inline __m256bh _mm512_cvtneps_pbh(__m512 a) {
+  const auto x = emulated::lanes<float>(a);
+  return emulated::each<__m256bh, std::uint16_t>([&](int i) { return emulated::to_bf16(x.at[i]); });
+}
+
 // Permutations
+[[gnu::noinline]] inline __m512i _mm512_permutexvar_epi16(__m512i index, __m512i a) {
+  const auto x = emulated::lanes<std::uint16_t>(a), from = emulated::lanes<std::uint16_t>(index);
+  return emulated::each<__m512i, std::uint16_t>([&](int i) { return x.at[from.at[i] & 31]; });
+}
+[[gnu::noinline]] inline __m512i _mm512_permutex2var_epi16(__m512i a, __m512i index, __m512i b) {
+  const auto x = emulated::lanes<std::uint16_t>(a), y = emulated::lanes<std::uint16_t>(b);
+  const auto from = emulated::lanes<std::uint16_t>(index);
+  return emulated::each<__m512i, std::uint16_t>(
+      [&](int i) { return (from.at[i] & 32 ? y : x).at[from.at[i] & 31]; });
+}
 [[gnu::noinline]] inline __m512 _mm512_permutex2var_ps(__m512 a, __m512i index, __m512 b) {
   const auto x = emulated::lanes<float>(a), y = emulated::lanes<float>(b);
   const auto from = emulated::lanes<std::uint32_t>(index);

@@ -140,7 +140,11 @@ struct UpperHalf {  // of a float32
 template <class S>
 struct Storage;
 template <>
-struct Storage<BFloat16> : Packed<UpperHalf, FloatLanes::U16> {};
+struct Storage<BFloat16> : Packed<UpperHalf, FloatLanes::U16> {
+#if defined(VECTILE_TIER_avx512_bf16)  // what is subnormal becomes zero, as in that unit's products
+  static VECTILE_INLINE Bits pack(Vec<float> v) { return bit_cast<Bits>(_mm512_cvtneps_pbh(v.v)); }
+#endif
+};
 template <>
 struct Storage<Float8E4M3> : Packed<SmallFloat<4, 3, false>, FloatLanes::U8> {};
 template <>

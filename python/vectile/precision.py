@@ -53,12 +53,23 @@ def _stored(dtype: DTypeLike) -> Callable[[Array, Array], Call]:
     return lambda x, w: partial(ops.linear, x.astype(dtype), w.astype(dtype))
 
 
+def _computed(compute: ops.Compute) -> Callable[[Array, Array], Call]:
+    def make(x: Array, w: Array) -> Call:
+        if compute not in config()["arithmetic_16"]:
+            raise ValueError(f"no {compute} arithmetic here that is faster than float32")
+        return partial(ops.linear, x, ops.pack(w, compute=compute))
+
+    return make
+
+
 BASE = "float32"
 CANDIDATES = (
     Candidate(BASE, lambda x, w: partial(ops.linear, x, w)),
     Candidate("float32 packed", lambda x, w: partial(ops.linear, x, ops.pack(w))),
     Candidate("bfloat16", _stored(ml_dtypes.bfloat16)),
     Candidate("float16", _stored(np.float16)),
+    Candidate("fp16 arithmetic", _computed("fp16")),
+    Candidate("bf16 arithmetic", _computed("bf16")),
     Candidate("float8", _weight(dtype="float8_e4m3fn")),
     Candidate("int8", _weight()),
     Candidate("int4", _weight(bits=4)),

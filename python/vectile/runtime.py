@@ -37,10 +37,14 @@ def config() -> dict[str, Any]:
 
     Keys: ``version``, ``isa`` (the tier in use), ``supported_isas``, ``emulated_isas`` (those of them
     that a build for tests runs slowly without the hardware), ``built_isas``, ``cpu``, ``threads``,
-    ``threads_from``, ``compiler``, ``python``, ``numpy``, ``platform``.
+    ``threads_from``, ``compiler``, ``arithmetic_16`` (of ``fp16`` and ``bf16`` what the tier multiplies in
+    faster than in float32, which decides what ``compute=`` does, and for bfloat16 arrays what runs without
+    it), ``python``, ``numpy``, ``platform``.
     """
+    units = {"fp16": _core.uses_f16(), "bf16": _core.uses_bf16()}
     return {
         **_core.config(),
+        "arithmetic_16": [name for name, used in units.items() if used],
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": f"{sys.platform} {platform.machine()}",

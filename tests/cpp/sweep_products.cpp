@@ -22,7 +22,8 @@ constexpr Activation kActivations[] = {Activation::none,      Activation::relu, 
 
 namespace {
 
-// Half types: the product of the float32 they widen to, rounded once, in the same bits.
+// Half types: the product of the float32 they widen to, rounded once, in the same bits; where a
+// tier multiplies bfloat16 itself, sweep_gemm_bf16 has the bound.
 void sweep_half(i64 m, i64 n, i64 k, Layout layout, DType type) {
   Inputs in(DType::f32);
   const auto laid_out = [&](const TensorView& x) {
@@ -37,6 +38,7 @@ void sweep_half(i64 m, i64 n, i64 k, Layout layout, DType type) {
   const TensorView &wide_a = in.keep(cast_to(a, DType::f32)),
                    &wide_b = in.keep(cast_to(b, DType::f32));
   each_tier([&](const std::string& tier) {
+    if (ops::unit_16(kernels(), ops::Compute::standard, type)) return;
     const Array got = ops::matmul(laid_out(a), laid_out(b));
     const Array want = cast_to(ops::matmul(laid_out(wide_a), laid_out(wide_b)), type);
     EXPECT_EQ(std::memcmp(got.data, want.data, static_cast<std::size_t>(2 * m * n)), 0)
@@ -83,6 +85,34 @@ void sweep_gemm() {
                    16 + 0.3 * double(k * k), bias_and_packed(activation));
   }
 }
+
+// ---- gemm_f16, gemm_bf16 -----------------------------------------------------------------------
+
+namespace {
+
+// float32 operands rounded by the unit; on tiers without it the bound is easily kept.
+void sweep_16(ops::Compute compute, double relative) {
+  constexpr i64 kShapes[][3] = {{1, 1, 1},    {3, 17, 300},  {14, 64, 32},   {15, 65, 33},
+                                {32, 32, 64}, {33, 70, 127}, {130, 40, 700}, {3, 4, 0}};
+  ops::set_always_16(true);
+  for (const auto& [m, n, k] : kShapes)
+    for (const Layout a : kLayouts)
+      for (const Layout b : kLayouts)
+        // |A| |B| <= k for inputs of at most 1.
+        expect_within(
+            text("matmul of 16 bits ", m, 'x', n, 'x', k), relative * double(k),
+            [=, m = m, n = n, k = k](Inputs& in, Outputs& out) {
+              const TensorView x = in.matrix(m, k, a), y = in.matrix(k, n, b);
+              const bool exact = in.dtype() == DType::f64;
+              out.add(ops::matmul(x, y, nullptr, exact ? ops::Compute::standard : compute));
+            });
+  ops::set_always_16(false);
+}
+
+}  // namespace
+
+void sweep_gemm_f16() { sweep_16(ops::Compute::f16, 0.017 + 0x1p-14); }
+void sweep_gemm_bf16() { sweep_16(ops::Compute::bf16, 0.0079 + 0x1p-13); }
 
 // ---- gemm_s8 -----------------------------------------------------------------------------------
 

@@ -70,6 +70,8 @@ T ours(T x) {
 __m512 ours(::__m512 x) { return __builtin_bit_cast(__m512, x); }
 __m512i ours(::__m512i x) { return __builtin_bit_cast(__m512i, x); }
 __m512d ours(::__m512d x) { return __builtin_bit_cast(__m512d, x); }
+__m512h ours(::__m512h x) { return __builtin_bit_cast(__m512h, x); }
+__m512bh ours(::__m512bh x) { return __builtin_bit_cast(__m512bh, x); }
 
 #define VECTILE_EMULATED_CALL(name, ...) [](auto... x) { return name(ours(x)...); }(__VA_ARGS__)
 #define EXPECT_FLOATS(name, ...) \
@@ -204,6 +206,45 @@ TEST(Emulated, ConversionsAndPermutations) {
     EXPECT_BITS(_mm512_castps512_ps128, a);
     EXPECT_BITS(_mm512_castsi512_si128, r.i(r.a));
     EXPECT_FLOATS(_mm512_cvtss_f32, a);
+  });
+}
+
+// As same_floats, of binary16.
+bool same_halves(__m512h x, ::__m512h y) {
+  std::uint16_t a[32], b[32];
+  std::memcpy(a, &x, sizeof a), std::memcpy(b, &y, sizeof b);
+  for (int i = 0; i < 32; ++i)
+    if (a[i] != b[i] && !((a[i] & 0x7fff) > 0x7c00 && (b[i] & 0x7fff) > 0x7c00)) return false;
+  return true;
+}
+
+TEST(Emulated, SixteenBitFloats) {
+  for_rows([](const Row& r) {
+    const ::__m512i a = r.i(r.a), b = r.i(r.b), c = r.i(r.c);
+    const auto halves = [](::__m512i x) { return ::_mm512_castsi512_ph(x); };
+    const auto fused = [&](::__m512h x, ::__m512h y, ::__m512h z) {
+      EXPECT_TRUE(
+          same_halves(_mm512_fmadd_ph(ours(x), ours(y), ours(z)), ::_mm512_fmadd_ph(x, y, z)))
+          << "_mm512_fmadd_ph";
+    };
+    fused(halves(a), halves(b), halves(c));
+    // The sum a little beside the negative of the product, and far from it.
+    const ::__m512h product = ::_mm512_mul_ph(halves(a), halves(b));
+    const ::__m512i near = ::_mm512_xor_si512(
+        ::_mm512_castph_si512(product), ::_mm512_and_si512(c, ::_mm512_set1_epi16(short(0x8003))));
+    fused(halves(a), halves(b), halves(near));
+    fused(halves(a), halves(b), halves(::_mm512_and_si512(c, ::_mm512_set1_epi16(short(0x83ff)))));
+    const auto pairs = [](::__m512i x) { return __builtin_bit_cast(::__m512bh, x); };
+    EXPECT_FLOATS(_mm512_dpbf16_ps, r.f(r.c), pairs(a), pairs(b));
+    // Products that are subnormal, and sums.
+    const ::__m512i small = ::_mm512_and_si512(a, ::_mm512_set1_epi16(short(0x9fff)));
+    EXPECT_FLOATS(_mm512_dpbf16_ps, ::_mm512_setzero_ps(), pairs(small), pairs(b));
+    EXPECT_FLOATS(_mm512_dpbf16_ps, ::_mm512_castsi512_ps(::_mm512_srli_epi32(c, 8)), pairs(small),
+                  pairs(b));
+    EXPECT_BITS(_mm512_cvtne2ps_pbh, r.f(r.a), r.f(r.b));
+    EXPECT_BITS(_mm512_cvtneps_pbh, r.f(r.a));
+    EXPECT_BITS(_mm512_permutexvar_epi16, a, b);
+    EXPECT_BITS(_mm512_permutex2var_epi16, a, b, c);
   });
 }
 

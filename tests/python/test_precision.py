@@ -147,6 +147,7 @@ def test_every_candidate_is_near_float64(isa):
     assert set(advice.times) | set(advice.skipped) == known
     assert {BASE, "float32 packed", "int8"} <= set(advice.times)
     bounds = {"int4": 0.2, "float8": 1 / 16, "int8": 0.02, "bfloat16": 0.01, "float16": 0.002}
+    bounds |= {"bf16 arithmetic": 0.01, "fp16 arithmetic": 0.002}
     assert all(e < bounds.get(n, 1e-5) for n, e in advice.errors.items())
 
 

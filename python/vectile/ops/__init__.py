@@ -1,7 +1,8 @@
 """Kernels over NumPy arrays: arrays in, arrays out; one module per family.
 
 Floating-point arguments of one call share a dtype: float32, float64, float16 or ``ml_dtypes.bfloat16``.
-The last two are storage: kernels compute on them in float32, and results are rounded to them once.
+The last two are storage: kernels compute on them in float32, and results are rounded to them once;
+products of bfloat16 use the CPU's own arithmetic where that is faster (:data:`Compute`).
 Beside them norm parameters and optimiser state may be float32; statistics, log-sum-exps and what a
 recurrent forward keeps are float32. Every function checks its arguments and raises
 ``op: argument property: expected X, got Y``: ValueError for shapes and values, TypeError for dtypes,

@@ -1,0 +1,40 @@
+// gemm_f16: products in binary16. An operand is rounded to it, sums of F16::kSteps products are
+// too, and these are added in float32.
+#include "kernels/gemm_16.h"
+#include "kernels/gemm_f16_tile.h"
+
+namespace vectile::VECTILE_TIER {
+
+static void gemm_f16_format(Gemm16Format* format) {
+  *format = {F16::panel, F16::nr, F16::together, F16::k_step};
+}
+
+static void gemm_f16_rows(const void* a, DType dtype, i64 row, i64 col, i64 m, i64 k, uint16_t* dst,
+                          i64 dst_row) {
+  with_stored(a, dtype, [&](const auto* x) { rows_16<F16>(x, row, col, m, k, dst, dst_row); });
+}
+
+static void gemm_f16_pack(const void* b, DType dtype, i64 row, i64 col, i64 k, i64 n,
+                          uint16_t* strips) {
+  with_stored(b, dtype, [&](const auto* x) { pack_16<F16>(x, row, col, k, n, strips); });
+}
+
+static void gemm_f16_block(const Gemm16& g, const GemmBlock& block) { block_16<F16>(g, block); }
+
+static void gemm_f16_chains(i64 steps, float* result, double* operations) {
+  constexpr int chains = 12;
+  VecF16 acc[chains];
+  const uint16_t one = 0x3c00;
+  const VecF16 zero;
+  for (i64 i = 0; i < steps; ++i)
+#pragma GCC unroll 16
+    for (int c = 0; c < chains; ++c) acc[c].add_product(&one, zero);
+  uint16_t lanes[chains][VecF16::lanes];
+  for (int c = 0; c < chains; ++c) acc[c].store(lanes[c]);
+  *result = lanes[0][0];
+  *operations = 2. * chains * VecF16::lanes * double(steps);
+}
+
+}  // namespace vectile::VECTILE_TIER
+
+#include "kernels/register.h"
