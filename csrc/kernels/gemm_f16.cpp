@@ -21,20 +21,6 @@ static void gemm_f16_pack(const void* b, DType dtype, i64 row, i64 col, i64 k, i
 
 static void gemm_f16_block(const Gemm16& g, const GemmBlock& block) { block_16<F16>(g, block); }
 
-static void gemm_f16_chains(i64 steps, float* result, double* operations) {
-  constexpr int chains = 12;
-  VecF16 acc[chains];
-  const uint16_t one = 0x3c00;
-  const VecF16 zero;
-  for (i64 i = 0; i < steps; ++i)
-#pragma GCC unroll 16
-    for (int c = 0; c < chains; ++c) acc[c].add_product(&one, zero);
-  uint16_t lanes[chains][VecF16::lanes];
-  for (int c = 0; c < chains; ++c) acc[c].store(lanes[c]);
-  *result = lanes[0][0];
-  *operations = 2. * chains * VecF16::lanes * double(steps);
-}
-
 }  // namespace vectile::VECTILE_TIER
 
 #include "kernels/register.h"

@@ -48,12 +48,11 @@ void set_always_16(bool on) { always = on; }
 
 Unit16 unit_16(const Kernels& k, Compute compute, DType dtype) {
   if (compute == Compute::standard && dtype == DType::bf16) compute = Compute::bf16;
-  const auto usable = [](auto chains) {
-    return chains && (always.load(std::memory_order_relaxed) || faster_than_fma(chains));
-  };
-  if (compute == Compute::f16 && usable(k.gemm_f16_chains))
+  // VFMADD231PH has twice the lanes wherever it exists; VDPBF16PS is slower than FMA on some CPUs.
+  if (compute == Compute::f16 && k.gemm_f16_block)
     return {DType::f16, k.gemm_f16_format, k.gemm_f16_rows, k.gemm_f16_pack, k.gemm_f16_block};
-  if (compute == Compute::bf16 && usable(k.gemm_bf16_chains))
+  if (compute == Compute::bf16 && k.gemm_bf16_block &&
+      (always.load(std::memory_order_relaxed) || faster_than_fma(k.gemm_bf16_chains)))
     return {DType::bf16, k.gemm_bf16_format, k.gemm_bf16_rows, k.gemm_bf16_pack, k.gemm_bf16_block};
   return {};
 }
