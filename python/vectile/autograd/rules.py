@@ -429,8 +429,8 @@ def cross_entropy(k, needs, g, logits, *settings):
     return (k.cross_entropy_backward(g, logits, *settings),)
 
 
-def scaled_dot_product_attention(k, needs, g, out, q, key, value, *settings):
-    return k.scaled_dot_product_attention_backward(g, q, key, value, out, *settings)
+def scaled_dot_product_attention(k, needs, g, out, q, key, value, sinks, *settings):
+    return k.scaled_dot_product_attention_backward(g, q, key, value, sinks, out, *settings)
 
 
 def recurrent(k, needs, g, out, x, h0, c0, w_ih, w_hh, b_ih, b_hh, cell, reverse, lengths, *kept):
