@@ -143,6 +143,13 @@ def scaled_dot_product_attention_backward(
     return (*found, None) if sinks is None else found
 
 
+def rotary_embedding(
+    x: Array, cosine: Array, sine: Array, interleaved: bool, inverse: bool
+) -> Array:
+    """`ops.rotary_embedding` by position."""
+    return ops.rotary_embedding(x, cosine, sine, interleaved=interleaved, inverse=inverse)
+
+
 def conv(x: Array, weight: Array, settings: Any) -> Array:
     """The convolution over the axes of `weight` after the first two."""
     return _core.conv("conv", weight.ndim - 2, x, weight, None, *settings)

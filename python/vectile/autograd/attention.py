@@ -25,7 +25,7 @@ from vectile.autograd.tensor import (
 )
 from vectile.ops.attention import BlockSize, Window
 
-__all__ = ["attention_and_weights", "scaled_dot_product_attention"]
+__all__ = ["attention_and_weights", "rotary_embedding", "scaled_dot_product_attention"]
 
 Options = dict[str, Any]
 """Keyword arguments that `ops.scaled_dot_product_attention` and its backward share, sinks aside."""
@@ -123,6 +123,22 @@ def scaled_dot_product_attention(
 def _given(**options: Any) -> Options:
     """Those that are given, arrays out of their Tensors."""
     return {n: array_of(x) for n, x in options.items() if x is not None and x is not False}
+
+
+def rotary_embedding(
+    x: TensorLike,
+    cosine: ArrayLike,
+    sine: ArrayLike,
+    interleaved: bool = False,
+    inverse: bool = False,
+) -> Tensor:
+    """Pairs of elements of the last axis turned by an angle of each position; see `ops.rotary_embedding`."""
+    t, c, s = as_tensor(x), array_of(cosine), array_of(sine)
+    data = ops.rotary_embedding(t._data, c, s, interleaved=interleaved, inverse=inverse)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    params = constant(c), constant(s), interleaved, inverse
+    return track(data, rules.rotary_embedding, (edge(t),), (), params)
 
 
 def attention_and_weights(

@@ -39,7 +39,7 @@ from vectile.autograd.arithmetic import (
     tanh,
     where,
 )
-from vectile.autograd.attention import attention_by_parts
+from vectile.autograd.attention import attention_by_parts, rotary_embedding
 from vectile.autograd.conv import conv, conv_input_grad, conv_weight_grad
 from vectile.autograd.engine import grad as _grad
 from vectile.autograd.networks import dropout as _dropout

@@ -433,6 +433,10 @@ def scaled_dot_product_attention(k, needs, g, out, q, key, value, sinks, *settin
     return k.scaled_dot_product_attention_backward(g, q, key, value, sinks, out, *settings)
 
 
+def rotary_embedding(k, needs, g, cosine, sine, interleaved, inverse):
+    return (k.rotary_embedding(g, cosine, sine, interleaved, not inverse),)
+
+
 def recurrent(k, needs, g, out, x, h0, c0, w_ih, w_hh, b_ih, b_hh, cell, reverse, lengths, *kept):
     wanted = needs[0] is not None, any(need is not None for need in needs[3:])
     operands = x, h0, c0, w_ih, w_hh, b_ih, b_hh
