@@ -146,7 +146,7 @@ FITTING = {
     "quantize_linear": lambda: ([X, POSITIVE[0], BYTES[0]], {"axis": 1}),
     "rms_norm_backward": lambda: ([X, X, ROW, COLUMN], {}),
     "rmsprop_": lambda: (lists(3), {"lr": 0.1}),
-    "rotary_embedding": lambda: ([X, ROW[:, :2], ROW[:, :2]], {"interleaved": True}),
+    "rotary_embedding": lambda: ([X, X[:, :2], X[:, :2]], {"interleaved": True}),
     "scale_": lambda: ([lists(1)[0], 0.5], {}),
     "scaled_dot_product_attention": lambda: ([HEADS, HEADS, HEADS], attention_options()),
     "scaled_dot_product_attention_backward": lambda: ([HEADS] * 5 + [LSE], attention_options()),
