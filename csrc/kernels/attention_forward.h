@@ -9,6 +9,7 @@ constexpr i64 kKeys = 512;                // keys per block: K^T, V and the row 
 constexpr i64 kPack = 64;                 // keys packed together, if any of them is seen
 constexpr i64 kScoreStride = kKeys + 16;  // off the power of two: rows fall into different L1 sets
 constexpr i64 kFewRows = 3;               // up to here packing K costs more than it saves
+constexpr int kPieces = 8;                // runs of keys that share a score tile
 
 template <class T>
 struct ForwardScratch {
@@ -73,31 +74,31 @@ class Forward {
       else
         m_.softmax.reset(r);
     for (i64 i = 0; i < rows_ * dv_; ++i) m_.acc[i] = T(0);
-    over_tiles(true, [&](auto mr, i64 r, KeyRange keys, i64 first) VECTILE_LAMBDA {
+    over_tiles(true, [&](auto mr, i64 r, const Piece* pieces, int count, i64 first) VECTILE_LAMBDA {
       constexpr int MR = mr;
-      const i64 start = score_tile<MR>(r, keys, first), width = keys.end - start;
       T maxima[MR], origin[MR], sums[MR], factor[MR];
-      for (int i = 0; i < MR; ++i) {
-        const KeyRange k = seen(r + i, keys, start);
-        maxima[i] =
-            plain_ ? apply_terms(score_row(i), k, NoTerms{}) : terms_of_row(r + i, i, k, start);
+      for (int p = 0; p < count; ++p) {
+        score_tile<MR>(r, pieces[p], first);
+        for (int i = 0; i < MR; ++i) {
+          const T top = apply_to_row(r + i, i, pieces[p]);
+          if (p == 0 || top > maxima[i] || top != top) maxima[i] = top;
+        }
       }
       m_.softmax.raise(r, MR, maxima, origin, factor);
-      for (int i = 0; i < MR; ++i)
-        sums[i] = exponentials(score_row(i), seen(r + i, keys, start), width, origin[i]);
+      for (int p = 0; p < count; ++p)
+        for (int i = 0; i < MR; ++i) {
+          T* s = score_row(i) + pieces[p].column;
+          const i64 width = pieces[p].keys.end - pieces[p].start;
+          const T sum = exponentials(s, seen(r + i, pieces[p]), width, origin[i]);
+          sums[i] = p ? sums[i] + sum : sum;
+        }
       m_.softmax.add(r, MR, sums, factor);
       if (h_.dropout)
-        for (int i = 0; i < MR; ++i) drop(r + i, i, keys, start);
-      const T* p = m_.scores + (keys.begin - start);
-      const T* v = values_ + (keys.begin - first) * value_stride_;
-      T* acc = m_.acc + r * dv_;
-      const i64 n = keys.end - keys.begin;
-      if (skip_zeros)
-        tile_row_skipping_zeros<T, Into::scale_add>(MR, p, kScoreStride, 1, v, value_stride_, dv_,
-                                                    n, acc, dv_, factor);
-      else
-        tile_row<T, MR, kScoreStride, Into::scale_add>(p, 1, v, value_stride_, dv_, n, acc, dv_,
-                                                       factor);
+        for (int p = 0; p < count; ++p)
+          for (int i = 0; i < MR; ++i) drop(r + i, i, pieces[p]);
+      add_values<MR, Into::scale_add>(r, pieces[0], first, skip_zeros, factor);
+      for (int p = 1; p < count; ++p)
+        add_values<MR, Into::add>(r, pieces[p], first, skip_zeros, nullptr);
     });
     return write_out(out);
   }
@@ -110,12 +111,18 @@ class Forward {
   }
 
  private:
+  // Keys that some rows see: columns of the score tile from `column` on, the first is key `start`.
+  struct Piece {
+    KeyRange keys;
+    i64 start, column;
+  };
+
   i64 head_of(i64 r) const { return (begin_ + r) / h_.lq; }
   i64 query_of(i64 r) const { return (begin_ + r) % h_.lq; }
   T* score_row(int i) const { return m_.scores + i * kScoreStride; }
-  // What row r sees of `keys`, counted from key `first`.
-  KeyRange seen(i64 r, KeyRange keys, i64 first) const {
-    return counted_from(first, meet(m_.ranges[r], keys));
+  // What row r sees of a piece, counted from its first column.
+  KeyRange seen(i64 r, const Piece& p) const {
+    return counted_from(p.start, meet(m_.ranges[r], p.keys));
   }
   // The smallest range with all that rows [begin, end) see of `keys`.
   KeyRange seen_by(i64 begin, i64 end, KeyRange keys) const {
@@ -124,29 +131,62 @@ class Forward {
     return meet(all, keys);
   }
 
-  // f(first row, one past the last, run) for rows of one block row and their runs in `keys`.
+  // One past the rows from r on each of which shares keys with the one before: a sequence's.
+  i64 neighbours(i64 r) const {
+    while (++r < rows_) {
+      const KeyRange a = m_.ranges[r - 1], b = m_.ranges[r];
+      if (empty(meet(a, b)) && !empty(a) && !empty(b)) break;
+    }
+    return r;
+  }
+
+  // f(first row, one past the last, runs, their number) for rows of one block row and their runs in
+  // `keys`, at most kPieces at a time.
   template <class F>
   VECTILE_INLINE void over_block_rows(KeyRange keys, F&& f) {
     for (i64 r = 0, end; r < rows_; r = end) {
       const i64 size = h_.map.block_rows, i = query_of(r);
-      end = size ? smaller(rows_, r + smaller(size - i % size, h_.lq - i)) : rows_;
-      over_runs(h_.map, size ? head_of(r) : 0, size ? i / size : 0, keys,
-                [&](KeyRange run) VECTILE_LAMBDA { f(r, end, run); });
+      end = size ? smaller(rows_, r + smaller(size - i % size, h_.lq - i)) : neighbours(r);
+      KeyRange runs[kPieces];
+      int count = 0;
+      const auto flush = [&] {
+        if (count) f(r, end, static_cast<const KeyRange*>(runs), count);
+        count = 0;
+      };
+      over_runs(h_.map, size ? head_of(r) : 0, size ? i / size : 0, keys, [&](KeyRange run) {
+        if (count == kPieces) flush();
+        runs[count++] = run;
+      });
+      flush();
     }
   }
 
-  // f(Index<MR>, row, keys, first key of the block) for MR rows and the keys that any of them sees,
-  // block by block; what f reads is packed before. Blocks without such keys are left out.
+  // f(Index<MR>, row, pieces, their number, first key of the block) for MR rows and what any of
+  // them sees, block by block; what f reads is packed before. Blocks that nobody sees are left out.
   template <class F>
   VECTILE_INLINE void over_tiles(bool values, F&& f) {
+    constexpr i64 panel = AttentionTile<T>::panel;
     const KeyRange all = seen_by(0, rows_, {0, h_.lk});
     for (i64 first = all.begin / kPack * kPack; first < all.end; first += kKeys) {
       const KeyRange block{first, smaller(first + kKeys, all.end)};
       if (!load(block, values)) continue;
-      over_block_rows(block, [&](i64 begin, i64 end, KeyRange run) VECTILE_LAMBDA {
+      over_block_rows(block, [&](i64 begin, i64 end, const KeyRange* runs, int n) {
         row_groups<AttentionTile<T>::rows>(begin, end, [&](auto mr, i64 r) VECTILE_LAMBDA {
-          const KeyRange keys = seen_by(r, r + mr, run);
-          if (!empty(keys)) f(mr, r, keys, first);
+          const KeyRange some = seen_by(r, r + mr, block);
+          for (int x = 0; x < n;) {  // as many runs as the tile holds
+            Piece pieces[kPieces];
+            int count = 0;
+            for (i64 column = 0; x < n; ++x) {
+              const KeyRange keys = meet(runs[x], some);
+              if (empty(keys)) continue;
+              const i64 start = few_ ? keys.begin : first + (keys.begin - first) / panel * panel;
+              const i64 width = round_up(keys.end - start, lanes);
+              if (column + width > kKeys) break;
+              pieces[count++] = {keys, start, column};
+              column += width;
+            }
+            if (count) f(mr, r, static_cast<const Piece*>(pieces), count, first);
+          }
         });
       });
     }
@@ -156,9 +196,12 @@ class Forward {
   bool load(KeyRange block, bool values) {
     constexpr i64 parts = kKeys / kPack;
     bool live[parts] = {}, any = false;
-    over_block_rows(block, [&](i64 begin, i64 end, KeyRange run) VECTILE_LAMBDA {
-      const KeyRange keys = counted_from(block.begin, seen_by(begin, end, run));
-      for (i64 x = keys.begin / kPack; x * kPack < keys.end; ++x) live[x] = any = true;
+    over_block_rows(block, [&](i64 begin, i64 end, const KeyRange* runs, int n) {
+      const KeyRange some = seen_by(begin, end, block);
+      for (int r = 0; r < n; ++r) {
+        const KeyRange keys = counted_from(block.begin, meet(runs[r], some));
+        for (i64 x = keys.begin / kPack; x * kPack < keys.end; ++x) live[x] = any = true;
+      }
     });
     const RowMajor<T> v(h_.dtype, nullptr, h_.value_row, h_.dv, few_, m_.values);
     value_stride_ = v.stride;
@@ -178,25 +221,38 @@ class Forward {
     return any;
   }
 
-  // Scores of MR rows against `keys` of the block at key `first`; returns the key of column 0.
+  // Scores of MR rows against a piece of the block at key `first`.
   template <int MR>
-  VECTILE_INLINE i64 score_tile(i64 r, KeyRange keys, i64 first) {
+  VECTILE_INLINE void score_tile(i64 r, const Piece& p, i64 first) {
     const T* q = m_.queries + r * kDepthStride;
+    T* s = m_.scores + p.column;
     if constexpr (MR < kFewRows)
       if (few_) {
-        as_stored<T>(h_.dtype, h_.key, [&](const auto* k) { score_rows<MR>(q, k, keys); });
-        return keys.begin;
+        as_stored<T>(h_.dtype, h_.key, [&](const auto* k) { score_rows<MR>(q, k, p.keys, s); });
+        return;
       }
-    constexpr i64 panel = AttentionTile<T>::panel;
-    const i64 at = (keys.begin - first) / panel * panel;
-    tile_scores<T, MR>(q, rows_, m_.panels + at * h_.d, h_.d, keys.end - first - at, m_.scores,
-                       kScoreStride);
-    return first + at;
+    tile_scores<T, MR>(q, rows_, m_.panels + (p.start - first) * h_.d, h_.d, p.keys.end - p.start,
+                       s, kScoreStride);
+  }
+
+  // acc (=, +=) P V for MR rows and a piece.
+  template <int MR, Into into>
+  VECTILE_INLINE void add_values(i64 r, const Piece& p, i64 first, bool skip_zeros,
+                                 const T* factor) {
+    const T* weights = m_.scores + p.column + (p.keys.begin - p.start);
+    const T* v = values_ + (p.keys.begin - first) * value_stride_;
+    const i64 n = p.keys.end - p.keys.begin;
+    T* acc = m_.acc + r * dv_;
+    if (skip_zeros)
+      tile_row_skipping_zeros<T, into>(MR, weights, kScoreStride, 1, v, value_stride_, dv_, n, acc,
+                                       dv_, factor);
+    else
+      tile_row<T, MR, kScoreStride, into>(weights, 1, v, value_stride_, dv_, n, acc, dv_, factor);
   }
 
   // Dot products straight from the rows of K.
   template <int MR, class S>
-  void score_rows(const T* q, const S* key, KeyRange keys) {
+  void score_rows(const T* q, const S* key, KeyRange keys, T* s) {
     for (i64 j = keys.begin; j < keys.end; ++j) {
       const S* k = key + j * h_.key_row;
       V sum[MR];
@@ -217,26 +273,30 @@ class Forward {
           });
         }
       }
-      unroll<MR>([&](auto i) VECTILE_LAMBDA {
-        m_.scores[i * kScoreStride + j - keys.begin] = reduce_add(sum[i]);
-      });
+      unroll<MR>([&](auto i)
+                     VECTILE_LAMBDA { s[i * kScoreStride + j - keys.begin] = reduce_add(sum[i]); });
     }
   }
 
-  // Applies the terms to what row r sees, row i of the score tile whose column 0 is key `start`.
-  T terms_of_row(i64 r, int i, KeyRange k, i64 start) {
+  // Applies the terms to what row r, row i of the score tile, sees of a piece; the maximum.
+  VECTILE_INLINE T apply_to_row(i64 r, int i, const Piece& p) {
+    const KeyRange k = seen(r, p);
+    T* s = score_row(i) + p.column;
+    return plain_ ? apply_terms(s, k, NoTerms{}) : apply_terms_of(r, s, k, p.start);
+  }
+  T apply_terms_of(i64 r, T* s, KeyRange k, i64 start) {
     T top;
     with_terms(h_, head_of(r), query_of(r), start,
-               [&](auto terms) { top = apply_terms(score_row(i), k, terms); });
+               [&](auto terms) { top = apply_terms(s, k, terms); });
     return top;
   }
 
-  // Dropout of what row r sees, row i of the score tile.
-  void drop(i64 r, int i, KeyRange keys, i64 start) {
-    const KeyRange k = seen(r, keys, start);
-    T* s = score_row(i) + k.begin;
+  // Dropout of what row r, row i of the score tile, sees of a piece.
+  void drop(i64 r, int i, const Piece& p) {
+    const KeyRange k = seen(r, p);
+    T* s = score_row(i) + p.column + k.begin;
     const i64 n = k.end - k.begin;
-    dropout_factors(h_, head_of(r), query_of(r), start + k.begin, n, m_.factors);
+    dropout_factors(h_, head_of(r), query_of(r), p.start + k.begin, n, m_.factors);
     for (i64 j = 0; j < n; ++j) s[j] *= m_.factors[j];
   }
 
@@ -250,17 +310,19 @@ class Forward {
       for (i64 x = 0; x < h_.group * h_.lk; ++x) extras.column_sums[x] = T(0);
     for (i64 x = begin_ * extras.top; x < (begin_ + rows_) * extras.top; ++x)
       extras.top_weights[x] = T(0), extras.top_keys[x] = -1;
-    over_tiles(false, [&](auto mr, i64 r, KeyRange keys, i64 first) {
+    over_tiles(false, [&](auto mr, i64 r, const Piece* pieces, int count, i64 first) {
       constexpr int MR = mr;
-      const i64 start = score_tile<MR>(r, keys, first);
-      for (int i = 0; i < MR; ++i) {
-        T* s = score_row(i);
-        const KeyRange k = seen(r + i, keys, start);
-        const V lse2(m_.lse2[r + i]);
-        if (!plain_) terms_of_row(r + i, i, k, start);
-        map_scores(s, s, k, 0, NoTerms{},
-                   [=](V v, i64) VECTILE_LAMBDA { return probability(v, lse2); });
-        write_row(extras, r + i, start + k.begin, k.end - k.begin, s + k.begin);
+      for (int p = 0; p < count; ++p) {
+        score_tile<MR>(r, pieces[p], first);
+        for (int i = 0; i < MR; ++i) {
+          const KeyRange k = seen(r + i, pieces[p]);
+          T* s = score_row(i) + pieces[p].column;
+          const V lse2(m_.lse2[r + i]);
+          if (!plain_) apply_terms_of(r + i, s, k, pieces[p].start);
+          map_scores(s, s, k, 0, NoTerms{},
+                     [=](V v, i64) VECTILE_LAMBDA { return probability(v, lse2); });
+          write_row(extras, r + i, pieces[p].start + k.begin, k.end - k.begin, s + k.begin);
+        }
       }
     });
   }

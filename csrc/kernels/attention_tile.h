@@ -63,9 +63,11 @@ VECTILE_INLINE void unroll(F&& f) {
 }
 
 // Cuts [begin, end) into groups of SIZE, then of 8, 4, 2 and 1 rows: f(Index<size>, first row).
+// The last 16 rows are 8 and 8, not 12 and 4.
 template <int SIZE, class F>
 VECTILE_INLINE void row_groups(i64 begin, i64 end, F&& f) {
-  for (; end - begin >= SIZE; begin += SIZE) f(Index<SIZE>{}, begin);
+  for (; end - begin >= SIZE && (SIZE <= 8 || end - begin != 16); begin += SIZE)
+    f(Index<SIZE>{}, begin);
   if constexpr (SIZE > 1)
     row_groups<(SIZE > 8 ? 8 : SIZE > 4 ? 4 : SIZE > 2 ? 2 : 1)>(begin, end, f);
 }

@@ -260,7 +260,8 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
   dispatch_float(dtype, [&](auto t) {
     using T = decltype(t);
     const FloatKernels<T>& kernels = kernels_of<T>();
-    const i64 per_task = piece(p.rows(), outer, 128, 512);
+    // Each task packs what its rows see; rows of a block map see more than one of them does.
+    const i64 per_task = piece(p.rows(), outer, 128, options.block_mask ? 1024 : 512);
     const i64 pieces = ceil_div(p.rows(), per_task);
     // Each piece of the rows has column sums of its own, added in order.
     const i64 sums_size = options.return_column_sums ? p.batch * p.heads * p.lk : 0;

@@ -110,7 +110,9 @@ def tolerances(q, k, v, grad, oracle, mask, o):
     eps, lk, d = np.finfo(q.dtype).eps, k.shape[-2], q.shape[-1]
     scale = abs(oracle.scale)
     score = rounding(q.dtype, d) * scale * row_norm(q) * row_norm(k)
-    bias = o.get("softcap", 0.0) + lk * np.abs(o.get("alibi_slopes", np.zeros(1))).max(initial=0)
+    bias = o.get("softcap", 0.0) + (q.shape[-2] + lk) * np.abs(
+        o.get("alibi_slopes", np.zeros(1))
+    ).max(initial=0)
     bias += np.abs(o.get("sinks", np.zeros(1))).max(initial=0)
     if mask is not None and mask.dtype != bool:
         bias += np.abs(mask[np.isfinite(mask)].astype("f8")).max(initial=0)
