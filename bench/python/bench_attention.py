@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: prefill, causal, decoding, grouped heads; with its backward."""
+"""Scaled dot-product attention: prefill, causal, decoding, grouped heads, options; with its backward."""
 
 from __future__ import annotations
 
@@ -53,7 +53,110 @@ def normal(*shapes: tuple[int, ...]) -> Any:
     return lambda rng: tuple(rng.standard_normal(s, np.float32) for s in shapes)
 
 
+# Options by name: what to pass, and the pairs that count, for a length.
+Options = dict[str, Any]
+
+
+def windowed(n: int) -> tuple[Options, Array]:
+    back = np.arange(n)[:, None] - np.arange(n)
+    return {"window": (n // 8, 0)}, (back >= 0) & (back <= n // 8)
+
+
+def packed(n: int) -> tuple[Options, Array]:
+    sequence = np.arange(n) * 8 // n
+    return (
+        {"cu_seqlens_q": np.arange(0, n + 1, n // 8), "is_causal": True},
+        (sequence[:, None] == sequence) & np.tri(n, dtype=bool),
+    )
+
+
+def big_bird(n: int) -> tuple[Options, Array]:
+    """Blocks of 64: neighbours, the first one, and two random ones a row (arXiv 2007.14062)."""
+    at = np.arange(n // 64)
+    blocks = abs(at[:, None] - at) <= 1
+    blocks[0] = blocks[:, 0] = True
+    chosen = np.random.default_rng(0).integers(0, len(at), (len(at), 2))
+    np.put_along_axis(blocks, chosen, True, 1)
+    return {"block_mask": blocks}, blocks.repeat(64, 0).repeat(64, 1)
+
+
+def padded(n: int) -> tuple[Options, Array]:
+    return {"key_lengths": n // 2}, np.broadcast_to(np.arange(n) < n // 2, (n, n))
+
+
+SPARSE = {"window": windowed, "packed causal": packed, "BigBird": big_bird, "half padding": padded}
+
+
+def masked(q: Array, k: Array, v: Array, seen: Array) -> Array:
+    s = np.where(seen, q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1]), -np.inf)
+    e = np.exp(s - s.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True) @ v
+
+
+def masked_gradients(grad: Array, q: Array, k: Array, v: Array, seen: Array) -> tuple[Array, ...]:
+    s = np.where(seen, q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1]), -np.inf)
+    p = np.exp(s - s.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    dp = grad @ v.swapaxes(-1, -2)
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True)) / math.sqrt(q.shape[-1])
+    return ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ grad
+
+
+def train_with(grad: Array, q: Array, k: Array, v: Array, options: Options) -> tuple[Array, ...]:
+    out, lse = ops.scaled_dot_product_attention(q, k, v, return_lse=True, **options)
+    return ops.scaled_dot_product_attention_backward(grad, q, k, v, out, lse, **options)
+
+
+def train_torch_masked(grad: Any, q: Any, k: Any, v: Any, seen: Any) -> Any:
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    return torch.autograd.grad(out, (q, k, v), grad)
+
+
+def sparse_cases(quick: bool) -> Iterator[Case]:
+    """Masks as work; the peer gets them as a matrix. The work is that of the pairs that count."""
+    b, h, n, d = (1, 2, 128, 32) if quick else (1, 12, 2048, 64)
+    for name, make in SPARSE.items():
+        options, seen = make(n)
+        pairs = int(seen.sum())
+        yield Case(
+            f"forward {name} B{b} H{h} L{n} D{d}",
+            normal(*[(b, h, n, d)] * 3),
+            lambda q, k, v, o=options: ops.scaled_dot_product_attention(q, k, v, **o),
+            lambda q, k, v, seen=seen: masked(q, k, v, seen),
+            {
+                "torch": lambda q, k, v, seen=seen: (
+                    torch.nn.functional.scaled_dot_product_attention(
+                        q, k, v, attn_mask=torch.from_numpy(np.ascontiguousarray(seen))
+                    )
+                )
+            },
+            tolerance=1e-5,
+            work=flop(4 * b * h * pairs * d),
+            group="sparse",
+        )
+        yield Case(
+            f"forward+backward {name} B{b} H{h} L{n} D{d}",
+            normal(*[(b, h, n, d)] * 4),
+            lambda g, q, k, v, o=options: train_with(g, q, k, v, o),
+            lambda g, q, k, v, seen=seen: masked_gradients(g, q, k, v, seen),
+            {
+                "torch": lambda g, q, k, v, seen=seen: train_torch_masked(
+                    g, q, k, v, torch.from_numpy(np.ascontiguousarray(seen))
+                )
+            },
+            tolerance=1e-5,
+            work=flop(14 * b * h * pairs * d),
+            prepare={"torch": with_grad},
+            group="sparse",
+        )
+
+
 def cases(quick: bool) -> Iterator[Case]:
+    yield from dense_cases(quick)
+    yield from sparse_cases(quick)
+
+
+def dense_cases(quick: bool) -> Iterator[Case]:
     # batch, query heads, key heads, queries, keys, dim, causal
     forward = [
         (1, 2, 2, 128, 128, 64, False),

@@ -5,47 +5,115 @@
 #include "bindings/array.h"
 
 namespace vectile {
+namespace {
+
+using Window = std::optional<std::pair<std::optional<i64>, std::optional<i64>>>;
+using BlockSize = std::optional<std::pair<i64, i64>>;
+
+// The options that both passes take, with the arrays that they point to.
+class Options {
+ public:
+  Options(const char* op, bool is_causal, const Window& window, py::handle block_mask,
+          const BlockSize& block_size, py::handle key_lengths, py::handle cu_seqlens_q,
+          py::handle cu_seqlens_k, py::handle document_ids, std::optional<double> scale,
+          std::optional<double> softcap, py::handle alibi_slopes, py::handle sinks,
+          double dropout_p, std::uint64_t seed)
+      : block_mask_(block_mask, op, "block_mask"),
+        key_lengths_(key_lengths, op, "key_lengths"),
+        cu_seqlens_q_(cu_seqlens_q, op, "cu_seqlens_q"),
+        cu_seqlens_k_(cu_seqlens_k, op, "cu_seqlens_k"),
+        document_ids_(document_ids, op, "document_ids"),
+        alibi_slopes_(alibi_slopes, op, "alibi_slopes"),
+        sinks_(sinks, op, "sinks") {
+    value.is_causal = is_causal;
+    if (window) value.left = window->first, value.right = window->second;
+    if (block_size) value.block_rows = block_size->first, value.block_columns = block_size->second;
+    value.block_mask = block_mask_.get();
+    value.key_lengths = key_lengths_.get();
+    value.cu_seqlens_q = cu_seqlens_q_.get();
+    value.cu_seqlens_k = cu_seqlens_k_.get();
+    value.document_ids = document_ids_.get();
+    value.scale = scale;
+    value.softcap = softcap;
+    value.alibi_slopes = alibi_slopes_.get();
+    value.sinks = sinks_.get();
+    value.dropout_p = dropout_p;
+    value.seed = seed;
+  }
+  ops::AttentionOptions value;
+
+ private:
+  OptionalInput block_mask_, key_lengths_, cu_seqlens_q_, cu_seqlens_k_, document_ids_;
+  OptionalInput alibi_slopes_, sinks_;
+};
+
+}  // namespace
 
 void bind_attention(py::module_& m) {
   m.def(
       "scaled_dot_product_attention",
       [](py::handle query, py::handle key, py::handle value, py::handle attn_mask, bool is_causal,
-         std::optional<double> scale, bool return_lse, bool return_weights) -> py::object {
+         const Window& window, py::handle block_mask, const BlockSize& block_size,
+         py::handle key_lengths, py::handle cu_seqlens_q, py::handle cu_seqlens_k,
+         py::handle document_ids, std::optional<double> scale, std::optional<double> softcap,
+         py::handle alibi_slopes, py::handle sinks, double dropout_p, std::uint64_t seed,
+         bool return_lse, bool return_weights, bool return_column_sums,
+         i64 return_top_k) -> py::object {
         constexpr auto op = "scaled_dot_product_attention";
         const Input q(query, op, "query"), k(key, op, "key"), v(value, op, "value");
         const OptionalInput mask(attn_mask, op, "attn_mask");
+        Options options(op, is_causal, window, block_mask, block_size, key_lengths, cu_seqlens_q,
+                        cu_seqlens_k, document_ids, scale, softcap, alibi_slopes, sinks, dropout_p,
+                        seed);
+        options.value.return_lse = return_lse;
+        options.value.return_weights = return_weights;
+        options.value.return_column_sums = return_column_sums;
+        options.value.return_top_k = return_top_k;
         ops::AttentionResult r = unlocked([&] {
-          return ops::scaled_dot_product_attention(*q, *k, *v, mask.get(),
-                                                   {is_causal, scale, return_lse, return_weights});
+          return ops::scaled_dot_product_attention(*q, *k, *v, mask.get(), options.value);
         });
-        py::object out = to_numpy(std::move(r.out));
-        if (return_lse && return_weights)
-          return py::make_tuple(out, to_numpy(std::move(r.lse)), to_numpy(std::move(r.weights)));
-        if (return_lse) return py::make_tuple(out, to_numpy(std::move(r.lse)));
-        if (return_weights) return py::make_tuple(out, to_numpy(std::move(r.weights)));
-        return out;
+        if (!(return_lse || return_weights || return_column_sums || return_top_k))
+          return to_numpy(std::move(r.out));
+        py::list results;
+        for (Array* a : {&r.out, &r.lse, &r.weights, &r.column_sums, &r.top_weights, &r.top_keys})
+          if (a->data) results.append(to_numpy(std::move(*a)));
+        return py::tuple(results);
       },
-      py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attn_mask") = py::none(),
-      py::arg("is_causal") = false, py::arg("scale") = py::none(), py::arg("return_lse") = false,
-      py::arg("return_weights") = false);
+      py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attn_mask"),
+      py::arg("is_causal"), py::arg("window"), py::arg("block_mask"), py::arg("block_size"),
+      py::arg("key_lengths"), py::arg("cu_seqlens_q"), py::arg("cu_seqlens_k"),
+      py::arg("document_ids"), py::arg("scale"), py::arg("softcap"), py::arg("alibi_slopes"),
+      py::arg("sinks"), py::arg("dropout_p"), py::arg("seed"), py::arg("return_lse"),
+      py::arg("return_weights"), py::arg("return_column_sums"), py::arg("return_top_k"));
   m.def(
       "scaled_dot_product_attention_backward",
       [](py::handle grad, py::handle query, py::handle key, py::handle value, py::handle out,
-         py::handle lse, py::handle attn_mask, bool is_causal, std::optional<double> scale) {
+         py::handle lse, py::handle attn_mask, bool is_causal, const Window& window,
+         py::handle block_mask, const BlockSize& block_size, py::handle key_lengths,
+         py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle document_ids,
+         std::optional<double> scale, std::optional<double> softcap, py::handle alibi_slopes,
+         py::handle sinks, double dropout_p, std::uint64_t seed) -> py::tuple {
         constexpr auto op = "scaled_dot_product_attention_backward";
         const Input g(grad, op, "grad"), q(query, op, "query"), k(key, op, "key"),
             v(value, op, "value"), o(out, op, "out"), l(lse, op, "lse");
         const OptionalInput mask(attn_mask, op, "attn_mask");
+        const Options options(op, is_causal, window, block_mask, block_size, key_lengths,
+                              cu_seqlens_q, cu_seqlens_k, document_ids, scale, softcap,
+                              alibi_slopes, sinks, dropout_p, seed);
         ops::AttentionGradients r = unlocked([&] {
           return ops::scaled_dot_product_attention_backward(*g, *q, *k, *v, *o, *l, mask.get(),
-                                                            {is_causal, scale, false, false});
+                                                            options.value);
         });
-        return py::make_tuple(to_numpy(std::move(r.dq)), to_numpy(std::move(r.dk)),
-                              to_numpy(std::move(r.dv)));
+        py::object dq = to_numpy(std::move(r.dq)), dk = to_numpy(std::move(r.dk)),
+                   dv = to_numpy(std::move(r.dv));
+        if (!r.dsinks.data) return py::make_tuple(dq, dk, dv);
+        return py::make_tuple(dq, dk, dv, to_numpy(std::move(r.dsinks)));
       },
       py::arg("grad"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("out"),
-      py::arg("lse"), py::arg("attn_mask") = py::none(), py::arg("is_causal") = false,
-      py::arg("scale") = py::none());
+      py::arg("lse"), py::arg("attn_mask"), py::arg("is_causal"), py::arg("window"),
+      py::arg("block_mask"), py::arg("block_size"), py::arg("key_lengths"), py::arg("cu_seqlens_q"),
+      py::arg("cu_seqlens_k"), py::arg("document_ids"), py::arg("scale"), py::arg("softcap"),
+      py::arg("alibi_slopes"), py::arg("sinks"), py::arg("dropout_p"), py::arg("seed"));
 }
 
 }  // namespace vectile

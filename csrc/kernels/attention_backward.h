@@ -1,6 +1,7 @@
 // One task of the backward pass: all rows of a head against some of its keys. With
 // P = exp(S - lse), dP = grad V^T, delta = rowsum(grad * out) and dS = P (dP - delta):
 //   dV = P^T grad,  dQ = scale dS K,  dK = scale dS^T Q
+// Dropout multiplies the P of dV, and dP, by its factors; dS takes the slope of the score's terms.
 // Row blocks are outermost, so that packed keys serve every query head of the group.
 #pragma once
 
@@ -15,7 +16,7 @@ constexpr i64 kGradChunk = 2048;  // keys packed at a time
 
 template <class T>
 struct BackwardScratch {
-  T *queries, *grads, *key_panels, *value_panels, *keys, *p, *ds, *dq, *dk, *dv, *delta, *lse2;
+  T *queries, *grads, *key_panels, *value_panels, *keys, *p, *ds, *dq, *dk, *dv, *lse2, *factors;
   i64 size = 0;
 
   BackwardScratch(const AttentionHead<T>& h, T* base) {
@@ -37,8 +38,8 @@ struct BackwardScratch {
     dq = take(kGradRows * d);
     dk = take(n * d);
     dv = take(n * dv_width);
-    delta = take(kGradRows);
     lse2 = take(kGradRows);
+    factors = take(h.dropout ? kGradStride : 0);
   }
 };
 
@@ -53,59 +54,106 @@ class Backward {
         g_(grad),
         d_(round_up(head.d, lanes)),
         dv_(round_up(head.dv, lanes)),
-        m_(head, scratch) {}
+        m_(head, scratch),
+        plain_(is_plain(head)) {}
 
   // Writes dq, dk and dv; false if some of it is not finite.
-  bool run(i64 begin, i64 end, bool skip_zeros, T* dq, T* dk, T* dv) {
+  bool run(i64 begin, i64 end, bool skip_zeros, T* dq, void* dk, void* dv) {
     skip_zeros_ = skip_zeros;
     bad_ = V(T(0));
     for (i64 first = begin; first < end; first += kGradChunk) {
-      const i64 n = smaller(kGradChunk, end - first);
-      const RowMajor<T> keys = load_chunk(first, n);
-      for (i64 g = 0; g < h_.group; ++g)
-        for (i64 i = 0; i < h_.lq; i += kGradRows)
-          row_block(g, i, smaller(kGradRows, h_.lq - i), first, n, keys, first == begin, dq);
-      write(m_.dk, d_, n, h_.d, T(kLn2), dk + first * h_.d);  // the queries carry scale log2 e
-      write(m_.dv, dv_, n, h_.dv, T(1), dv + first * h_.dv);
+      const KeyRange chunk{first, smaller(first + kGradChunk, end)};
+      const i64 n = chunk.end - first;
+      load_chunk(first, n);
+      over_row_blocks([&](i64 g, i64 i, i64 rows) {
+        row_block(g, i, rows, chunk, first == begin, dq + (g * h_.lq + i) * h_.d);
+      });
+      // The queries carry scale log2 e.
+      as_stored<T>(h_.dtype, dk,
+                   [&](auto* y) { write(m_.dk, d_, n, h_.d, T(kLn2), y + first * h_.d); });
+      as_stored<T>(h_.dtype, dv,
+                   [&](auto* y) { write(m_.dv, dv_, n, h_.dv, T(1), y + first * h_.dv); });
     }
     return !is_nan(bad_).any();
   }
 
  private:
-  RowMajor<T> load_chunk(i64 first, i64 n) {
-    const T* k = h_.key + first * h_.key_row;
-    pack_transposed(k, h_.key_row, n, h_.d, m_.key_panels);
-    pack_transposed(h_.value + first * h_.value_row, h_.value_row, n, h_.dv, m_.value_panels);
-    for (i64 j = 0; j < n * d_; ++j) m_.dk[j] = T(0);
-    for (i64 j = 0; j < n * dv_; ++j) m_.dv[j] = T(0);
-    return RowMajor<T>(k, h_.key_row, n, h_.d, false, m_.keys);
+  // f(query head, first query, queries) for at most kGradRows of one block row.
+  template <class F>
+  void over_row_blocks(F&& f) {
+    const i64 size = h_.map.block_rows;
+    for (i64 g = 0; g < h_.group; ++g)
+      for (i64 i = 0, rows; i < h_.lq; i += rows) {
+        rows = smaller(kGradRows, h_.lq - i);
+        if (size) rows = smaller(rows, size - i % size);
+        f(g, i, rows);
+      }
   }
 
-  // Rows [i, i + rows) of query head g against the chunk of n keys from `first` on.
-  void row_block(i64 g, i64 i, i64 rows, i64 first, i64 n, const RowMajor<T>& keys, bool assign,
-                 T* dq) {
-    load_rows(g, i, rows);
-    for (i64 x = 0; x < rows * d_; ++x) m_.dq[x] = T(0);
-    const i64 seen = smaller(n, key_limit(h_, i + rows - 1) - first);
-    for (i64 b = 0; b < seen; b += kGradKeys) {
-      const i64 width = smaller(kGradKeys, seen - b);
-      weights(g, i, rows, first + b, width, b);
-      const T* grads = m_.grads;
-      // Keys in groups of MR; a causal group starts at the first row that sees it.
-      row_groups<MR>(0, width, [&](auto mr, i64 j) VECTILE_LAMBDA {
-        const i64 start = h_.causal ? larger(0, first + b + j - (h_.lk - h_.lq) - i) : 0;
-        const i64 x = start * kGradStride + j;
-        add_chunked<mr>(m_.p + x, grads, start, rows, h_.dv, dv_, m_.dv + (b + j) * dv_);
-        add_chunked<mr>(m_.ds + x, m_.queries, start, rows, h_.d, d_, m_.dk + (b + j) * d_);
-      });
-      row_groups<MR>(0, rows, [&](auto mr, i64 r) VECTILE_LAMBDA {
-        const i64 depth = smaller(width, key_limit(h_, i + r + mr - 1) - first - b);
-        if (depth > 0)
-          add<mr, kGradStride>(m_.ds + r * kGradStride, kGradStride, 1, keys.data + b * keys.stride,
-                               keys.stride, d_, depth, m_.dq + r * d_, d_);
-      });
-    }
-    add_rows(m_.dq, rows, assign, dq + (g * h_.lq + i) * h_.d);
+  void load_chunk(i64 first, i64 n) {
+    const RowMajor<T> keys(h_.dtype, nullptr, h_.key_row, h_.d, false, m_.keys);
+    keys_ = keys.copied ? m_.keys : static_cast<const T*>(h_.key) + first * h_.key_row;
+    key_stride_ = keys.stride;
+    as_stored<T>(h_.dtype, h_.key, [&](const auto* k) {
+      k += first * h_.key_row;
+      pack_transposed(k, h_.key_row, n, h_.d, m_.key_panels);
+      if (keys.copied) copy_rows(k, h_.key_row, n, h_.d, m_.keys);
+    });
+    as_stored<T>(h_.dtype, h_.value, [&](const auto* v) {
+      pack_transposed(v + first * h_.value_row, h_.value_row, n, h_.dv, m_.value_panels);
+    });
+    for (i64 j = 0; j < n * d_; ++j) m_.dk[j] = T(0);
+    for (i64 j = 0; j < n * dv_; ++j) m_.dv[j] = T(0);
+  }
+
+  KeyRange range(i64 i) const { return h_.map.keys[i]; }
+  // The smallest range with all that queries [begin, end) see of `keys`.
+  KeyRange seen_by(i64 begin, i64 end, KeyRange keys) const {
+    KeyRange all{0, 0};
+    for (i64 i = begin; i < end; ++i) all = hull(all, range(i));
+    return meet(all, keys);
+  }
+
+  // Queries [i, i + rows) of head g, all of one block row, against the chunk; dq (=, +=).
+  void row_block(i64 g, i64 i, i64 rows, KeyRange chunk, bool assign, T* dq) {
+    const KeyRange all = seen_by(i, i + rows, chunk);
+    const i64 size = h_.map.block_rows;
+    bool loaded = false;
+    over_runs(h_.map, g, size ? i / size : 0, all, [&](KeyRange run) {
+      if (!loaded) load_rows(g, i, rows);
+      loaded = true;
+      constexpr i64 panel = AttentionTile<T>::panel;
+      i64 first = chunk.begin + (run.begin - chunk.begin) / panel * panel;
+      for (; first < run.end; first += kGradKeys)
+        key_block(g, i, rows, meet(run, {first, first + kGradKeys}), first, first - chunk.begin);
+    });
+    if (loaded)
+      add_rows(m_.dq, rows, assign, dq);
+    else if (assign)
+      for (i64 x = 0; x < rows * h_.d; ++x) dq[x] = T(0);
+  }
+
+  // The same against `keys`; column 0 of the tiles is key `first`, `offset` in the chunk.
+  void key_block(i64 g, i64 i, i64 rows, KeyRange keys, i64 first, i64 offset) {
+    weights(g, i, rows, keys, first, offset);
+    const T* grads = m_.grads;
+    // Keys in groups of MR, with the queries from the first to the last that sees any of them.
+    row_groups<MR>(keys.begin - first, keys.end - first, [&](auto mr, i64 j) VECTILE_LAMBDA {
+      const KeyRange some{first + j, first + j + mr};
+      i64 start = 0, end = rows;
+      while (start < end && empty(meet(range(i + start), some))) ++start;
+      while (start < end && empty(meet(range(i + end - 1), some))) --end;
+      const i64 x = start * kGradStride + j;
+      add_chunked<mr>(m_.p + x, grads, start, end, h_.dv, dv_, m_.dv + (offset + j) * dv_);
+      add_chunked<mr>(m_.ds + x, m_.queries, start, end, h_.d, d_, m_.dk + (offset + j) * d_);
+    });
+    row_groups<MR>(0, rows, [&](auto mr, i64 r) VECTILE_LAMBDA {
+      const KeyRange k = counted_from(first, seen_by(i + r, i + r + mr, keys));
+      if (!empty(k))
+        add<mr, kGradStride>(m_.ds + r * kGradStride + k.begin, kGradStride, 1,
+                             keys_ + (offset + k.begin) * key_stride_, key_stride_, d_,
+                             k.end - k.begin, m_.dq + r * d_, d_);
+    });
   }
 
   // C (mr x n) += A B, careful about zeros when asked.
@@ -119,56 +167,92 @@ class Backward {
       tile_row<T, mr, A_ROW, Into::add>(a, a_step, b, b_step, n, depth, c, ldc, nullptr);
   }
 
-  // C (mr x n) += columns of A^T times rows [start, rows) of a chunked copy.
+  // C (mr x n) += columns of A^T times rows [start, end) of a chunked copy.
   template <int mr>
-  VECTILE_INLINE void add_chunked(const T* a, const T* b, i64 start, i64 rows, i64 n, i64 padded,
+  VECTILE_INLINE void add_chunked(const T* a, const T* b, i64 start, i64 end, i64 n, i64 padded,
                                   T* c) {
-    if (start >= rows) return;
+    if (start >= end) return;
     b += start * kDepthStride;
     for (i64 x = 0; x < n; x += kDepth, b += kGradRows * kDepthStride)
-      add<mr, 1>(a, 1, kGradStride, b, kDepthStride, smaller(kDepth, padded - x), rows - start,
+      add<mr, 1>(a, 1, kGradStride, b, kDepthStride, smaller(kDepth, padded - x), end - start,
                  c + x, padded);
   }
 
   void load_rows(i64 g, i64 i, i64 rows) {
-    copy_chunked(h_.query + g * h_.query_head + i * h_.query_row, h_.query_row, rows, h_.d,
-                 T(h_.scale * T(kLog2e)), kGradRows, m_.queries);
-    const T* grad = g_.grad + g * g_.grad_head + i * g_.grad_row;
-    const T* out = g_.out + g * g_.out_head + i * g_.out_row;
-    copy_chunked(grad, g_.grad_row, rows, h_.dv, T(1), kGradRows, m_.grads);
-    for (i64 r = 0; r < rows; ++r, grad += g_.grad_row, out += g_.out_row) {
-      V sum(T(0));
-      for (i64 j = 0; j < h_.dv; j += lanes) {
-        const int m = static_cast<int>(smaller(lanes, h_.dv - j));
-        sum = multiply_add(V::load(grad + j, m), V::load(out + j, m), sum);
-      }
-      m_.delta[r] = reduce_add(sum);
-      m_.lse2[r] = g_.lse[g * h_.lq + i + r] * T(kLog2e);
-    }
+    as_stored<T>(h_.dtype, h_.query, [&](const auto* q) {
+      copy_chunked(q + g * h_.query_head + i * h_.query_row, h_.query_row, rows, h_.d,
+                   T(h_.scale * T(kLog2e)), kGradRows, m_.queries);
+    });
+    as_stored<T>(h_.dtype, g_.grad, [&](const auto* grad) {
+      copy_chunked(grad + g * g_.grad_head + i * g_.grad_row, g_.grad_row, rows, h_.dv, T(1),
+                   kGradRows, m_.grads);
+    });
+    for (i64 r = 0; r < rows; ++r) m_.lse2[r] = g_.lse[g * h_.lq + i + r] * T(kLog2e);
+    for (i64 x = 0; x < rows * d_; ++x) m_.dq[x] = T(0);
   }
 
-  // P and dS of the block, rows x width, with zeros where a row does not see a key.
-  void weights(i64 g, i64 i, i64 rows, i64 first, i64 width, i64 offset) {
+  // P and dS of the block, with zeros where a query does not see a key.
+  void weights(i64 g, i64 i, i64 rows, KeyRange keys, i64 first, i64 offset) {
+    constexpr i64 panel = AttentionTile<T>::panel;
+    const i64 width = keys.end - first;
     row_groups<MR>(0, rows, [&](auto mr, i64 r) VECTILE_LAMBDA {
-      T *s = m_.p + r * kGradStride, *dp = m_.ds + r * kGradStride;
-      const i64 live = larger(0, smaller(width, key_limit(h_, i + r + mr - 1) - first));
-      if (live > 0) {
-        tile_scores<T, mr>(m_.queries + r * kDepthStride, kGradRows, m_.key_panels + offset * h_.d,
-                           h_.d, live, s, kGradStride);
-        tile_scores<T, mr>(m_.grads + r * kDepthStride, kGradRows, m_.value_panels + offset * h_.dv,
-                           h_.dv, live, dp, kGradStride);
+      const KeyRange live = counted_from(first, seen_by(i + r, i + r + mr, keys));
+      if (!empty(live)) {
+        const i64 at = live.begin / panel * panel, n = live.end - at;
+        const i64 x = r * kGradStride + at, from = offset + at;
+        tile_scores<T, mr>(m_.queries + r * kDepthStride, kGradRows, m_.key_panels + from * h_.d,
+                           h_.d, n, m_.p + x, kGradStride);
+        tile_scores<T, mr>(m_.grads + r * kDepthStride, kGradRows, m_.value_panels + from * h_.dv,
+                           h_.dv, n, m_.ds + x, kGradStride);
       }
-      for (i64 x = 0; x < mr; ++x, s += kGradStride, dp += kGradStride) {
-        const i64 n = larger(0, smaller(width, key_limit(h_, i + r + x) - first));
-        const V lse2(m_.lse2[r + x]), delta(m_.delta[r + x]), zero(T(0));
-        with_mask(h_, g, i + r + x, first, [&](auto mask) {
-          map_scores(s, s, n, width, mask, [&](V v, i64 j) VECTILE_LAMBDA {
-            const V p = probability(v, lse2);
-            select(p == zero, zero, p * (V::load(dp + j) - delta)).store(dp + j);
-            return p;
-          });
-        });
-        for (i64 j = round_up(n, lanes); j < width; j += lanes) zero.store(dp + j);
+      for (int x = 0; x < mr; ++x) weights_row(g, i, r + x, keys, first, width);
+    });
+  }
+
+  VECTILE_INLINE void weights_row(i64 g, i64 i, i64 r, KeyRange keys, i64 first, i64 width) {
+    T* ds = m_.ds + r * kGradStride;
+    const KeyRange k = counted_from(first, meet(range(i + r), keys));
+    if (plain_)
+      weights_row(g, i, r, k, width, NoTerms{});
+    else
+      weights_with_terms(g, i, r, k, width, first);
+    // map_scores left ds alone where it wrote zeros.
+    for (i64 j = 0; j + lanes <= k.begin; j += lanes) V(T(0)).store(ds + j);
+    for (i64 j = round_up(k.end, lanes); j < width; j += lanes) V(T(0)).store(ds + j);
+  }
+
+  template <class Terms>
+  VECTILE_INLINE void weights_row(i64 g, i64 i, i64 r, KeyRange k, i64 width, Terms terms) {
+    T *s = m_.p + r * kGradStride, *ds = m_.ds + r * kGradStride;
+    const V lse2(m_.lse2[r]), delta(g_.delta[g * h_.lq + i + r]), zero(T(0));
+    map_scores(s, s, k, width, terms, [&](V v, i64 j) VECTILE_LAMBDA {
+      const V p = probability(v, lse2);
+      select(p == zero, zero, p * (V::load(ds + j) - delta)).store(ds + j);
+      return p;
+    });
+  }
+
+  void weights_with_terms(i64 g, i64 i, i64 r, KeyRange k, i64 width, i64 first) {
+    T *s = m_.p + r * kGradStride, *ds = m_.ds + r * kGradStride;
+    const V lse2(m_.lse2[r]), delta(g_.delta[g * h_.lq + i + r]), zero(T(0));
+    if (h_.dropout)
+      dropout_factors(h_, g, i + r, first + k.begin, k.end - k.begin, m_.factors + k.begin);
+    with_terms(h_, g, i + r, first, [&](auto terms) {
+      if constexpr (decltype(terms)::plain)
+        return weights_row(g, i, r, k, width, terms);
+      else {
+        const T* factors = h_.dropout ? m_.factors : nullptr;
+        V slope;
+        map_scores(
+            s, s, k, width,
+            [&](V v, i64 j, int n) VECTILE_LAMBDA { return terms.with_slope(v, j, n, slope); },
+            [&](V v, i64 j) VECTILE_LAMBDA {
+              const V p = probability(v, lse2);
+              const V kept = factors ? V::load(factors + j) : V(T(1));
+              const V dp = select(kept == zero, zero, V::load(ds + j) * kept);
+              select(p == zero, zero, p * slope * (dp - delta)).store(ds + j);
+              return select(p == zero, zero, p * kept);
+            });
       }
     });
   }
@@ -185,12 +269,16 @@ class Backward {
       }
   }
 
-  void write(const T* x, i64 stride, i64 rows, i64 n, T scale, T* y) {
+  template <class S>
+  void write(const T* x, i64 stride, i64 rows, i64 n, T scale, S* y) {
     for (i64 r = 0; r < rows; ++r, x += stride, y += n)
       for (i64 j = 0; j < n; j += lanes) {
         const V v = V::load(x + j) * V(scale);
         bad_ = fma(v, V(T(0)), bad_);
-        v.store(y + j, static_cast<int>(smaller(lanes, n - j)));
+        if (j + lanes <= n)
+          store_as(v, y + j);
+        else
+          store_as(v, y + j, static_cast<int>(n - j));
       }
   }
 
@@ -198,8 +286,11 @@ class Backward {
   const AttentionGrad<T>& g_;
   const i64 d_, dv_;
   const BackwardScratch<T> m_;
+  const bool plain_;
   bool skip_zeros_ = false;
   V bad_;
+  const T* keys_ = nullptr;  // of the chunk, as the products read them
+  i64 key_stride_ = 0;
 };
 
 }  // namespace vectile::VECTILE_TIER

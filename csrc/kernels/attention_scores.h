@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/attention_tile.h"
+#include "kernels/philox.h"
 
 namespace vectile::VECTILE_TIER {
 
@@ -23,80 +24,210 @@ VECTILE_INLINE Vec<T> exp2_flushed(Vec<T> x) {
   }
 }
 
-// Keys that query i (of its head) may see when masks are left aside: [0, limit).
-template <class T>
-VECTILE_INLINE i64 key_limit(const AttentionHead<T>& h, i64 i) {
-  if (!h.causal) return h.lk;
-  return larger(0, smaller(h.lk, i + h.lk - h.lq + 1));
+static inline KeyRange meet(KeyRange a, KeyRange b) {
+  return {larger(a.begin, b.begin), smaller(a.end, b.end)};
+}
+static inline bool empty(KeyRange r) { return r.begin >= r.end; }
+// The range counted from key `first`; an empty one is {0, 0}.
+static inline KeyRange counted_from(i64 first, KeyRange r) {
+  return empty(r) ? KeyRange{0, 0} : KeyRange{r.begin - first, r.end - first};
+}
+// The smallest range with the keys of both, the second of which may be empty.
+static inline KeyRange hull(KeyRange a, KeyRange b) {
+  if (empty(b)) return a;
+  return empty(a) ? b : KeyRange{smaller(a.begin, b.begin), larger(a.end, b.end)};
 }
 
-// f(row's mask from key `first` on); the mask is a function (scores, j, lanes) -> scores.
-template <class T, class F>
-VECTILE_INLINE auto with_mask(const AttentionHead<T>& h, i64 head, i64 i, i64 first, F&& f) {
+// f(run) for the runs of block row `row` of head `head`, each cut to `keys`.
+template <class F>
+VECTILE_INLINE void over_runs(const AttentionMap& map, i64 head, i64 row, KeyRange keys, F&& f) {
+  if (empty(keys)) return;
+  const i64* start = map.run_start + head * map.run_head + row;
+  i64 low = start[0], high = start[1];
+  while (low < high) {  // to the first run that ends after keys.begin
+    const i64 middle = (low + high) / 2;
+    if (map.runs[middle].end > keys.begin)
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  for (; low < start[1] && map.runs[low].begin < keys.end; ++low) f(meet(map.runs[low], keys));
+}
+
+template <class T>
+constexpr T kLane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// What changes the scores of one query elementwise, as a function of key first + j.
+template <class T>
+class ScoreTerms {
   using V = Vec<T>;
-  const i64 offset = head * h.mask_head + i * h.mask_row + first;
-  const V masked(-__builtin_inff());
-  switch (h.mask_kind) {
-    case MaskKind::boolean: {
-      const auto* m = static_cast<const std::uint8_t*>(h.mask) + offset;
-      return f([=](V s, i64 j, int n) VECTILE_LAMBDA {
-        const V seen = n == V::lanes ? V::load(m + j) : V::load(m + j, n);
-        return select(seen > V(T(0)), s, masked);
-      });
+
+ public:
+  static constexpr bool plain = false;
+
+  ScoreTerms(const AttentionHead<T>& h, i64 head, i64 i, i64 first)
+      : cap_in_(h.softcap == T(0) ? T(0) : T(kLn2) / h.softcap),
+        cap_out_(h.softcap * T(kLog2e)),
+        alibi_(h.slopes ? -h.slopes[head] * T(kLog2e) : T(0)),
+        distance_(T(first - h.map.position[i])),
+        mask_dtype_(h.mask_dtype) {
+    if (h.mask) {
+      const bool half = mask_dtype_ == DType::f16 || mask_dtype_ == DType::bf16;
+      const i64 size = mask_dtype_ == DType::boolean ? 1 : half ? 2 : sizeof(T);
+      mask_ =
+          static_cast<const char*>(h.mask) + (head * h.mask_head + i * h.mask_row + first) * size;
     }
-    case MaskKind::additive: {
-      const auto* m = static_cast<const T*>(h.mask) + offset;
-      return f([=](V s, i64 j, int n) VECTILE_LAMBDA {
-        const V a = n == V::lanes ? V::load(m + j) : V::load(m + j, n);
-        return select(a == masked, masked, fma(a, V(T(kLog2e)), s));
-      });
+    if (h.documents) {
+      documents_ = h.documents + first;
+      document_ = h.query_documents[i];
     }
-    default:
-      return f([](V s, i64, int) VECTILE_LAMBDA { return s; });
+  }
+
+  // `slope` becomes the derivative by s of what is returned.
+  VECTILE_INLINE V with_slope(V s, i64 j, int n, V& slope) const {
+    const V masked(-__builtin_inff());
+    slope = V(T(1));
+    if (cap_in_ != T(0)) {
+      const V t = tanh(s * V(cap_in_));
+      slope = fnma(t, t, slope);
+      s = t * V(cap_out_);
+    }
+    if (alibi_ != T(0)) s = fma(abs(V::load(kLane<T>) + V(T(j) + distance_)), V(alibi_), s);
+    if (mask_) {
+      if (mask_dtype_ == DType::boolean) {
+        const auto* m = reinterpret_cast<const std::uint8_t*>(mask_) + j;
+        s = select((n == V::lanes ? V::load(m) : V::load(m, n)) > V(T(0)), s, masked);
+      } else {
+        as_stored<T>(mask_dtype_, mask_, [&](const auto* m) VECTILE_LAMBDA {
+          const V a = n == V::lanes ? load_as<V>(m + j) : load_as<V>(m + j, n);
+          s = select(a == masked, masked, fma(a, V(T(kLog2e)), s));
+        });
+      }
+    }
+    if (documents_) {
+      const V d = n == V::lanes ? V::load(documents_ + j) : V::load(documents_ + j, n);
+      s = select(d == V(document_), s, masked);
+    }
+    return s;
+  }
+  VECTILE_INLINE V operator()(V s, i64 j, int n) const {
+    V slope;
+    return with_slope(s, j, n, slope);
+  }
+
+ private:
+  T cap_in_, cap_out_, alibi_, distance_, document_ = T(0);
+  DType mask_dtype_;
+  const char* mask_ = nullptr;
+  const T* documents_ = nullptr;
+};
+
+// The same where it is a boolean mask alone.
+template <class T>
+class SeenTerms {
+  using V = Vec<T>;
+
+ public:
+  static constexpr bool plain = true;
+  explicit SeenTerms(const std::uint8_t* seen) : seen_(seen) {}
+  VECTILE_INLINE V operator()(V s, i64 j, int n) const {
+    const V seen = n == V::lanes ? V::load(seen_ + j) : V::load(seen_ + j, n);
+    return select(seen > V(T(0)), s, V(-__builtin_inff()));
+  }
+
+ private:
+  const std::uint8_t* seen_;
+};
+
+// The same where nothing does.
+struct NoTerms {
+  static constexpr bool plain = true;
+  template <class V>
+  VECTILE_INLINE V operator()(V s, i64, int) const {
+    return s;
+  }
+};
+
+template <class T>
+VECTILE_INLINE bool is_plain(const AttentionHead<T>& h) {
+  return h.softcap == T(0) && !h.slopes && !h.mask && !h.documents && !h.dropout;
+}
+
+// f(terms) for query i of a head whose scores are not plain, from key `first` on.
+template <class T, class F>
+VECTILE_INLINE void with_terms(const AttentionHead<T>& h, i64 head, i64 i, i64 first, F&& f) {
+  const bool more = h.softcap != T(0) || h.slopes || h.documents || h.dropout;
+  if (h.mask && h.mask_dtype == DType::boolean && !more)
+    f(SeenTerms<T>(static_cast<const std::uint8_t*>(h.mask) + head * h.mask_head + i * h.mask_row +
+                   first));
+  else
+    f(ScoreTerms<T>(h, head, i, first));
+}
+
+// What dropout multiplies the weights of query i by, from key `first` on.
+template <class T>
+static void dropout_factors(const AttentionHead<T>& h, i64 head, i64 i, i64 first, i64 n,
+                            T* factor) {
+  uint32_t words[4][kCounters];
+  const uint32_t* random = &words[0][0];
+  std::uint64_t at = h.first_weight + static_cast<std::uint64_t>((head * h.lq + i) * h.lk + first);
+  for (i64 m; n > 0; n -= m, at += static_cast<std::uint64_t>(m), factor += m) {
+    const i64 offset = static_cast<i64>(at % kPhiloxBlock);
+    m = smaller(kPhiloxBlock - offset, n);
+    philox_block(at / kPhiloxBlock, h.seed, words);
+    for (i64 j = 0; j < m; ++j) factor[j] = random[offset + j] >= h.threshold ? h.keep_scale : T(0);
   }
 }
 
-// y[j] = f(masked s[j], j) for j < n, in whole vectors (lanes past n see -inf), then zeros up to
-// `width`; y may be s. Rows of s have room up to a whole vector.
-template <class T, class Mask, class F>
-VECTILE_INLINE void map_scores(const T* s, T* y, i64 n, i64 width, Mask mask, F&& f) {
+// y[j] = f(terms of s[j], j) for j in `keys`, in whole vectors (lanes outside see -inf), zeros
+// before it and up to `width`; y may be s. Rows of s have room up to a whole vector.
+template <class T, class Terms, class F>
+VECTILE_INLINE void map_scores(const T* s, T* y, KeyRange keys, i64 width, Terms terms, F&& f) {
   using V = Vec<T>;
   constexpr int w = V::lanes;
+  const V masked(-__builtin_inff());
   i64 j = 0;
-  for (; j + w <= n; j += w) f(mask(V::load(s + j), j, w), j).store(y + j);
-  if (j < n) {
-    const int m = static_cast<int>(n - j);
-    const V v = mask(V::load(s + j), j, m);
-    f(select(first_mask<T>(m), v, V(-__builtin_inff())), j).store(y + j);
+  for (; j + w <= keys.begin; j += w) V(T(0)).store(y + j);
+  if (j < keys.begin) {
+    const int m = static_cast<int>(smaller(w, keys.end - j));
+    const V v = terms(V::load(s + j), j, m);
+    const auto outside = first_mask<T>(static_cast<int>(keys.begin - j));
+    f(select(outside, masked, select(first_mask<T>(m), v, masked)), j).store(y + j);
+    j += w;
+  }
+  for (; j + w <= keys.end; j += w) f(terms(V::load(s + j), j, w), j).store(y + j);
+  if (j < keys.end) {
+    const int m = static_cast<int>(keys.end - j);
+    const V v = terms(V::load(s + j), j, m);
+    f(select(first_mask<T>(m), v, masked), j).store(y + j);
     j += w;
   }
   for (; j < width; j += w) V(T(0)).store(y + j);
 }
 
-// Masks s[0, n) in place and returns its maximum (-inf when nothing is left, NaN if there is one).
-template <class T, class Mask>
-VECTILE_INLINE T mask_scores(T* s, i64 n, Mask mask) {
+// Applies the terms to s[keys] in place and returns the maximum (-inf when nothing is left, NaN if
+// there is one).
+template <class T, class Terms>
+VECTILE_INLINE T apply_terms(T* s, KeyRange keys, Terms terms) {
   Vec<T> top(-__builtin_inff());
-  map_scores(s, s, n, 0, mask, [&](Vec<T> v, i64) VECTILE_LAMBDA {
+  map_scores(s, s, keys, 0, terms, [&](Vec<T> v, i64) VECTILE_LAMBDA {
     top = max(v, top);
     return v;
   });
   return reduce_max(top);
 }
 
-// s[j] = 2^(s[j] - origin) for j < n, zeros up to `width`; returns their sum.
+// s[j] = 2^(s[j] - origin) for j in `keys`, zeros elsewhere up to `width`; returns their sum.
 template <class T>
-VECTILE_INLINE T exponentials(T* s, i64 n, i64 width, T origin) {
+VECTILE_INLINE T exponentials(T* s, KeyRange keys, i64 width, T origin) {
   using V = Vec<T>;
   V total(T(0));
   const V shift(origin);
-  map_scores(
-      s, s, n, width, [](V v, i64, int) VECTILE_LAMBDA { return v; },
-      [&](V v, i64) VECTILE_LAMBDA {
-        const V e = exp2_flushed(v - shift);
-        total += e;
-        return e;
-      });
+  map_scores(s, s, keys, width, NoTerms{}, [&](V v, i64) VECTILE_LAMBDA {
+    const V e = exp2_flushed(v - shift);
+    total += e;
+    return e;
+  });
   return reduce_add(total);
 }
 
@@ -112,9 +243,8 @@ struct RunningSoftmax {
   using V = Vec<T>;
   T *top, *sum;
 
-  void reset(i64 rows) {
-    for (i64 r = 0; r < rows; ++r) top[r] = -__builtin_inff(), sum[r] = T(0);
-  }
+  void reset(i64 r) { top[r] = -__builtin_inff(), sum[r] = T(0); }
+  void reset(i64 r, T score2) { top[r] = score2, sum[r] = T(1); }  // one key of that score was seen
   // Takes the maxima of the next block of rows [r, r + n). The block's exponentials are taken about
   // `origin`; `factor` brings what was accumulated before to that origin.
   VECTILE_INLINE void raise(i64 r, i64 n, const T* maxima, T* origin, T* factor) {

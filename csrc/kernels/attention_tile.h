@@ -35,6 +35,24 @@ struct Index {
   constexpr operator int() const { return I; }
 };
 
+// f(typed p): an array of `dtype`, which is T or a half type that T = float widens.
+template <class T, class F>
+VECTILE_INLINE void as_stored(DType dtype, const void* p, F&& f) {
+  if constexpr (sizeof(T) == 4) {
+    if (dtype == DType::f16) return f(static_cast<const Float16*>(p));
+    if (dtype == DType::bf16) return f(static_cast<const BFloat16*>(p));
+  }
+  f(static_cast<const T*>(p));
+}
+template <class T, class F>
+VECTILE_INLINE void as_stored(DType dtype, void* p, F&& f) {
+  if constexpr (sizeof(T) == 4) {
+    if (dtype == DType::f16) return f(static_cast<Float16*>(p));
+    if (dtype == DType::bf16) return f(static_cast<BFloat16*>(p));
+  }
+  f(static_cast<T*>(p));
+}
+
 // f(Index<0>), ..., f(Index<N - 1>): unrolled before optimisation, so arrays become registers.
 template <int N, class F>
 VECTILE_INLINE void unroll(F&& f) {
@@ -45,9 +63,11 @@ VECTILE_INLINE void unroll(F&& f) {
 }
 
 // Cuts [begin, end) into groups of SIZE, then of 8, 4, 2 and 1 rows: f(Index<size>, first row).
+// The last 16 rows are 8 and 8, not 12 and 4.
 template <int SIZE, class F>
 VECTILE_INLINE void row_groups(i64 begin, i64 end, F&& f) {
-  for (; end - begin >= SIZE; begin += SIZE) f(Index<SIZE>{}, begin);
+  for (; end - begin >= SIZE && (SIZE <= 8 || end - begin != 16); begin += SIZE)
+    f(Index<SIZE>{}, begin);
   if constexpr (SIZE > 1)
     row_groups<(SIZE > 8 ? 8 : SIZE > 4 ? 4 : SIZE > 2 ? 2 : 1)>(begin, end, f);
 }
@@ -107,21 +127,21 @@ static void tile_row_skipping_zeros(i64 m, const T* a, i64 a_row, i64 a_step, co
 }
 
 // y[j] = f(x[j]) for j < n, and zeros up to a whole number of vectors (y has room for them).
-template <class T, class F>
-VECTILE_INLINE void map_padded(const T* x, T* y, i64 n, F&& f) {
+template <class T, class S, class F>
+VECTILE_INLINE void map_padded(const S* x, T* y, i64 n, F&& f) {
   using V = Vec<T>;
   i64 j = 0;
-  for (; j + V::lanes <= n; j += V::lanes) f(V::load(x + j)).store(y + j);
+  for (; j + V::lanes <= n; j += V::lanes) f(load_as<V>(x + j)).store(y + j);
   if (j < n) {
     const int m = static_cast<int>(n - j);
-    select(first_mask<T>(m), f(V::load(x + j, m)), V(T(0))).store(y + j);
+    select(first_mask<T>(m), f(load_as<V>(x + j, m)), V(T(0))).store(y + j);
   }
 }
 
 // Copy of `rows` rows of length n, scaled, as chunks [n / kDepth][rows][kDepthStride], each row
 // padded with zeros to whole vectors.
-template <class T>
-static void copy_chunked(const T* x, i64 stride, i64 rows, i64 n, T scale, i64 capacity, T* y) {
+template <class T, class S>
+static void copy_chunked(const S* x, i64 stride, i64 rows, i64 n, T scale, i64 capacity, T* y) {
   for (i64 c = 0; c < n; c += kDepth, y += capacity * kDepthStride)
     for (i64 i = 0; i < rows; ++i)
       map_padded(x + i * stride + c, y + i * kDepthStride, smaller(kDepth, n - c),
@@ -132,34 +152,36 @@ static inline i64 chunked_size(i64 rows, i64 n) {
 }
 
 // X (rows x n) transposed into panels [rows / panel][n][panel], columns past the last row zero.
-template <class T>
-static void pack_transposed(const T* x, i64 stride, i64 rows, i64 n, T* y) {
+template <class T, class S>
+static void pack_transposed(const S* x, i64 stride, i64 rows, i64 n, T* y) {
   constexpr int width = AttentionTile<T>::panel;
   for (i64 r = 0; r < rows; r += width, y += n * width)
     pack_panel<Vec<T>, width>(x + r * stride, stride, 1, static_cast<int>(smaller(width, rows - r)),
                               n, y);
 }
 
-// Rows of B as the products read them: in place when they are whole vectors and adjacent (or too
-// few products follow to pay for a copy), else copied and padded into `copy`.
+// Rows of B as the products read them: in place when they are whole vectors of T and adjacent (or
+// too few products follow to pay for a copy), else copied and padded into `copy`.
 template <class T>
 struct RowMajor {
   const T* data;
   i64 stride;
-  RowMajor(const T* x, i64 row_stride, i64 rows, i64 n, bool few, T* copy) {
-    const i64 padded = round_up(n, Vec<T>::lanes);
-    if (n == padded && (row_stride == n || few)) {
-      data = x;
+  bool copied;
+  RowMajor(DType dtype, const void* x, i64 row_stride, i64 n, bool few, const T* copy)
+      : data(copy), stride(round_up(n, Vec<T>::lanes)), copied(true) {
+    if (dtype != DType::f16 && dtype != DType::bf16 && n == stride && (row_stride == n || few)) {
+      data = static_cast<const T*>(x);
       stride = row_stride;
-      return;
+      copied = false;
     }
-    for (i64 i = 0; i < rows; ++i)
-      map_padded(x + i * row_stride, copy + i * padded, n,
-                 [](Vec<T> v) VECTILE_LAMBDA { return v; });
-    data = copy;
-    stride = padded;
   }
 };
+template <class T, class S>
+static void copy_rows(const S* x, i64 row_stride, i64 rows, i64 n, T* copy) {
+  const i64 padded = round_up(n, Vec<T>::lanes);
+  for (i64 i = 0; i < rows; ++i)
+    map_padded(x + i * row_stride, copy + i * padded, n, [](Vec<T> v) VECTILE_LAMBDA { return v; });
+}
 
 // One tile of scores: MR queries (chunked copy) against NV vectors of a panel of packed keys.
 template <class T, int MR, int NV>

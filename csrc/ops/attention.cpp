@@ -4,55 +4,49 @@
 #include <cmath>
 #include <limits>
 
-#include "ops/staging.h"
+#include "ops/attention_map.h"
+#include "ops/cast.h"
 
 namespace vectile::ops {
 namespace {
 
 // Heads of an array (..., heads, rows, columns); 1 for a matrix.
 i64 heads_of(const Shape& s) { return s.ndim > 2 ? s[-3] : 1; }
+i64 head_stride(const TensorView& x) { return x.ndim() > 2 ? x.stride(-3) : 0; }
 
-// Offset of plane b among the axes before the last `skip`, in row-major order.
-i64 plane_offset(const TensorView& x, int skip, i64 b) {
-  i64 offset = 0;
-  for (int i = x.ndim() - skip - 1; i >= 0; --i) {
-    offset += b % x.shape[i] * x.strides[i];
-    b /= x.shape[i];
-  }
-  return offset;
-}
-
-// `x` seen as `shape`, whose trailing axes it broadcasts to.
-TensorView broadcast_to(const TensorView& x, const Shape& shape) {
-  TensorView y = x;
-  y.shape = shape;
-  const int lead = shape.ndim - x.ndim();
-  for (int i = 0; i < shape.ndim; ++i)
-    y.strides[i] = i < lead || x.shape[i - lead] == 1 ? 0 : x.strides[i - lead];
-  return y;
+// `x` row-major in the type that kernels compute in.
+Array computed(const TensorView& x, DType dtype) {
+  return x.dtype == dtype ? contiguous(x) : cast_to(x, dtype);
 }
 
 // Checked arguments of one call, in the layouts the kernels read.
 struct Problem {
+  DType dtype;
   Array query, key, value;
   Array mask_rows;  // the mask as given, its last axis full and contiguous
   TensorView mask;  // that, broadcast to (..., heads, lq, lk)
-  MaskKind mask_kind = MaskKind::none;
   i64 batch = 1, heads, kv_heads, lq, lk, d, dv;
-  double scale;
-  bool causal;
+  double scale, softcap = 0, dropout_p;
+  std::uint64_t seed;
+  AttentionMaps maps;
+  Array slopes_given, documents, sinks;  // of the type kernels compute in
+  TensorView slopes;                     // broadcast to (..., heads)
 
   i64 group() const { return kv_heads ? heads / kv_heads : 0; }
   i64 rows() const { return group() * lq; }
+  const char* place(const TensorView& x, i64 b, i64 head) const {
+    return static_cast<const char*>(x.data) +
+           (plane_offset(x, 3, b) + head * head_stride(x)) * static_cast<i64>(item_size(x.dtype));
+  }
 
   template <class T>
   AttentionHead<T> head(i64 b, i64 kv) const {
     const i64 g = group(), first = kv * g;
-    const auto head_stride = [](const TensorView& x) { return x.ndim() > 2 ? x.stride(-3) : 0; };
-    AttentionHead<T> h;
-    h.query = query.as<T>() + plane_offset(query, 3, b) + first * head_stride(query);
-    h.key = key.as<T>() + plane_offset(key, 3, b) + kv * head_stride(key);
-    h.value = value.as<T>() + plane_offset(value, 3, b) + kv * head_stride(value);
+    AttentionHead<T> h{};
+    h.dtype = dtype;
+    h.query = place(query, b, first);
+    h.key = place(key, b, kv);
+    h.value = place(value, b, kv);
     h.query_head = head_stride(query);
     h.query_row = query.stride(-2);
     h.key_row = key.stride(-2);
@@ -63,33 +57,77 @@ struct Problem {
     h.d = d;
     h.dv = dv;
     h.scale = static_cast<T>(scale);
-    h.causal = causal;
-    h.mask_kind = mask_kind;
-    h.mask = nullptr;
-    h.mask_head = h.mask_row = 0;
-    if (mask_kind != MaskKind::none) {
-      const i64 offset = plane_offset(mask, 3, b) + first * head_stride(mask);
-      h.mask =
-          static_cast<const char*>(mask.data) + offset * static_cast<i64>(item_size(mask.dtype));
+    h.map = maps.map(b, first);
+    h.softcap = static_cast<T>(softcap);
+    if (mask.data) {
+      h.mask = place(mask, b, first);
+      h.mask_dtype = mask.dtype;
       h.mask_head = head_stride(mask);
       h.mask_row = mask.stride(-2);
     }
+    if (slopes.data)
+      h.slopes = slopes.as<T>() + (slopes.ndim() ? plane_offset(slopes, 1, b) : 0) + first;
+    if (documents.data) {
+      h.documents = documents.as<T>() + (maps.batch_stride() ? b * lk : 0);
+      h.query_documents = h.documents + lk - lq;
+    }
+    if (sinks.data) h.sinks = sinks.as<T>() + first;
+    h.dropout = dropout_p > 0;
+    h.threshold = static_cast<std::uint32_t>(std::min(dropout_p * 0x1p32, 0x1p32 - 1));
+    h.keep_scale = dropout_p < 1 ? static_cast<T>(1 / (1 - dropout_p)) : T(0);
+    h.seed = seed;
+    h.first_weight = static_cast<std::uint64_t>(((b * heads + first) * lq) * lk);
     return h;
   }
 };
 
 void check_mask(const char* op, const TensorView& m, DType dtype, const Shape& scores, Problem& p) {
-  if (m.dtype != DType::boolean && given_dtype(m) != dtype)
-    fail<TypeError>(op, "attn_mask", "dtype", text("bool or ", dtype), given_dtype(m));
-  bool fits = m.ndim() <= scores.ndim;
-  for (int i = 1; fits && i <= m.ndim(); ++i) fits = m.shape[-i] == 1 || m.shape[-i] == scores[-i];
-  if (!fits) [[unlikely]]
-    fail(op, "attn_mask", "shape", text("one that broadcasts to ", scores), m.shape);
-  p.mask_kind = m.dtype == DType::boolean ? MaskKind::boolean : MaskKind::additive;
+  if (m.dtype != DType::boolean && m.dtype != dtype)
+    fail<TypeError>(op, "attn_mask", "dtype", text("bool or ", dtype), m.dtype);
+  check_broadcast(op, "attn_mask", m, scores);
   const Shape full = m.ndim() ? with_last(m.shape, scores[-1]) : Shape(scores[-1]);
   const TensorView wide = broadcast_to(m, full);
   p.mask_rows = full.back() <= 1 || wide.stride(-1) == 1 ? Array(wide) : contiguous(wide);
   p.mask = broadcast_to(p.mask_rows, scores);
+}
+
+// Documents that recur, as numbers that the kernels compare.
+Array compared_documents(const char* op, const Array& numbers, DType dtype) {
+  if (dtype != DType::f64)
+    check(numbers.shape.back() <= (1 << 24), op, "document_ids", "length",
+          "at most 2**24 where documents recur", numbers.shape.back());
+  Array y = Array::empty(dtype, numbers.shape);
+  dispatch_float(dtype, [&](auto t) {
+    using T = decltype(t);
+    std::transform(numbers.as<i64>(), numbers.as<i64>() + numbers.elements(), y.as<T>(),
+                   [](i64 x) { return static_cast<T>(x); });
+  });
+  return y;
+}
+
+// Score terms and dropout.
+void check_terms(const char* op, const AttentionOptions& o, const Shape& heads, Problem& p) {
+  const DType dtype = compute_dtype(p.dtype);
+  if (o.softcap) {
+    check(std::isfinite(*o.softcap) && *o.softcap > 0, op, "softcap", "value",
+          "a finite number above 0", *o.softcap);
+    p.softcap = *o.softcap;
+  }
+  if (o.alibi_slopes) {
+    check_floating(op, "alibi_slopes", *o.alibi_slopes);
+    check_broadcast(op, "alibi_slopes", *o.alibi_slopes, heads);
+    p.slopes_given = computed(broadcast_to(*o.alibi_slopes, heads), dtype);
+    p.slopes = p.slopes_given;
+  }
+  if (o.sinks) {
+    check_floating(op, "sinks", *o.sinks);
+    check_shape(op, "sinks", *o.sinks, Shape(p.heads));
+    p.sinks = computed(*o.sinks, dtype);
+  }
+  check(o.dropout_p >= 0 && o.dropout_p <= 1, op, "dropout_p", "value", "0 <= dropout_p <= 1",
+        o.dropout_p);
+  p.dropout_p = o.dropout_p;
+  p.seed = o.seed;
 }
 
 Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, const TensorView& v,
@@ -101,6 +139,7 @@ Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, c
   check(k.ndim() == q.ndim(), op, "key", "ndim", q.ndim(), k.ndim());
   check(v.ndim() == q.ndim(), op, "value", "ndim", q.ndim(), v.ndim());
   Problem p;
+  p.dtype = q.dtype;
   const auto batch_of = [](const TensorView& x) {
     Shape s = x.shape;
     s.ndim = std::max(0, s.ndim - 3);
@@ -123,8 +162,13 @@ Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, c
   check(v.shape[-2] == p.lk, op, "value", "length", p.lk, v.shape[-2]);
   p.scale = options.scale.value_or(p.d ? 1 / std::sqrt(static_cast<double>(p.d)) : 1.0);
   check(std::isfinite(p.scale), op, "scale", "value", "a finite number", p.scale);
-  p.causal = options.is_causal;
-  if (mask) check_mask(op, *mask, given_dtype(q), with_last(q.shape, p.lk), p);
+  if (mask) check_mask(op, *mask, p.dtype, with_last(q.shape, p.lk), p);
+  Shape heads = q.shape;
+  heads.ndim -= 2;
+  check_terms(op, options, heads, p);
+  p.maps = AttentionMaps(op, options, heads, p.lq, p.lk);
+  if (p.maps.ids_recur())
+    p.documents = compared_documents(op, p.maps.document_numbers(), compute_dtype(p.dtype));
   p.query = rows_contiguous(q);
   p.key = rows_contiguous(k);
   p.value = rows_contiguous(v);
@@ -149,30 +193,79 @@ void over_tasks(i64 tasks, i64 work, F&& fn) {
   parallel_ranges(tasks, kWork / std::max<i64>(1, work), fn);
 }
 
+// What parts of a sum gather apart from one another, added to the first's place in order.
+template <class T>
+class Shares {
+ public:
+  Shares(const Array& total, i64 parts, i64 size)
+      : total_(total.as<T>()),
+        parts_(parts),
+        size_(size),
+        rest_(checked_elements(Shape(std::max<i64>(0, parts - 1), size))) {}
+  T* of(i64 part) { return part ? rest_.get() + (part - 1) * size_ : total_; }
+  void add() {
+    if (parts_ > 1)
+      parallel_ranges(size_, kGrain, [&](i64 begin, i64 end) {
+        for (i64 part = 1; part < parts_; ++part) {
+          const T* share = of(part);
+          for (i64 i = begin; i < end; ++i) total_[i] += share[i];
+        }
+      });
+  }
+
+ private:
+  T* total_;
+  i64 parts_, size_;
+  Buffer<T> rest_;
+};
+
+// dsinks (heads,) = - sum over batch and queries of exp(sink - lse) delta: a sink's value is zero.
+template <class T>
+void sink_gradients(const Problem& p, const T* lse, const T* delta, T* dsinks) {
+  parallel_ranges(p.heads, 1, [&](i64 begin, i64 end) {
+    for (i64 h = begin; h < end; ++h) {
+      double sum = 0;
+      for (i64 b = 0; b < p.batch; ++b)
+        for (i64 i = 0, at = (b * p.heads + h) * p.lq; i < p.lq; ++i, ++at)
+          if (delta[at] != 0)
+            sum += std::exp(double(p.sinks.as<T>()[h]) - double(lse[at])) * double(delta[at]);
+      dsinks[h] = static_cast<T>(-sum);
+    }
+  });
+}
+
 }  // namespace
 
 AttentionResult scaled_dot_product_attention(const TensorView& query, const TensorView& key,
                                              const TensorView& value, const TensorView* mask,
                                              const AttentionOptions& options) {
   constexpr auto op = "scaled_dot_product_attention";
-  if (is_half(query.dtype))
-    return in_float32(query.dtype, scaled_dot_product_attention, query, key, value, mask, options);
   const Problem p = check_inputs(op, query, key, value, mask, options);
-  Shape rows = query.shape;
-  --rows.ndim;
+  const i64 top = options.return_top_k;
+  check(top >= 0 && top <= p.lk, op, "return_top_k", "value", text("0 <= k <= ", p.lk), top);
+  const DType dtype = compute_dtype(p.dtype);
+  const Shape rows = without_last(query.shape);
   AttentionResult result;
-  result.out = Array::empty(query.dtype, with_last(query.shape, p.dv));
-  if (options.return_lse) result.lse = Array::empty(query.dtype, rows);
-  if (options.return_weights)
-    result.weights = Array::empty(query.dtype, with_last(query.shape, p.lk));
+  result.out = Array::empty(p.dtype, with_last(query.shape, p.dv));
+  if (options.return_lse) result.lse = Array::empty(dtype, rows);
+  if (options.return_weights) result.weights = Array::empty(p.dtype, with_last(query.shape, p.lk));
+  if (options.return_column_sums) result.column_sums = Array::zeros(dtype, with_last(rows, p.lk));
+  if (top) {
+    result.top_weights = Array::empty(dtype, with_last(query.shape, top));
+    result.top_keys = Array::empty(DType::i64, with_last(query.shape, top));
+  }
   const i64 outer = p.batch * p.kv_heads;
   if (outer == 0 || p.rows() == 0) return result;
 
-  dispatch_float(query.dtype, [&](auto t) {
+  dispatch_float(dtype, [&](auto t) {
     using T = decltype(t);
     const FloatKernels<T>& kernels = kernels_of<T>();
-    const i64 per_task = piece(p.rows(), outer, 128, 512);
+    // Each task packs what its rows see; rows of a block map see more than one of them does.
+    const i64 per_task = piece(p.rows(), outer, 128, options.block_mask ? 1024 : 512);
     const i64 pieces = ceil_div(p.rows(), per_task);
+    // Each piece of the rows has column sums of its own, added in order.
+    const i64 sums_size = options.return_column_sums ? p.batch * p.heads * p.lk : 0;
+    Shares<T> sums(result.column_sums, pieces, sums_size);
     i64 scratch_size, unused;
     kernels.attention_scratch(p.head<T>(0, 0), std::min(per_task, p.rows()), &scratch_size,
                               &unused);
@@ -181,17 +274,28 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
                  const Buffer<T> scratch(scratch_size);
                  for (i64 task = begin; task < end; ++task) {
                    // Last rows first: under a causal mask they are the longest tasks.
-                   const i64 kv = task % outer, i = (pieces - 1 - task / outer) * per_task;
+                   const i64 kv = task % outer, part = pieces - 1 - task / outer,
+                             i = part * per_task;
                    const AttentionHead<T> head = p.head<T>(kv / p.kv_heads, kv % p.kv_heads);
-                   const auto at = [&](const Array& a, i64 columns) {
-                     return a.data ? a.as<T>() + kv * p.rows() * columns : nullptr;
+                   const auto at = [&](const Array& a, i64 columns) -> char* {
+                     if (!a.data) return nullptr;
+                     const i64 offset = kv * p.rows() * columns;
+                     return a.as<char>() + offset * static_cast<i64>(item_size(a.dtype));
                    };
+                   AttentionExtras<T> extras{};
+                   extras.lse = reinterpret_cast<T*>(at(result.lse, 1));
+                   extras.weights = at(result.weights, p.lk);
+                   if (sums_size) extras.column_sums = sums.of(part) + kv * p.group() * p.lk;
+                   extras.top = top;
+                   extras.top_weights = reinterpret_cast<T*>(at(result.top_weights, top));
+                   extras.top_keys = reinterpret_cast<i64*>(at(result.top_keys, top));
                    kernels.attention_forward(head, i, std::min(i + per_task, p.rows()),
-                                             at(result.out, p.dv), at(result.lse, 1),
-                                             at(result.weights, p.lk), scratch.get());
+                                             at(result.out, p.dv), extras, scratch.get());
                  }
                });
+    sums.add();
   });
+  if (top) result.top_weights = cast_to(result.top_weights, p.dtype);
   return result;
 }
 
@@ -200,13 +304,9 @@ AttentionGradients scaled_dot_product_attention_backward(
     const TensorView& out, const TensorView& lse, const TensorView* mask,
     const AttentionOptions& options) {
   constexpr auto op = "scaled_dot_product_attention_backward";
-  if (is_half(query.dtype))
-    return in_float32(query.dtype, scaled_dot_product_attention_backward, grad, query, key, value,
-                      out, lse, mask, options);
   const Problem p = check_inputs(op, query, key, value, mask, options);
-  const Shape out_shape = with_last(query.shape, p.dv);
-  Shape rows = query.shape;
-  --rows.ndim;
+  const DType dtype = compute_dtype(p.dtype);
+  const Shape out_shape = with_last(query.shape, p.dv), rows = without_last(query.shape);
   check_same_dtype(op, "grad", grad, query);
   check_same_dtype(op, "out", out, query);
   check_parameter_dtype(op, "lse", lse, query);
@@ -214,62 +314,66 @@ AttentionGradients scaled_dot_product_attention_backward(
   check_shape(op, "out", out, out_shape);
   check_shape(op, "lse", lse, rows);
   const Array grad_rows = rows_contiguous(grad), out_rows = rows_contiguous(out);
-  const Array lse_rows = contiguous(lse);
+  const Array lse_rows = computed(lse, dtype), delta_rows = Array::empty(dtype, rows);
 
   AttentionGradients result;
-  result.dq = Array::empty(query.dtype, query.shape);
-  result.dk = Array::empty(query.dtype, key.shape);
-  result.dv = Array::empty(query.dtype, value.shape);
-  const i64 outer = p.batch * p.kv_heads;
-  if (outer == 0) return result;
+  result.dk = Array::empty(p.dtype, key.shape);
+  result.dv = Array::empty(p.dtype, value.shape);
+  Array dq = Array::empty(dtype, query.shape);
+  if (options.sinks) result.dsinks = Array::zeros(dtype, options.sinks->shape);
+  const i64 outer = p.batch * p.kv_heads, dq_size = p.batch * p.heads * p.lq * p.d;
 
-  dispatch_float(query.dtype, [&](auto t) {
+  dispatch_float(dtype, [&](auto t) {
     using T = decltype(t);
+    if (p.lk == 0) std::fill_n(dq.as<T>(), dq_size, T(0));
+    if (outer == 0) return;
     const FloatKernels<T>& kernels = kernels_of<T>();
+    const auto gradient = [&](i64 b, i64 kv) {
+      AttentionGrad<T> g;
+      g.grad = p.place(grad_rows, b, kv * p.group());
+      g.out = p.place(out_rows, b, kv * p.group());
+      g.grad_head = head_stride(grad_rows);
+      g.grad_row = grad_rows.stride(-2);
+      g.out_head = head_stride(out_rows);
+      g.out_row = out_rows.stride(-2);
+      g.lse = lse_rows.as<T>() + (b * p.kv_heads + kv) * p.rows();
+      g.delta = delta_rows.as<T>() + (b * p.kv_heads + kv) * p.rows();
+      return g;
+    };
+    over_tasks(outer, p.rows() * p.dv, [&](i64 begin, i64 end) {
+      for (i64 task = begin; task < end; ++task) {
+        const i64 b = task / p.kv_heads, kv = task % p.kv_heads;
+        kernels.attention_delta(p.head<T>(b, kv), gradient(b, kv), 0, p.rows(),
+                                delta_rows.as<T>() + task * p.rows());
+      }
+    });
+    if (options.sinks)
+      sink_gradients(p, lse_rows.as<T>(), delta_rows.as<T>(), result.dsinks.as<T>());
     // Where heads are few, the keys are split too; each piece gives its share of dq, added in
     // order.
     const i64 keys = piece(p.lk, outer, 512, std::max<i64>(512, p.lk));
-    const i64 pieces = std::max<i64>(1, ceil_div(p.lk, keys));
-    const i64 dq_size = p.batch * p.heads * p.lq * p.d;
-    const Buffer<T> shares((pieces - 1) * dq_size);
+    const i64 pieces = ceil_div(p.lk, keys);
+    Shares<T> shares(dq, pieces, dq_size);
     i64 scratch_size, unused;
     kernels.attention_scratch(p.head<T>(0, 0), 0, &unused, &scratch_size);
-    over_tasks(
-        outer * pieces, p.rows() * std::min(keys, p.lk) * (3 * p.d + 2 * p.dv),
-        [&](i64 begin, i64 end) {
-          const Buffer<T> scratch(scratch_size);
-          for (i64 task = begin; task < end; ++task) {
-            const i64 kv = task % outer, part = task / outer, b = kv / p.kv_heads;
-            const AttentionHead<T> head = p.head<T>(b, kv % p.kv_heads);
-            const auto plane = [&](const Array& x) {
-              const i64 stride = x.ndim() > 2 ? x.stride(-3) : 0;
-              return x.as<T>() + plane_offset(x, 3, b) + kv % p.kv_heads * p.group() * stride;
-            };
-            const auto head_stride = [](const Array& x) { return x.ndim() > 2 ? x.stride(-3) : 0; };
-            const AttentionGrad<T> g{plane(grad_rows),
-                                     plane(out_rows),
-                                     head_stride(grad_rows),
-                                     grad_rows.stride(-2),
-                                     head_stride(out_rows),
-                                     out_rows.stride(-2),
-                                     lse_rows.as<T>() + kv * p.rows()};
-            T* dq = part ? shares.get() + (part - 1) * dq_size : result.dq.as<T>();
-            kernels.attention_backward(head, g, part * keys, std::min((part + 1) * keys, p.lk),
-                                       dq + kv * p.rows() * p.d,
-                                       result.dk.as<T>() + kv * p.lk * p.d,
-                                       result.dv.as<T>() + kv * p.lk * p.dv, scratch.get());
-          }
-        });
-    if (pieces > 1)
-      parallel_ranges(dq_size, kGrain, [&](i64 begin, i64 end) {
-        T* dq = result.dq.as<T>();
-        for (i64 part = 0; part + 1 < pieces; ++part) {
-          const T* share = shares.get() + part * dq_size;
-          for (i64 i = begin; i < end; ++i) dq[i] += share[i];
-        }
-      });
-    if (p.lk == 0) std::fill_n(result.dq.as<T>(), dq_size, T(0));
+    over_tasks(outer * pieces, p.rows() * std::min(keys, p.lk) * (3 * p.d + 2 * p.dv),
+               [&](i64 begin, i64 end) {
+                 const Buffer<T> scratch(scratch_size);
+                 for (i64 task = begin; task < end; ++task) {
+                   const i64 kv = task % outer, part = task / outer, b = kv / p.kv_heads;
+                   const auto size = static_cast<i64>(item_size(p.dtype));
+                   kernels.attention_backward(
+                       p.head<T>(b, kv % p.kv_heads), gradient(b, kv % p.kv_heads), part * keys,
+                       std::min((part + 1) * keys, p.lk), shares.of(part) + kv * p.rows() * p.d,
+                       result.dk.as<char>() + kv * p.lk * p.d * size,
+                       result.dv.as<char>() + kv * p.lk * p.dv * size, scratch.get());
+                 }
+               });
+    shares.add();
   });
+  result.dq = p.dtype == dtype ? std::move(dq) : cast_to(dq, p.dtype);
+  if (options.sinks && options.sinks->dtype != dtype)
+    result.dsinks = cast_to(result.dsinks, options.sinks->dtype);
   return result;
 }
 

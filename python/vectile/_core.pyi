@@ -378,16 +378,33 @@ def rmsprop_(
     arg8: float,
     /,
 ) -> None: ...
+def rotary_embedding(
+    x: Any, cosine: Any, sine: Any, interleaved: bool = False, inverse: bool = False
+) -> NDArray[Any]: ...
 def scale_(arg0: Any, arg1: float, /) -> None: ...
 def scaled_dot_product_attention(
     query: Any,
     key: Any,
     value: Any,
-    attn_mask: Any = None,
-    is_causal: bool = False,
-    scale: float | None = None,
-    return_lse: bool = False,
-    return_weights: bool = False,
+    attn_mask: Any,
+    is_causal: bool,
+    window: tuple[int | None, int | None] | None,
+    block_mask: Any,
+    block_size: tuple[int, int] | None,
+    key_lengths: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_k: Any,
+    document_ids: Any,
+    scale: float | None,
+    softcap: float | None,
+    alibi_slopes: Any,
+    sinks: Any,
+    dropout_p: float,
+    seed: int,
+    return_lse: bool,
+    return_weights: bool,
+    return_column_sums: bool,
+    return_top_k: int,
 ) -> Any: ...
 def scaled_dot_product_attention_backward(
     grad: Any,
@@ -396,10 +413,22 @@ def scaled_dot_product_attention_backward(
     value: Any,
     out: Any,
     lse: Any,
-    attn_mask: Any = None,
-    is_causal: bool = False,
-    scale: float | None = None,
-) -> tuple[Any, Any, Any]: ...
+    attn_mask: Any,
+    is_causal: bool,
+    window: tuple[int | None, int | None] | None,
+    block_mask: Any,
+    block_size: tuple[int, int] | None,
+    key_lengths: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_k: Any,
+    document_ids: Any,
+    scale: float | None,
+    softcap: float | None,
+    alibi_slopes: Any,
+    sinks: Any,
+    dropout_p: float,
+    seed: int,
+) -> tuple[Any, ...]: ...
 def set_always_16(always: bool) -> None: ...
 def set_isa(name: str) -> None: ...
 def set_num_threads(n: int) -> None: ...

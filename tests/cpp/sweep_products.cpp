@@ -278,7 +278,7 @@ void sweep_attention() {
                 {1, 1, 66, 65, 64, 64}, {2, 2, 1, 131, 12, 16}, {1, 1, 30, 3, 300, 5}};
   for (const auto& v : kCases)
     for (const bool causal : {false, true})
-      for (const int mask : {0, 1, 2}) {  // none, added, seen
+      for (const int mask : {0, 1, 2, 3, 4, 5}) {  // none, added, seen; window, blocks, terms
         const std::string what = text("attention lq", v.lq, " lk", v.lk, " d", v.d,
                                       causal ? " causal" : "", " mask ", mask);
         // The scores are sums of d products below 1 / sqrt(d); |out| and the weights' sum are at
@@ -290,14 +290,24 @@ void sweep_attention() {
                            x = in.uniform(Shape(v.kv_heads, v.lk, v.dv)),
                            added = in.uniform(Shape(v.lq, v.lk)),
                            seen = in.integers(DType::boolean, Shape(v.lq, v.lk), 0, 1);
-          const TensorView* m = mask == 0 ? nullptr : mask == 1 ? &added : &seen;
+          const TensorView* m = mask == 1 ? &added : mask == 2 ? &seen : nullptr;
+          const TensorView blocks = in.integers(DType::boolean,
+                                                Shape((v.lq + 7) / 8, (v.lk + 39) / 40), 0, 1),
+                           sinks = in.uniform(Shape(v.heads)),
+                           slopes = in.uniform(Shape(v.heads), -0.01, 0.01);
           ops::AttentionOptions options;
+          if (mask == 3) options.left = 5, options.right = 20;
+          if (mask == 4)
+            options.block_mask = &blocks, options.block_rows = 8, options.block_columns = 40;
+          if (mask == 5)
+            options.softcap = 2, options.sinks = &sinks, options.alibi_slopes = &slopes;
           options.is_causal = causal, options.return_lse = true, options.return_weights = true;
           ops::AttentionResult r = ops::scaled_dot_product_attention(q, k, x, m, options);
           const TensorView g = in.uniform(r.out.shape);
           ops::AttentionGradients d =
               ops::scaled_dot_product_attention_backward(g, q, k, x, r.out, r.lse, m, options);
           for (Array* a : {&r.out, &r.lse, &r.weights, &d.dq, &d.dk, &d.dv}) out.add(std::move(*a));
+          if (d.dsinks.data) out.add(std::move(d.dsinks));
         });
       }
 }

@@ -12,6 +12,7 @@
 #include "ops/pool.h"
 #include "ops/quantize.h"
 #include "ops/reduce.h"
+#include "ops/rotary.h"
 #include "ops/softmax.h"
 #include "sweep.h"
 
@@ -174,6 +175,18 @@ void sweep_embedding() {
       out.add(ops::embedding_backward(g, ids, 9));
     });
   }
+}
+
+void sweep_rotary() {
+  for (const i64 pairs : kLengths)
+    for (const bool interleaved : {false, true})
+      expect_close(text("rotary of ", pairs, interleaved ? " interleaved" : ""), 8,
+                   [=](Inputs& in, Outputs& out) {
+                     const TensorView x = in.uniform(Shape(2, 3, 2 * pairs + 1)),
+                                      c = in.uniform(Shape(3, pairs)),
+                                      s = in.uniform(Shape(3, pairs));
+                     out.add(ops::rotary_embedding(x, c, s, interleaved, false));
+                   });
 }
 
 void sweep_optimizer() {

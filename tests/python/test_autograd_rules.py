@@ -35,6 +35,7 @@ def apart(*shape):
 IDS = np.array([[0, 2, 2], [3, 0, 1]])
 TARGETS = np.array([1, -100, 4, 0])
 LENGTHS = np.array([2, 0, 3])
+TURN = np.exp(1j * np.arange(6.0).reshape(3, 2))
 MASK = np.array([[True, False, True], [True, True, False], [False, False, False]])
 BIAS = np.array([[0.0, -1.0, 0.5], [-np.inf, 0.2, 0.0], [0.3, 0.1, -0.2]])
 
@@ -300,6 +301,10 @@ CASES = {
         normal(2, 3, 2),
         normal(2, 3, 2),
         normal(2, 3, 2),
+    ),
+    "rotary_embedding": (
+        lambda x: F.rotary_embedding(x, TURN.real.copy(), TURN.imag.copy(), True),
+        normal(2, 3, 5),
     ),
     "rnn_tanh": (
         lambda x, h, w, u, b, c: F.rnn(x, h, w, u, b, c),

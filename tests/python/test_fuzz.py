@@ -102,6 +102,27 @@ def lists(count):
     return [[np.ones((3, 5), F), np.ones(7, F)] for _ in range(count)]
 
 
+def attention_options():
+    """Every option of attention, for HEADS of two heads of four queries and keys."""
+    return {
+        "attn_mask": np.ones((4, 4), bool),
+        "is_causal": True,
+        "window": (2, None),
+        "block_mask": np.ones((2, 2), bool),
+        "block_size": 2,
+        "key_lengths": np.array(3),
+        "cu_seqlens_q": np.array([0, 1, 4]),
+        "cu_seqlens_k": np.array([0, 2, 4]),
+        "document_ids": np.array([0, 1, 0, 1]),
+        "scale": 0.5,
+        "softcap": 2.0,
+        "alibi_slopes": np.ones(2, F),
+        "sinks": np.ones(2, F),
+        "dropout_p": 0.3,
+        "seed": 5,
+    }
+
+
 # op: a call that fits, from which the fuzzer strays by an argument or two
 FITTING = {
     "adam_": lambda: (lists(4), {"lr": 0.1, "step": 1}),
@@ -125,9 +146,10 @@ FITTING = {
     "quantize_linear": lambda: ([X, POSITIVE[0], BYTES[0]], {"axis": 1}),
     "rms_norm_backward": lambda: ([X, X, ROW, COLUMN], {}),
     "rmsprop_": lambda: (lists(3), {"lr": 0.1}),
+    "rotary_embedding": lambda: ([X, X[:, :2], X[:, :2]], {"interleaved": True}),
     "scale_": lambda: ([lists(1)[0], 0.5], {}),
-    "scaled_dot_product_attention": lambda: ([HEADS, HEADS, HEADS], {"is_causal": True}),
-    "scaled_dot_product_attention_backward": lambda: ([HEADS] * 5 + [LSE], {}),
+    "scaled_dot_product_attention": lambda: ([HEADS, HEADS, HEADS], attention_options()),
+    "scaled_dot_product_attention_backward": lambda: ([HEADS] * 5 + [LSE], attention_options()),
     "sgd_": lambda: (lists(3), {"lr": 0.1, "momentum": 0.5}),
     "softmax_backward": lambda: ([X, X], {}),
     "sum_to": lambda: ([X, (1, 6)], {}),

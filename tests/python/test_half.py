@@ -222,6 +222,7 @@ CASES = {
     "rmsprop_": lambda: (positive(lists(3, 1), [2]), {"lr": 0.1}),
     "rnn": lambda: (recurrent("rnn"), {}),
     "rnn_backward": lambda: (recurrent_backward("rnn"), {}),
+    "rotary_embedding": lambda: ([normal(2, 5, 70), normal(5, 33), normal(5, 33)], {}),
     "scale_": lambda: ([lists(1, 0)[0], 0.5], {}),
     "scaled_dot_product_attention": lambda: (HEADS, {"is_causal": True}),
     "scaled_dot_product_attention_backward": lambda: (attention_backward(), {}),

@@ -33,6 +33,7 @@ PICTURES = {
     "attention_map": lambda: viz.attention_map(weights(6, 6), WORDS, causal=True),
     "attention_heads": lambda: viz.attention_heads(weights(2, 3, 4, 6), TARGET, WORDS),
     "attention_heads_one_layer": lambda: viz.attention_heads(weights(3, 6, 6), WORDS),
+    "attention_grid": lambda: viz.attention_grid({str(i): weights(6, 5) for i in range(6)}),
     "cross_attention": lambda: viz.cross_attention(weights(4, 6), WORDS, TARGET),
     "sample_grid": lambda: viz.sample_grid(RNG.random((7, 1, 8, 8)), range(7)),
     "sample_grid_colour": lambda: viz.sample_grid(RNG.random((1, 3, 8, 12)), columns=4),

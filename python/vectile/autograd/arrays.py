@@ -130,16 +130,24 @@ def scaled_dot_product_attention_backward(
     q: Array,
     k: Array,
     v: Array,
+    sinks: Any,
     out: Array,
     lse: Array,
     mask: Any,
-    causal: bool,
-    scale: Any,
+    options: dict[str, Any],
 ) -> Any:
-    """`ops.scaled_dot_product_attention_backward` by position."""
-    return ops.scaled_dot_product_attention_backward(
-        grad, q, k, v, out, lse, mask, is_causal=causal, scale=scale
+    """`ops.scaled_dot_product_attention_backward` by position: the gradients of q, k, v and sinks."""
+    found = ops.scaled_dot_product_attention_backward(
+        grad, q, k, v, out, lse, mask, sinks=sinks, **options
     )
+    return (*found, None) if sinks is None else found
+
+
+def rotary_embedding(
+    x: Array, cosine: Array, sine: Array, interleaved: bool, inverse: bool
+) -> Array:
+    """`ops.rotary_embedding` by position."""
+    return ops.rotary_embedding(x, cosine, sine, interleaved=interleaved, inverse=inverse)
 
 
 def conv(x: Array, weight: Array, settings: Any) -> Array:

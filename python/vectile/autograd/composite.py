@@ -39,10 +39,11 @@ from vectile.autograd.arithmetic import (
     tanh,
     where,
 )
+from vectile.autograd.attention import attention_by_parts, rotary_embedding
 from vectile.autograd.conv import conv, conv_input_grad, conv_weight_grad
 from vectile.autograd.engine import grad as _grad
-from vectile.autograd.networks import attention_by_parts, embedding, embedding_backward, log_softmax
 from vectile.autograd.networks import dropout as _dropout
+from vectile.autograd.networks import embedding, embedding_backward, log_softmax
 from vectile.autograd.pool import (
     adaptive_avg_pool,
     adaptive_avg_pool_backward,
@@ -247,16 +248,16 @@ def scaled_dot_product_attention_backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    sinks: Any,
     out: Any,
     lse: Any,
     mask: Any,
-    is_causal: bool,
-    scale: Any,
+    options: dict[str, Any],
 ) -> tuple[Any, ...]:
-    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention_by_parts(q, k, v, mask, is_causal, scale)
+    def forward(q: Tensor, k: Tensor, v: Tensor, sinks: Any) -> Tensor:
+        return attention_by_parts(q, k, v, mask, sinks, options)
 
-    return _derivative(forward, g, q, k, v)
+    return _derivative(forward, g, q, k, v, sinks)
 
 
 def recurrent_backward(

@@ -6,6 +6,7 @@ name in `vectile.ops`.
 """
 
 from vectile.autograd.arithmetic import *  # noqa: F403
+from vectile.autograd.attention import *  # noqa: F403
 from vectile.autograd.conv import *  # noqa: F403
 from vectile.autograd.networks import *  # noqa: F403
 from vectile.autograd.norm import *  # noqa: F403

@@ -8,9 +8,8 @@ import numpy as np
 
 from vectile import ops, random
 from vectile.autograd import rules
-from vectile.autograd.arithmetic import add, gelu, matmul, silu, where
+from vectile.autograd.arithmetic import add, gelu, silu
 from vectile.autograd.packed import PackedWeight, pack
-from vectile.autograd.shaping import expand_dims, reshape, swapaxes
 from vectile.autograd.tape import mode
 from vectile.autograd.tensor import (
     Tensor,
@@ -27,7 +26,6 @@ from vectile.ops.gemm import Activation
 __all__ = [
     "add_layer_norm",
     "add_rms_norm",
-    "attention_and_weights",
     "bias_activation_dropout",
     "binary_cross_entropy",
     "cross_entropy",
@@ -39,7 +37,6 @@ __all__ = [
     "mean_squared_error",
     "pack",
     "rms_norm",
-    "scaled_dot_product_attention",
     "softmax",
 ]
 
@@ -318,142 +315,3 @@ def binary_cross_entropy(x: TensorLike, target: TensorLike) -> Tensor:
     if (to_t is None and to_u is None) or not mode.enabled:
         return wrap(data)
     return track(data, rules.binary_cross_entropy, (to_t, to_u), (t, u))
-
-
-def scaled_dot_product_attention(
-    query: TensorLike,
-    key: TensorLike,
-    value: TensorLike,
-    attn_mask: TensorLike | None = None,
-    *,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-) -> Tensor:
-    """``softmax(query @ key.T * scale + mask) @ value`` (arXiv 1706.03762, eq. 1) without the score matrix.
-
-    query (..., heads, length, dim); key and value may have fewer heads (a divisor) and another length.
-    A bool mask is True where query attends, a float mask is added; `is_causal` lines up the last query
-    with the last key. Rows that are masked everywhere give zeros. `scale` defaults to ``dim ** -0.5``.
-    With `dropout_p`, or a mask that requires grad, the weights are formed explicitly.
-    """
-    q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
-    if dropout_p or (isinstance(attn_mask, Tensor) and attn_mask.requires_grad and mode.enabled):
-        return attention_by_parts(q, k, v, attn_mask, is_causal, scale, dropout_p)
-    mask = array_of(attn_mask)
-    arguments = q._data, k._data, v._data, mask
-    if not (q.requires_grad or k.requires_grad or v.requires_grad) or not mode.enabled:
-        return wrap(ops.scaled_dot_product_attention(*arguments, is_causal=is_causal, scale=scale))
-    data, lse = ops.scaled_dot_product_attention(
-        *arguments, is_causal=is_causal, scale=scale, return_lse=True
-    )
-    return track(
-        data,
-        rules.scaled_dot_product_attention,
-        (edge(q), edge(k), edge(v)),
-        (q, k, v),
-        (lse, None if mask is None else constant(mask), is_causal, scale),
-        data,
-    )
-
-
-def attention_and_weights(
-    query: TensorLike,
-    key: TensorLike,
-    value: TensorLike,
-    attn_mask: TensorLike | None = None,
-    *,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`scaled_dot_product_attention` and its weights (..., heads, lq, lk) before dropout."""
-    q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
-    learned = isinstance(attn_mask, Tensor) and attn_mask.requires_grad
-    tracked = (q.requires_grad or k.requires_grad or v.requires_grad or learned) and mode.enabled
-    options: Any = {"is_causal": is_causal, "scale": scale}
-    if not (tracked or dropout_p):
-        out, found = ops.scaled_dot_product_attention(
-            q._data, k._data, v._data, array_of(attn_mask), return_weights=True, **options
-        )
-        return wrap(out), wrap(found)
-    weights = attention_weights(q, k, attn_mask, is_causal, scale)
-    if dropout_p or learned:
-        return mix(dropout(weights, dropout_p), v), weights
-    return scaled_dot_product_attention(q, k, v, attn_mask, **options), weights
-
-
-def attention_by_parts(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: TensorLike | None,
-    is_causal: bool,
-    scale: float | None,
-    dropout_p: float = 0.0,
-) -> Tensor:
-    """`scaled_dot_product_attention` in differentiable steps, with the whole weight matrix in memory."""
-    return mix(dropout(attention_weights(q, k, mask, is_causal, scale), dropout_p), v)
-
-
-def attention_weights(
-    q: Tensor, k: Tensor, mask: TensorLike | None, is_causal: bool, scale: float | None
-) -> Tensor:
-    """``softmax(q @ k.T * scale + mask)``, (..., heads, lq, lk); masked pairs count for nothing, even NaN."""
-    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
-    groups = _groups(q, k)
-    if groups > 1:
-        q, k = _split_heads(q, groups), expand_dims(k, -3)
-    broken: Any = ~np.isfinite(k._data).all(-1)
-    if broken.any():  # such keys have the scores that they have, but no gradient: 0 * NaN is NaN
-        actual = ops.matmul(q._data, k._data.swapaxes(-1, -2))
-        k = where(broken[..., None], 0.0, k)
-        scores = where(broken[..., None, :], actual, matmul(q, swapaxes(k, -1, -2)))
-    else:
-        scores = matmul(q, swapaxes(k, -1, -2))
-    if groups > 1:
-        scores = _join_heads(scores)
-    if mask is not None:
-        values = array_of(mask)
-        if values.dtype == bool:
-            scores = where(mask, scores, -np.inf)
-        else:
-            scores = where(np.isneginf(values), -np.inf, add(scores, mask))
-    if is_causal:
-        rows, columns = scores.shape[-2:]
-        scores = where(np.tri(rows, columns, columns - rows, dtype=bool), scores, -np.inf)
-    return softmax(scores)
-
-
-def mix(weights: Tensor, v: Tensor) -> Tensor:
-    """``weights @ v``, where a weight of zero hides a value even if that is infinite or NaN."""
-    groups = _groups(weights, v)
-    if groups > 1:
-        weights, v = _split_heads(weights, groups), expand_dims(v, -3)
-    values = v._data
-    broken = ~np.isfinite(values)
-    if broken.any():
-        out = matmul(weights, where(broken, 0.0, v))
-        visible = (weights._data != 0).astype(values.dtype)
-        kinds = {np.inf: values == np.inf, -np.inf: values == -np.inf, np.nan: np.isnan(values)}
-        for value, found in kinds.items():
-            seen = ops.matmul(visible, found.astype(values.dtype)) > 0
-            out = add(out, np.where(seen, *map(values.dtype.type, (value, 0))))
-    else:
-        out = matmul(weights, v)
-    return _join_heads(out) if groups > 1 else out
-
-
-def _groups(q: Tensor, k: Tensor) -> int:
-    """How many heads of `q` (..., heads, length, dim) share one of `k`."""
-    return q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
-
-
-def _split_heads(x: Tensor, groups: int) -> Tensor:
-    """(..., heads, n, d) as (..., heads / groups, groups, n, d)."""
-    return reshape(x, (*x.shape[:-3], x.shape[-3] // groups, groups, *x.shape[-2:]))
-
-
-def _join_heads(x: Tensor) -> Tensor:
-    """The reverse of `_split_heads`."""
-    return reshape(x, (*x.shape[:-4], x.shape[-4] * x.shape[-3], *x.shape[-2:]))

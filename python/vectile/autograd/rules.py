@@ -429,8 +429,12 @@ def cross_entropy(k, needs, g, logits, *settings):
     return (k.cross_entropy_backward(g, logits, *settings),)
 
 
-def scaled_dot_product_attention(k, needs, g, out, q, key, value, *settings):
-    return k.scaled_dot_product_attention_backward(g, q, key, value, out, *settings)
+def scaled_dot_product_attention(k, needs, g, out, q, key, value, sinks, *settings):
+    return k.scaled_dot_product_attention_backward(g, q, key, value, sinks, out, *settings)
+
+
+def rotary_embedding(k, needs, g, cosine, sine, interleaved, inverse):
+    return (k.rotary_embedding(g, cosine, sine, interleaved, not inverse),)
 
 
 def recurrent(k, needs, g, out, x, h0, c0, w_ih, w_hh, b_ih, b_hh, cell, reverse, lengths, *kept):

@@ -90,7 +90,12 @@ from vectile.nn.pool import (
     PixelUnshuffle,
     Upsample,
 )
-from vectile.nn.positional import LearnedPositionalEmbedding, SinusoidalPositionalEncoding
+from vectile.nn.positional import (
+    LearnedPositionalEmbedding,
+    RotaryEmbedding,
+    SinusoidalPositionalEncoding,
+    rotary_tables,
+)
 from vectile.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from vectile.nn.transformer import (
     Transformer,
@@ -173,6 +178,7 @@ __all__ = [
     "ReflectionPad2d",
     "ReplicationPad1d",
     "ReplicationPad2d",
+    "RotaryEmbedding",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -198,5 +204,6 @@ __all__ = [
     "ZeroPad2d",
     "functional",
     "init",
+    "rotary_tables",
     "utils",
 ]

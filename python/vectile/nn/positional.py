@@ -1,12 +1,12 @@
-"""Positions for sequences: the fixed sinusoids and a learned table."""
+"""Positions for sequences: the fixed sinusoids, a learned table, and rotations."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from vectile.autograd import Tensor, as_tensor
 from vectile.nn import functional as F
@@ -23,6 +23,72 @@ def sinusoids(length: int, dim: int, dtype: DTypeLike = np.float32) -> np.ndarra
     table[:, 0::2] = np.sin(angle)
     table[:, 1::2] = np.cos(angle[:, : dim // 2])
     return table
+
+
+Scaling = Literal["linear", "ntk", "yarn", "llama3"]
+
+
+def rotary_tables(
+    positions: ArrayLike,
+    dim: int,
+    *,
+    base: float = 10000.0,
+    scaling: Scaling | None = None,
+    factor: float = 1.0,
+    original_length: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    dtype: DTypeLike = np.float32,
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Cosines and sines (..., dim / 2) of the angles ``position * base^(-2 j / dim)``.
+
+    `scaling` stretches a model's context by `factor`:
+
+    - "linear": positions divided by it (arXiv 2306.15595);
+    - "ntk": the base grown so that the lowest frequency is divided by it, the highest kept;
+    - "yarn": frequencies that turn less than `low` (1) times within `original_length` divided, those that
+      turn more than `high` (32) times kept, a ramp over their index between; both tables times
+      ``0.1 log(factor) + 1`` (arXiv 2309.00071);
+    - "llama3": the same for `low` (1) and `high` (4), a ramp over the number of turns between.
+
+    ValueError for an odd `dim`, and without `original_length` where it is needed.
+    """
+    if dim < 0 or dim % 2:
+        raise ValueError(f"rotary_tables: dim: expected an even number, got {dim}")
+    if scaling not in (None, "linear", "ntk", "yarn", "llama3"):
+        raise ValueError(
+            f"rotary_tables: scaling: expected 'linear', 'ntk', 'yarn' or 'llama3', got {scaling!r}"
+        )
+    if scaling in ("yarn", "llama3") and original_length is None:
+        raise ValueError(
+            f"rotary_tables: original_length: expected a length for {scaling!r}, got None"
+        )
+    index, magnitude = np.arange(dim // 2), 1.0
+    if scaling == "ntk" and dim > 2:
+        base *= factor ** (dim / (dim - 2))
+    rate = base ** (-2.0 * index / max(dim, 1))
+    if scaling == "linear":
+        rate = rate / factor
+    elif scaling in ("yarn", "llama3"):
+        assert original_length is not None
+        slow, fast = low or 1.0, high or (32.0 if scaling == "yarn" else 4.0)
+        if scaling == "yarn":
+
+            def where(turns: float) -> float:
+                """The index, not whole, of the pair that turns so often."""
+                return (
+                    dim * math.log(original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
+                )
+
+            first, last = max(math.floor(where(fast)), 0), min(math.ceil(where(slow)), dim - 1)
+            kept = 1 - np.clip((index - first) / max(last - first, 1e-3), 0, 1)
+            magnitude = 0.1 * math.log(max(factor, 1.0)) + 1
+        else:
+            turns = original_length * rate / (2 * math.pi)
+            kept = np.clip((turns - slow) / (fast - slow), 0, 1)
+        rate = rate * kept + rate / factor * (1 - kept)
+    angle = np.asarray(positions, np.float64)[..., None] * rate
+    return (np.cos(angle) * magnitude).astype(dtype), (np.sin(angle) * magnitude).astype(dtype)
 
 
 class _Positions(Module):
@@ -94,3 +160,58 @@ class LearnedPositionalEmbedding(_Positions):
 
     def forward(self, x: Any, offset: int = 0) -> Tensor:
         return self._add(x, self.weight, offset)
+
+
+class RotaryEmbedding(Module):
+    """Queries or keys (..., length, dim) turned by their positions (RoFormer, arXiv 2104.09864).
+
+    Args:
+        dim: elements that turn, at most those of a head; even.
+        interleaved: pairs are neighbours, else element ``j`` goes with ``j + dim / 2``.
+        base, scaling and what belongs to it: as of `rotary_tables`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        max_len: int = 4096,
+        *,
+        base: float = 10000.0,
+        interleaved: bool = False,
+        scaling: Scaling | None = None,
+        factor: float = 1.0,
+        original_length: int | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim, self.max_len, self.interleaved = dim, max_len, interleaved
+        cosine, sine = rotary_tables(
+            np.arange(max_len),
+            dim,
+            base=base,
+            scaling=scaling,
+            factor=factor,
+            original_length=original_length,
+            dtype=np.float32 if dtype is None else dtype,
+        )
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+
+    cosine: np.ndarray[Any, Any]
+    sine: np.ndarray[Any, Any]
+
+    def forward(self, x: Any, offset: int = 0) -> Tensor:
+        """x (..., length, dim or more) at positions offset … offset + length."""
+        x = as_tensor(x)
+        length = x.shape[-2]
+        if offset < 0 or offset + length > self.max_len:
+            raise ValueError(
+                f"RotaryEmbedding: x length: expected at most {self.max_len - max(offset, 0)} "
+                f"from offset {offset}, got {length}"
+            )
+        rows = slice(offset, offset + length)
+        out: Tensor = F.rotary_embedding(x, self.cosine[rows], self.sine[rows], self.interleaved)
+        return out
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, max_len={self.max_len}, interleaved={self.interleaved}"

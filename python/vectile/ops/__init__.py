@@ -26,4 +26,5 @@ from vectile.ops.pool import *  # noqa: F403
 from vectile.ops.quantize import *  # noqa: F403
 from vectile.ops.recurrent import *  # noqa: F403
 from vectile.ops.reduce import *  # noqa: F403
+from vectile.ops.rotary import *  # noqa: F403
 from vectile.ops.softmax import *  # noqa: F403

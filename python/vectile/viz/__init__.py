@@ -4,7 +4,7 @@ Weights and images are NumPy arrays (or what `np.asarray` takes). Nothing here t
 global state. MissingExtra without matplotlib.
 """
 
-from vectile.viz.attention import attention_heads, attention_map, cross_attention
+from vectile.viz.attention import attention_grid, attention_heads, attention_map, cross_attention
 from vectile.viz.bars import bar_chart
 from vectile.viz.curves import loss_curves, smooth
 from vectile.viz.images import reconstructions, sample_grid
@@ -14,6 +14,7 @@ from vectile.viz.style import save
 from vectile.viz.text import passages
 
 __all__ = [
+    "attention_grid",
     "attention_heads",
     "attention_map",
     "bar_chart",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,44 @@ def attention_heads(
     room = 0.6 / made.get_figwidth()  # for the bar and its numbers
     made.tight_layout(rect=(0.005, 0.005, 1 - room, top), h_pad=1.2)
     _bar(made, image, (1 - 0.85 * room, 0.25, 0.2 * room, 0.5))
+    return made
+
+
+def attention_grid(
+    maps: Mapping[str, ArrayLike],
+    *,
+    columns: int = 4,
+    title: str = "What each query sees",
+    subtitle: str = "rows attend to columns",
+) -> Any:
+    """Maps by name side by side, without words: each (queries, keys) in [0, 1].
+
+    ValueError for a map without two axes, or with an empty one.
+    """
+    arrays = {name: np.asarray(weights) for name, weights in maps.items()}
+    for name, array in arrays.items():
+        if array.ndim != 2 or 0 in array.shape:
+            raise ValueError(
+                f"attention_grid: {name} shape: expected (queries, keys) without an empty axis, "
+                f"got {array.shape}"
+            )
+    columns = max(1, min(columns, len(arrays)))
+    rows = -(-len(arrays) // columns)
+    made = style.figure(2.1 * columns + 0.7, 2.35 * rows + 0.8)
+    top = style.heading(made, title, subtitle)
+    image = None
+    for place, (name, array) in enumerate(arrays.items(), 1):
+        axes = made.add_subplot(rows, columns, place)
+        image = _cells(axes, array, False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(True)
+        axes.spines[:].set_color(style.GRID)
+        axes.set_title(name, size=8.5, color=style.INK, pad=4)
+    room = 0.6 / made.get_figwidth()  # for the bar and its numbers
+    made.tight_layout(rect=(0.005, 0.005, 1 - room, top), h_pad=1.2)
+    if image is not None:
+        _bar(made, image, (1 - 0.85 * room, 0.25, 0.2 * room, 0.5))
     return made
 
 

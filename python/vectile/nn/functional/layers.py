@@ -88,15 +88,18 @@ def packed_self_attention(
     *,
     is_causal: bool = False,
     dropout_p: float = 0.0,
+    **options: Any,
 ) -> Tensor:
     """Attention on (batch, length, 3 * dim) as one linear layer gives it: queries, keys, values side by side.
 
-    Heads are consecutive columns. Masks as in `scaled_dot_product_attention`; returns (batch, length, dim).
+    Heads are consecutive columns. Masks and other options as in `scaled_dot_product_attention`; returns
+    (batch, length, dim).
     """
     batch, length, width = qkv.shape
     parts = as_tensor(qkv).reshape((batch, length, 3, num_heads, width // (3 * num_heads)))
     q, k, v = (parts[:, :, i].swapaxes(1, 2) for i in range(3))
-    out = scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal, dropout_p=dropout_p)
+    options |= {"is_causal": is_causal, "dropout_p": dropout_p}
+    out: Tensor = scaled_dot_product_attention(q, k, v, attn_mask, **options)
     return out.swapaxes(1, 2).reshape((batch, length, width // 3))
 
 

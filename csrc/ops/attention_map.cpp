@@ -1,0 +1,239 @@
+#include "ops/attention_map.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "ops/indices.h"
+
+namespace vectile::ops {
+namespace {
+
+KeyRange meet(KeyRange a, KeyRange b) {
+  const KeyRange r{std::max(a.begin, b.begin), std::min(a.end, b.end)};
+  return r.begin < r.end ? r : KeyRange{0, 0};
+}
+
+// The starts of sequences and their end, n + 1 increasing numbers from 0 to `length`.
+Buffer<i64> checked_starts(const char* op, const char* argument, const TensorView& starts,
+                           i64 length) {
+  check(starts.ndim() == 1, op, argument, "ndim", 1, starts.ndim());
+  const i64 n = starts.elements();
+  check(n >= 1, op, argument, "length", "at least 1", n);
+  Buffer<i64> at = integers(op, argument, starts);
+  check(at[0] == 0, op, argument, "first", 0, at[0]);
+  for (i64 s = 1; s < n; ++s)
+    if (at[s] < at[s - 1]) fail(op, argument, "order", "no decrease", text(at[s - 1], ", ", at[s]));
+  check(at[n - 1] == length, op, argument, "last", length, at[n - 1]);
+  return at;
+}
+
+i64 checked_reach(const char* op, std::optional<i64> reach, i64 most) {
+  if (!reach) return most;
+  check(*reach >= 0, op, "window", "value", "at least 0, or None", *reach);
+  return std::min(*reach, most);
+}
+
+// Rows (or columns) of a block, as many as given or the fewest that make `blocks` of `length`.
+i64 checked_block(const char* op, const char* property, std::optional<i64> given, i64 blocks,
+                  i64 length) {
+  const i64 fewest = std::max<i64>(1, ceil_div(length, std::max<i64>(1, blocks)));
+  const i64 size = std::min(given.value_or(fewest), std::max<i64>(1, length));
+  check(size >= 1, op, "block_size", property, "at least 1", size);
+  if (ceil_div(length, size) != blocks)
+    fail(op, "block_mask", property, text(ceil_div(length, size), " blocks of ", size), blocks);
+  return size;
+}
+
+}  // namespace
+
+i64 plane_offset(const TensorView& x, int skip, i64 b) {
+  i64 offset = 0;
+  for (int i = x.ndim() - skip - 1; i >= 0; --i) {
+    offset += b % x.shape[i] * x.strides[i];
+    b /= x.shape[i];
+  }
+  return offset;
+}
+
+TensorView broadcast_to(const TensorView& x, const Shape& shape) {
+  TensorView y = x;
+  y.shape = shape;
+  const int lead = shape.ndim - x.ndim();
+  for (int i = 0; i < shape.ndim; ++i)
+    y.strides[i] = i < lead || x.shape[i - lead] == 1 ? 0 : x.strides[i - lead];
+  return y;
+}
+
+void check_broadcast(const char* op, const char* argument, const TensorView& x,
+                     const Shape& shape) {
+  bool fits = x.ndim() <= shape.ndim;
+  for (int i = 1; fits && i <= x.ndim(); ++i) fits = x.shape[-i] == 1 || x.shape[-i] == shape[-i];
+  if (!fits) [[unlikely]]
+    fail(op, argument, "shape", text("one that broadcasts to ", shape), x.shape);
+}
+
+AttentionMaps::AttentionMaps(const char* op, const AttentionSparsity& options, const Shape& heads,
+                             i64 lq, i64 lk)
+    : lq_(lq), lk_(lk) {
+  const Shape batch = heads.ndim ? without_last(heads) : heads;
+  batch_ = batch.elements();
+  if (options.key_lengths) check_broadcast(op, "key_lengths", *options.key_lengths, batch);
+  if (options.document_ids) {
+    Shape ids = batch;
+    ids.push(lk);
+    check_broadcast(op, "document_ids", *options.document_ids, ids);
+    check(lq <= lk, op, "document_ids", "queries", text("at most the ", lk, " keys"), lq);
+  }
+  per_batch_ = (options.key_lengths && options.key_lengths->ndim() > 0) ||
+               (options.document_ids && options.document_ids->ndim() > 1);
+  const i64 copies = per_batch_ ? batch_ : 1;
+  keys_ = Buffer<KeyRange>(checked_elements(Shape(copies, lq)));
+  position_ = Buffer<i64>(lq);
+  sequences(op, options);
+  for (i64 c = 1; c < copies; ++c) std::copy_n(keys_.get(), lq, keys_.get() + c * lq);
+  if (options.key_lengths) {
+    const Array lengths = contiguous(broadcast_to(*options.key_lengths, batch));
+    const Buffer<i64> length = integers(op, "key_lengths", lengths);
+    for (i64 b = 0; b < lengths.elements(); ++b)
+      if (length[b] < 0 || length[b] > lk)
+        fail(op, "key_lengths", "value", text("0 <= length <= ", lk), length[b]);
+    for (i64 c = 0; c < copies && batch_ > 0; ++c)
+      for (i64 i = 0; i < lq; ++i) keys_[c * lq + i] = meet(keys_[c * lq + i], {0, length[c]});
+  }
+  if (options.document_ids) documents(op, *options.document_ids, batch);
+  blocks(op, options, heads);
+}
+
+// Ranges and places from what every batch shares: sequences, causality, window.
+void AttentionMaps::sequences(const char* op, const AttentionSparsity& o) {
+  const i64 most = lq_ + lk_;
+  const i64 left = checked_reach(op, o.left, most);
+  const i64 right = std::min(checked_reach(op, o.right, most), o.is_causal ? 0 : most);
+  const auto fill = [&](KeyRange rows, KeyRange keys) {
+    for (i64 i = rows.begin; i < rows.end; ++i) {
+      const i64 at = keys.end - rows.end + i;
+      position_[i] = at;
+      keys_[i] = meet(keys, {at - left, at + right + 1});
+    }
+  };
+  if (!o.cu_seqlens_q) {
+    check(!o.cu_seqlens_k, op, "cu_seqlens_q", "value", "an array beside cu_seqlens_k", "None");
+    return fill({0, lq_}, {0, lk_});
+  }
+  const TensorView& of_keys = o.cu_seqlens_k ? *o.cu_seqlens_k : *o.cu_seqlens_q;
+  const Buffer<i64> q = checked_starts(op, "cu_seqlens_q", *o.cu_seqlens_q, lq_);
+  const Buffer<i64> k =
+      checked_starts(op, o.cu_seqlens_k ? "cu_seqlens_k" : "cu_seqlens_q", of_keys, lk_);
+  const i64 n = o.cu_seqlens_q->elements();
+  check(of_keys.elements() == n, op, "cu_seqlens_k", "length", n, of_keys.elements());
+  for (i64 s = 0; s + 1 < n; ++s) fill({q[s], q[s + 1]}, {k[s], k[s + 1]});
+}
+
+void AttentionMaps::documents(const char* op, const TensorView& given, const Shape& batch) {
+  const i64 copies = per_batch_ ? batch_ : 1;
+  if (copies == 0 || lk_ == 0) return;
+  Shape shape(copies, lk_);
+  Shape full = batch;
+  full.push(lk_);
+  const Buffer<i64> ids = integers(
+      op, "document_ids", per_batch_ ? broadcast_to(given, full) : broadcast_to(given, Shape(lk_)));
+  struct Run {
+    i64 id, begin, end;
+  };
+  std::vector<Run> runs;
+  Array numbers = Array::empty(DType::i64, shape);
+  bool recur = false;
+  for (i64 c = 0; c < copies; ++c) {
+    const i64* id = ids.get() + c * lk_;
+    i64* number = numbers.as<i64>() + c * lk_;
+    runs.clear();
+    for (i64 j = 0; j < lk_; ++j) {
+      if (j == 0 || id[j] != id[j - 1]) runs.push_back({id[j], j, j});
+      runs.back().end = j + 1;
+    }
+    std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) {
+      return a.id != b.id ? a.id < b.id : a.begin < b.begin;
+    });
+    KeyRange whole{0, 0};
+    i64 rank = -1;
+    for (std::size_t r = 0, next; r < runs.size(); r = next) {
+      for (next = r; next < runs.size() && runs[next].id == runs[r].id;) ++next;
+      recur |= next - r > 1;
+      whole = {runs[r].begin, runs[next - 1].end};
+      ++rank;
+      for (std::size_t x = r; x < next; ++x)
+        for (i64 j = runs[x].begin; j < runs[x].end; ++j) {
+          number[j] = rank;
+          if (const i64 i = j - (lk_ - lq_); i >= 0)
+            keys_[c * lq_ + i] = meet(keys_[c * lq_ + i], whole);
+        }
+    }
+  }
+  if (recur) ids_ = std::move(numbers);
+}
+
+void AttentionMaps::blocks(const char* op, const AttentionSparsity& o, const Shape& heads) {
+  if (!o.block_mask) {
+    check(!o.block_rows, op, "block_mask", "value", "an array beside block_size", "None");
+    runs_ = Buffer<KeyRange>(1);
+    runs_[0] = {0, lk_};
+    run_start_ = Array::empty(DType::i64, Shape(2));
+    run_start_.as<i64>()[0] = 0, run_start_.as<i64>()[1] = 1;
+    run_heads_ = run_start_;
+    return;
+  }
+  const TensorView& m = *o.block_mask;
+  check<TypeError>(m.dtype == DType::boolean, op, "block_mask", "dtype", "bool", m.dtype);
+  check(m.ndim() >= 2, op, "block_mask", "ndim", "at least 2", m.ndim());
+  const i64 rows = m.shape[-2], columns = m.shape[-1];
+  block_rows_ = checked_block(op, "rows", o.block_rows, rows, lq_);
+  const i64 width = checked_block(op, "columns", o.block_columns, columns, lk_);
+  Shape full = heads;
+  full.push(rows);
+  full.push(columns);
+  check_broadcast(op, "block_mask", m, full);
+
+  const Array packed = contiguous(m);
+  const auto* seen = packed.as<std::uint8_t>();
+  Shape starts = m.shape;
+  --starts.ndim;
+  starts[-1] = rows + 1;
+  i64 planes = 1;
+  for (int i = 0; i + 2 < m.ndim(); ++i) planes *= m.shape[i];
+  run_start_ = Array::empty(DType::i64, starts);
+  std::vector<KeyRange> runs;
+  i64* start = run_start_.as<i64>();
+  for (i64 p = 0; p < planes; ++p) {
+    for (i64 r = 0; r < rows; ++r, seen += columns) {
+      *start++ = static_cast<i64>(runs.size());
+      for (i64 c = 0; c < columns; ++c) {
+        if (!seen[c]) continue;
+        const KeyRange block{c * width, std::min(lk_, (c + 1) * width)};
+        if (c > 0 && seen[c - 1])
+          runs.back().end = block.end;
+        else
+          runs.push_back(block);
+      }
+    }
+    *start++ = static_cast<i64>(runs.size());
+  }
+  runs_ = Buffer<KeyRange>(static_cast<i64>(runs.size()));
+  std::copy(runs.begin(), runs.end(), runs_.get());
+  full.ndim = heads.ndim;
+  full.push(rows + 1);
+  run_heads_ = broadcast_to(run_start_, full);
+}
+
+AttentionMap AttentionMaps::map(i64 b, i64 first_head) const {
+  const i64 head = run_heads_.ndim() > 1 ? run_heads_.stride(-2) : 0;
+  AttentionMap m;
+  m.keys = keys_.get() + b * batch_stride();
+  m.position = position_.get();
+  m.block_rows = block_rows_;
+  m.runs = runs_.get();
+  m.run_start = run_start_.as<i64>() + plane_offset(run_heads_, 2, b) + first_head * head;
+  m.run_head = head;
+  return m;
+}
+
+}  // namespace vectile::ops

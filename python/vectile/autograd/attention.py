@@ -1,0 +1,309 @@
+"""Attention as a function of Tensors: the fused kernel, and the same in steps that have rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vectile import ops, random
+from vectile.autograd import rules
+from vectile.autograd.arithmetic import add, matmul, tanh, where
+from vectile.autograd.networks import dropout, softmax
+from vectile.autograd.shaping import broadcast_to, concatenate, expand_dims, reshape, swapaxes
+from vectile.autograd.tape import mode
+from vectile.autograd.tensor import (
+    Tensor,
+    TensorLike,
+    array_of,
+    as_tensor,
+    constant,
+    edge,
+    track,
+    wrap,
+)
+from vectile.ops.attention import BlockSize, Window
+
+__all__ = ["attention_and_weights", "rotary_embedding", "scaled_dot_product_attention"]
+
+Options = dict[str, Any]
+"""Keyword arguments that `ops.scaled_dot_product_attention` and its backward share, sinks aside."""
+
+
+def scaled_dot_product_attention(
+    query: TensorLike,
+    key: TensorLike,
+    value: TensorLike,
+    attn_mask: TensorLike | None = None,
+    *,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    window: Window | None = None,
+    block_mask: ArrayLike | None = None,
+    block_size: BlockSize | None = None,
+    key_lengths: ArrayLike | None = None,
+    cu_seqlens_q: ArrayLike | None = None,
+    cu_seqlens_k: ArrayLike | None = None,
+    document_ids: ArrayLike | None = None,
+    softcap: float | None = None,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: TensorLike | None = None,
+    seed: int | None = None,
+    return_lse: bool = False,
+    return_weights: bool = False,
+    return_column_sums: bool = False,
+    return_top_k: int = 0,
+) -> Any:
+    """``softmax(query @ key.T * scale + mask) @ value`` (arXiv 1706.03762, eq. 1) without the score matrix.
+
+    query (..., heads, length, dim); key and value may have fewer heads (a divisor) and another length.
+    A bool mask is True where query attends, a float mask is added; `is_causal` lines up the last query
+    with the last key. Rows that are masked everywhere give zeros. `scale` defaults to ``dim ** -0.5``.
+    The other options are those of `ops.scaled_dot_product_attention`, whose dropout mask follows from `seed`,
+    by default the next one drawn from `vectile.manual_seed`'s generator. There are gradients for query, key,
+    value and `sinks`, and for an `attn_mask` that requires grad, with which the weights are formed
+    explicitly. What ``return_…`` adds are arrays, without a gradient.
+    """
+    q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
+    s = None if sinks is None else as_tensor(sinks)
+    options = _given(
+        is_causal=is_causal,
+        scale=scale,
+        window=window,
+        block_mask=block_mask,
+        block_size=block_size,
+        key_lengths=key_lengths,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k,
+        document_ids=document_ids,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+    )
+    if dropout_p:
+        options.update(dropout_p=dropout_p, seed=random.next_seed() if seed is None else seed)
+    asked = {
+        "return_weights": return_weights,
+        "return_column_sums": return_column_sums,
+        "return_top_k": return_top_k,
+    }
+    extras: Options = {name: value for name, value in asked.items() if value}
+    mask = array_of(attn_mask)
+    learned = isinstance(attn_mask, Tensor) and attn_mask.requires_grad and mode.enabled
+    if learned and not (extras or return_lse):
+        return attention_by_parts(q, k, v, attn_mask, s, options)
+    to_s = None if s is None else edge(s)
+    tracked = (q.requires_grad or k.requires_grad or v.requires_grad or to_s) and mode.enabled
+    found = ops.scaled_dot_product_attention(
+        q._data,
+        k._data,
+        v._data,
+        mask,
+        sinks=None if s is None else s._data,
+        return_lse=return_lse or bool(tracked),
+        **extras,
+        **options,
+    )
+    data, *rest = found if isinstance(found, tuple) else (found,)
+    if learned:
+        out = attention_by_parts(q, k, v, attn_mask, s, options)
+    elif tracked:
+        kept = {n: constant(x) if isinstance(x, np.ndarray) else x for n, x in options.items()}
+        settings = rest[0], None if mask is None else constant(mask), kept
+        edges = edge(q), edge(k), edge(v), to_s
+        rule = rules.scaled_dot_product_attention
+        out = track(data, rule, edges, (q, k, v, s), settings, data)
+    else:
+        out = wrap(data)
+    rest = rest[1:] if tracked and not return_lse else rest
+    return (out, *rest) if return_lse or extras else out
+
+
+def _given(**options: Any) -> Options:
+    """Those that are given, arrays out of their Tensors."""
+    return {n: array_of(x) for n, x in options.items() if x is not None and x is not False}
+
+
+def rotary_embedding(
+    x: TensorLike,
+    cosine: ArrayLike,
+    sine: ArrayLike,
+    interleaved: bool = False,
+    inverse: bool = False,
+) -> Tensor:
+    """Pairs of elements of the last axis turned by an angle of each position; see `ops.rotary_embedding`."""
+    t, c, s = as_tensor(x), array_of(cosine), array_of(sine)
+    data = ops.rotary_embedding(t._data, c, s, interleaved=interleaved, inverse=inverse)
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    params = constant(c), constant(s), interleaved, inverse
+    return track(data, rules.rotary_embedding, (edge(t),), (), params)
+
+
+def attention_and_weights(
+    query: TensorLike,
+    key: TensorLike,
+    value: TensorLike,
+    attn_mask: TensorLike | None = None,
+    *,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`scaled_dot_product_attention` and its weights (..., heads, lq, lk) before dropout, with gradients."""
+    q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
+    learned = isinstance(attn_mask, Tensor) and attn_mask.requires_grad
+    tracked = (q.requires_grad or k.requires_grad or v.requires_grad or learned) and mode.enabled
+    options = _given(is_causal=is_causal, scale=scale)
+    if not tracked:
+        if dropout_p:
+            options.update(dropout_p=dropout_p, seed=random.next_seed())
+        out, found = ops.scaled_dot_product_attention(
+            q._data, k._data, v._data, array_of(attn_mask), return_weights=True, **options
+        )
+        return wrap(out), wrap(found)
+    weights = attention_weights(q, k, attn_mask, None, options)
+    if dropout_p or learned:
+        return mix(dropout(weights, dropout_p), v), weights
+    return scaled_dot_product_attention(q, k, v, attn_mask, **options), weights
+
+
+def attention_by_parts(
+    q: Tensor, k: Tensor, v: Tensor, mask: TensorLike | None, sinks: Tensor | None, options: Options
+) -> Tensor:
+    """`scaled_dot_product_attention` in differentiable steps, with the whole weight matrix in memory."""
+    weights = attention_weights(q, k, mask, sinks, options)
+    if "dropout_p" in options:
+        weights = dropout(weights, options["dropout_p"], seed=options["seed"])
+    return mix(weights, v)
+
+
+def attention_weights(
+    q: Tensor, k: Tensor, mask: TensorLike | None, sinks: Tensor | None, options: Options
+) -> Tensor:
+    """The softmax (..., heads, lq, lk) before dropout; masked pairs count for nothing, even NaN."""
+    scale, softcap, slopes = (options.get(n) for n in ("scale", "softcap", "alibi_slopes"))
+    shape, keys = q.shape, k.shape[-2]
+    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    groups = _groups(q, k)
+    if groups > 1:
+        q, k = _split_heads(q, groups), expand_dims(k, -3)
+    broken: Any = ~np.isfinite(k._data).all(-1)
+    if broken.any():  # such keys have the scores that they have, but no gradient: 0 * NaN is NaN
+        actual = ops.matmul(q._data, k._data.swapaxes(-1, -2))
+        k = where(broken[..., None], 0.0, k)
+        scores = where(broken[..., None, :], actual, matmul(q, swapaxes(k, -1, -2)))
+    else:
+        scores = matmul(q, swapaxes(k, -1, -2))
+    if groups > 1:
+        scores = _join_heads(scores)
+    if softcap is not None:
+        scores = tanh(scores * (1.0 / softcap)) * softcap
+    if slopes is not None:
+        _, distance = distances(shape[-2], keys, options)
+        slope = np.asarray(slopes, scores.dtype)[..., None, None]
+        scores = add(scores, (-slope * np.abs(distance)).astype(scores.dtype))
+    if mask is not None:
+        values = array_of(mask)
+        if values.dtype == bool:
+            scores = where(mask, scores, -np.inf)
+        else:
+            scores = where(np.isneginf(values), -np.inf, add(scores, mask))
+    seen = seen_pairs(shape, keys, options)
+    if seen is not None:
+        scores = where(seen, scores, -np.inf)
+    if sinks is None:
+        return softmax(scores)
+    last = reshape(sinks, (-1, 1, 1)) if len(shape) > 2 else reshape(sinks, (1, 1))
+    last = broadcast_to(last, (*scores.shape[:-1], 1))
+    return softmax(concatenate([scores, last], -1))[..., :-1]
+
+
+def distances(queries: int, keys: int, options: Options) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(queries, keys): whether both are in one sequence, and how far after the query's place the key is."""
+    i, j = np.arange(queries), np.arange(keys)
+    starts_q = options.get("cu_seqlens_q")
+    if starts_q is None:
+        return np.ones((queries, keys), bool), j - (i + keys - queries)[:, None]
+    starts_k = np.asarray(options.get("cu_seqlens_k", starts_q))
+    starts_q = np.asarray(starts_q)
+    of_q = np.searchsorted(starts_q, i, "right") - 1
+    of_k = np.searchsorted(starts_k, j, "right") - 1
+    place = i + (starts_k[1:] - starts_q[1:])[of_q]
+    return of_q[:, None] == of_k, j - place[:, None]
+
+
+def seen_pairs(shape: tuple[int, ...], keys: int, options: Options) -> Any:
+    """The pairs that count, bool and broadcasting to (..., heads, lq, lk); None if all do.
+
+    `shape` is the query's.
+    """
+    queries, axes = shape[-2], (1,) * min(len(shape) - 2, 1)
+    seen: Any = None
+    if options.keys() & {"is_causal", "window", "cu_seqlens_q"}:
+        seen, distance = distances(queries, keys, options)
+        left, right = options.get("window", (None, None))
+        if left is not None:
+            seen = seen & (distance >= -left)
+        if right is not None:
+            seen = seen & (distance <= right)
+        if options.get("is_causal"):
+            seen = seen & (distance <= 0)
+    masks = [] if seen is None else [seen]
+    if "key_lengths" in options:
+        lengths = np.asarray(options["key_lengths"])
+        masks.append(np.arange(keys) < lengths.reshape(*lengths.shape, *axes, 1, 1))
+    if "document_ids" in options:
+        ids = np.asarray(options["document_ids"])
+        of_q = ids[..., keys - queries :, None]
+        same = of_q == ids[..., None, :]
+        masks.append(same.reshape(*ids.shape[:-1], *axes, queries, keys) if ids.ndim > 1 else same)
+    if "block_mask" in options:
+        blocks, size = np.asarray(options["block_mask"]), options.get("block_size")
+        for axis, length, given in ((-2, queries, 0), (-1, keys, 1)):
+            width = -(-length // max(1, blocks.shape[axis]))
+            if size is not None:
+                width = size if isinstance(size, int) else size[given]
+            blocks = np.repeat(blocks, width, axis).take(np.arange(length), axis)
+        masks.append(blocks)
+    if not masks:
+        return None
+    seen = masks[0]
+    for other in masks[1:]:
+        seen = seen & other
+    return seen
+
+
+def mix(weights: Tensor, v: Tensor) -> Tensor:
+    """``weights @ v``, where a weight of zero hides a value even if that is infinite or NaN."""
+    groups = _groups(weights, v)
+    if groups > 1:
+        weights, v = _split_heads(weights, groups), expand_dims(v, -3)
+    values = v._data
+    broken = ~np.isfinite(values)
+    if broken.any():
+        out = matmul(weights, where(broken, 0.0, v))
+        visible = (weights._data != 0).astype(values.dtype)
+        kinds = {np.inf: values == np.inf, -np.inf: values == -np.inf, np.nan: np.isnan(values)}
+        for value, found in kinds.items():
+            seen = ops.matmul(visible, found.astype(values.dtype)) > 0
+            out = add(out, np.where(seen, *map(values.dtype.type, (value, 0))))
+    else:
+        out = matmul(weights, v)
+    return _join_heads(out) if groups > 1 else out
+
+
+def _groups(q: Tensor, k: Tensor) -> int:
+    """How many heads of `q` (..., heads, length, dim) share one of `k`."""
+    return q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
+
+
+def _split_heads(x: Tensor, groups: int) -> Tensor:
+    """(..., heads, n, d) as (..., heads / groups, groups, n, d)."""
+    return reshape(x, (*x.shape[:-3], x.shape[-3] // groups, groups, *x.shape[-2:]))
+
+
+def _join_heads(x: Tensor) -> Tensor:
+    """The reverse of `_split_heads`."""
+    return reshape(x, (*x.shape[:-4], x.shape[-4] * x.shape[-3], *x.shape[-2:]))
