@@ -10,7 +10,7 @@
 namespace vectile::ops {
 namespace {
 
-std::atomic<bool> always{false};
+std::atomic<Use16> use{Use16::faster};
 
 constexpr const char* kNames[] = {nullptr, "fp16", "bf16"};
 
@@ -44,22 +44,24 @@ Compute parse_compute(const char* op, const char* name) {
 
 const char* compute_name(Compute compute) { return kNames[static_cast<int>(compute)]; }
 
-void set_always_16(bool on) { always = on; }
+void set_use_16(Use16 now) { use = now; }
 
 Unit16 unit_16(const Kernels& k, Compute compute, DType dtype) {
   if (compute == Compute::standard && dtype == DType::bf16) compute = Compute::bf16;
+  const Use16 now = use.load(std::memory_order_relaxed);
+  if (now == Use16::never) return {};
   // VFMADD231PH has twice the lanes wherever it exists; VDPBF16PS is slower than FMA on some CPUs.
   if (compute == Compute::f16 && k.gemm_f16_block)
     return {DType::f16, k.gemm_f16_format, k.gemm_f16_rows, k.gemm_f16_pack, k.gemm_f16_block};
   if (compute == Compute::bf16 && k.gemm_bf16_block &&
-      (always.load(std::memory_order_relaxed) || faster_than_fma(k.gemm_bf16_chains)))
+      (now == Use16::always || faster_than_fma(k.gemm_bf16_chains)))
     return {DType::bf16, k.gemm_bf16_format, k.gemm_bf16_rows, k.gemm_bf16_pack, k.gemm_bf16_block};
   return {};
 }
 
 bool worth_16(const Unit16& unit, DType dtype, i64 m, i64 n, i64 k) {
   if (!unit) return false;
-  if (always.load(std::memory_order_relaxed)) return true;
+  if (use.load(std::memory_order_relaxed) == Use16::always) return true;
   const Least& least = unit.dtype == DType::f16 ? kF16 : dtype == unit.dtype ? kStored : kConverted;
   return m >= least.m && n >= least.n && k >= least.k;
 }

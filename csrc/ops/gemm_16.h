@@ -29,8 +29,9 @@ struct Unit16 {
 Unit16 unit_16(const Kernels& kernels, Compute compute, DType dtype);
 // Whether products of this size are faster on it, of arrays of `dtype`.
 bool worth_16(const Unit16& unit, DType dtype, i64 m, i64 n, i64 k);
-// For tests: units are used wherever the tier has them, whatever is faster.
-void set_always_16(bool always);
+// For tests: which units are used of those that the tier has.
+enum class Use16 { faster, always, never };
+void set_use_16(Use16 use);
 
 // C = activation(A B + bias) + residual, all but the bias of one type, float32 or a half one.
 struct Product16 {

@@ -94,7 +94,7 @@ namespace {
 void sweep_16(ops::Compute compute, double relative) {
   constexpr i64 kShapes[][3] = {{1, 1, 1},    {3, 17, 300},  {14, 64, 32},   {15, 65, 33},
                                 {32, 32, 64}, {33, 70, 127}, {130, 40, 700}, {3, 4, 0}};
-  ops::set_always_16(true);
+  ops::set_use_16(ops::Use16::always);
   for (const auto& [m, n, k] : kShapes)
     for (const Layout a : kLayouts)
       for (const Layout b : kLayouts)
@@ -106,7 +106,7 @@ void sweep_16(ops::Compute compute, double relative) {
               const bool exact = in.dtype() == DType::f64;
               out.add(ops::matmul(x, y, nullptr, exact ? ops::Compute::standard : compute));
             });
-  ops::set_always_16(false);
+  ops::set_use_16(ops::Use16::faster);
 }
 
 }  // namespace

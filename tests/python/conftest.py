@@ -22,6 +22,14 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _core.set_isa(DEFAULT_ISA)
 
 
+@pytest.fixture
+def always() -> Iterator[None]:
+    """Multiply in 16-bit arithmetic wherever the tier has it, whatever is faster."""
+    _core.set_always_16(True)
+    yield
+    _core.set_always_16(None)
+
+
 @pytest.fixture(params=[np.float32, np.float64], ids=["f32", "f64"])
 def dtype(request: pytest.FixtureRequest) -> type:
     """Run the test once per floating-point dtype."""

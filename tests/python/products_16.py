@@ -3,6 +3,8 @@
 import ml_dtypes
 import numpy as np
 
+from vectile import _core
+
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(np.float32), np.dtype(np.float16), BF16]
 # Tiles of 14 rows and 64 or 32 columns, blocks of 32 x 32, pieces of 32, 64, 256 or 512 steps of K.
@@ -25,6 +27,11 @@ SIZES = [
 LAYOUTS = ["NN", "NT", "TN", "TT", "SS", "RN", "NR"]
 # A piece's products are summed in float16; the second order is in the last digits.
 F16_SUMS = 0.017
+
+
+def uses(compute):
+    """Whether the tier in use has that arithmetic and is to use it."""
+    return _core.uses_f16() if compute == "fp16" else _core.uses_bf16()
 
 
 def operand(rng, rows, columns, dtype, layout):

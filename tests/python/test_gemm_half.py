@@ -1,7 +1,4 @@
-"""Products of half types: the float32 product of the widened operands, bit for bit, rounded once.
-
-Where a tier multiplies bfloat16 itself, test_gemm_bf16 has the bounds of that.
-"""
+"""Products of half types in float32: that of the widened operands, bit for bit, rounded once."""
 
 import ml_dtypes
 import numpy as np
@@ -19,11 +16,11 @@ def half(request):
 
 
 @pytest.fixture(autouse=True)
-def widened(request, half):
-    if "isa" in request.fixturenames:
-        request.getfixturevalue("isa")
-    if half == HALVES[1] and _core.uses_bf16():
-        pytest.skip("bfloat16 is not widened here")
+def widened():
+    """Also where bfloat16 has arithmetic of its own; test_gemm_16.py is about that."""
+    _core.set_always_16(False)
+    yield
+    _core.set_always_16(None)
 
 
 def normal(rng, half, *shape):
