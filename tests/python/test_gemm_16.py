@@ -21,30 +21,27 @@ def floating(request):
 
 
 @pytest.mark.sanitize
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_matmul(isa, always, compute, floating, rng, size, layout):
-    m, n, k = size
-    a, b = operand(rng, m, k, floating, layout[0]), operand(rng, k, n, floating, layout[1])
-    got = ops.matmul(a, b, compute=compute)
-    assert got.dtype == floating
-    assert_within(got, *product(a, b, compute))
+def test_matmul(isa, always, compute, floating, rng):
+    for m, n, k in SIZES:
+        for left, right in LAYOUTS:
+            a, b = operand(rng, m, k, floating, left), operand(rng, k, n, floating, right)
+            got = ops.matmul(a, b, compute=compute)
+            assert got.dtype == floating
+            assert_within(got, *product(a, b, compute))
 
 
-@pytest.mark.parametrize("size", [(0, 3, 4), (3, 0, 4), (3, 4, 0)], ids=str)
-def test_empty(isa, always, compute, floating, size):
-    m, n, k = size
-    got = ops.matmul(np.ones((m, k), floating), np.ones((k, n), floating), compute=compute)
-    np.testing.assert_array_equal(got.astype(float), np.zeros((m, n)))
+def test_empty(isa, always, compute, floating):
+    for m, n, k in [(0, 3, 4), (3, 0, 4), (3, 4, 0)]:
+        got = ops.matmul(np.ones((m, k), floating), np.ones((k, n), floating), compute=compute)
+        np.testing.assert_array_equal(got.astype(float), np.zeros((m, n)))
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_small_integers_are_exact(isa, always, compute, floating, rng, size):
-    m, n, k = size  # products below 9, sums of 32 of them below 2048
-    a = rng.integers(-2, 3, (m, k)).astype(floating)
-    b = rng.integers(-2, 3, (k, n)).astype(floating)
-    want = (a.astype(float) @ b.astype(float)).astype(floating)
-    np.testing.assert_array_equal(ops.matmul(a, b, compute=compute), want)
+def test_small_integers_are_exact(isa, always, compute, floating, rng):
+    for m, n, k in SIZES:  # products below 9, sums of 32 of them below 2048
+        a = rng.integers(-2, 3, (m, k)).astype(floating)
+        b = rng.integers(-2, 3, (k, n)).astype(floating)
+        want = (a.astype(float) @ b.astype(float)).astype(floating)
+        np.testing.assert_array_equal(ops.matmul(a, b, compute=compute), want)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
