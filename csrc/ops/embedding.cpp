@@ -52,6 +52,7 @@ Array embedding_backward(const TensorView& grad, const TensorView& ids, i64 num_
     fail(op, "grad", "shape", text("ids.shape ", ids.shape, " + (n,)"), grad.shape);
   const i64 n = grad.shape.back(), count = ids.elements();
   Array dweight = Array::empty(grad.dtype, Shape(num_embeddings, n));
+  checked_bytes(Shape(num_embeddings), DType::i64);  // also where n is 0: offsets has two more
   const Buffer<i64> index = checked_indices(op, "ids", ids, num_embeddings);
   const Array g = widened(grad);
   // Counting sort, stable: order[offsets[v] .. offsets[v + 1]) are the positions of id v.

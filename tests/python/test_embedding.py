@@ -117,6 +117,7 @@ W, G = np.zeros((4, 3), np.float32), np.zeros((2, 3), np.float32)
             r"grad shape: expected ids.shape \(1,\)",
         ),
         (lambda: ops.embedding_backward(G, [0, 1], -1), ValueError, "num_embeddings value"),
+        (lambda: ops.embedding_backward(G[:, :0], [0, 1], 2**63 - 1), OverflowError, "bytes"),
         (lambda: ops.embedding_backward(G.astype(int), [0, 1], 2), TypeError, "grad dtype"),
     ],
 )
