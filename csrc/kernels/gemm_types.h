@@ -58,7 +58,6 @@ struct GemmBlock {  // the part of C that one call computes
 // of k_step.
 struct Gemm16Format {
   int mr, nr, together, k_step;
-  i64 depth(i64 k) const { return (k + k_step - 1) / k_step * k_step; }
 };
 
 // C = activation(A B + bias) + residual, summed in float32; k > 0.

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "ops/attention_map.h"
-#include "ops/cast.h"
+#include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
@@ -13,11 +13,6 @@ namespace {
 // Heads of an array (..., heads, rows, columns); 1 for a matrix.
 i64 heads_of(const Shape& s) { return s.ndim > 2 ? s[-3] : 1; }
 i64 head_stride(const TensorView& x) { return x.ndim() > 2 ? x.stride(-3) : 0; }
-
-// `x` row-major in the type that kernels compute in.
-Array computed(const TensorView& x, DType dtype) {
-  return x.dtype == dtype ? contiguous(x) : cast_to(x, dtype);
-}
 
 // Checked arguments of one call, in the layouts the kernels read.
 struct Problem {
@@ -116,13 +111,13 @@ void check_terms(const char* op, const AttentionOptions& o, const Shape& heads, 
   if (o.alibi_slopes) {
     check_floating(op, "alibi_slopes", *o.alibi_slopes);
     check_broadcast(op, "alibi_slopes", *o.alibi_slopes, heads);
-    p.slopes_given = computed(broadcast_to(*o.alibi_slopes, heads), dtype);
+    p.slopes_given = converted(broadcast_to(*o.alibi_slopes, heads), dtype);
     p.slopes = p.slopes_given;
   }
   if (o.sinks) {
     check_floating(op, "sinks", *o.sinks);
     check_shape(op, "sinks", *o.sinks, Shape(p.heads));
-    p.sinks = computed(*o.sinks, dtype);
+    p.sinks = converted(*o.sinks, dtype);
   }
   check(o.dropout_p >= 0 && o.dropout_p <= 1, op, "dropout_p", "value", "0 <= dropout_p <= 1",
         o.dropout_p);
@@ -295,7 +290,7 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
                });
     sums.add();
   });
-  if (top) result.top_weights = cast_to(result.top_weights, p.dtype);
+  result.top_weights = narrowed(std::move(result.top_weights), p.dtype);
   return result;
 }
 
@@ -314,7 +309,7 @@ AttentionGradients scaled_dot_product_attention_backward(
   check_shape(op, "out", out, out_shape);
   check_shape(op, "lse", lse, rows);
   const Array grad_rows = rows_contiguous(grad), out_rows = rows_contiguous(out);
-  const Array lse_rows = computed(lse, dtype), delta_rows = Array::empty(dtype, rows);
+  const Array lse_rows = converted(lse, dtype), delta_rows = Array::empty(dtype, rows);
 
   AttentionGradients result;
   result.dk = Array::empty(p.dtype, key.shape);
@@ -371,9 +366,8 @@ AttentionGradients scaled_dot_product_attention_backward(
                });
     shares.add();
   });
-  result.dq = p.dtype == dtype ? std::move(dq) : cast_to(dq, p.dtype);
-  if (options.sinks && options.sinks->dtype != dtype)
-    result.dsinks = cast_to(result.dsinks, options.sinks->dtype);
+  result.dq = narrowed(std::move(dq), p.dtype);
+  if (options.sinks) result.dsinks = narrowed(std::move(result.dsinks), options.sinks->dtype);
   return result;
 }
 

@@ -10,6 +10,10 @@ void cast_strided(const TensorView& x, const TensorView& y);
 
 // A row-major copy of `x` in another type.
 Array cast_to(const TensorView& x, DType dtype);
+// `x` row-major in that type; x itself where it is that.
+inline Array converted(const TensorView& x, DType dtype) {
+  return x.dtype == dtype ? contiguous(x) : cast_to(x, dtype);
+}
 
 namespace ops {
 

@@ -26,6 +26,7 @@ constexpr Least kStored{8, 32, 32}, kConverted{32, 32, 32}, kF16{64, 128, 128};
 
 struct Format : Gemm16Format {
   explicit Format(const Unit16& unit) { unit.format(this); }
+  i64 depth(i64 k) const { return round_up(k, k_step); }
   // Numbers of one stored row of A; off the powers of two.
   i64 row(i64 k) const { return round_up(depth(k), 32) + 32; }
   i64 fitting(i64 k, i64 unit) const {  // lines along k in the cache, a multiple of unit

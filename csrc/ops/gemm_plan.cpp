@@ -29,14 +29,10 @@ constexpr double kStripCost = 8, kPageStripCost = 24;  // a strip at a time, its
 constexpr double kColumnCost = 16, kPageColumnCost = 32;  // the same, transposed
 constexpr double kWaitCost = 1.6;  // six sums where latency and ports ask for eight or more
 
-template <class T>
-bool page_stride(i64 stride) {  // lines so far apart collide in the L1 cache
-  return stride * i64(sizeof(T)) % 1024 == 0;
-}
-
-template <class T>
-bool aliased(i64 stride) {  // few of a strip's lines that far apart stay in the L1 cache together
-  return stride * i64(sizeof(T)) % 2048 == 0;
+// Lines so far apart collide in the L1 cache, the more the larger the power of two.
+template <class T, int bytes = 1024>
+bool page_stride(i64 stride) {
+  return stride * i64(sizeof(T)) % bytes == 0;
 }
 
 // True if the lines of a strip, one in each of k rows, find room in the sets of the L1 cache that
@@ -131,8 +127,8 @@ GemmPlan<S> plan_gemm(const Kernels& kernels, const Gemm<S>& g, i64 batch) {
   const bool near_a = spread_a && p.m * p.k <= kNearElements;
   const bool near_b = p.b_col == 1 && p.n * p.k <= kNearElements && strip_fits<T>(p.k, p.b_row);
   const i64 in_place = p.a_col != 1 ? 2 : spread_a ? t.strips_in_place : t.strips_paged;
-  const i64 rows_in_place =
-      aliased<T>(p.b_row) ? std::min<i64>(t.rows_in_place, 2 * t.mr) : t.rows_in_place;
+  const bool apart = page_stride<T, 2048>(p.b_row);  // few of its lines serve a second panel of A
+  const i64 rows_in_place = apart ? std::min<i64>(t.rows_in_place, 2 * t.mr) : t.rows_in_place;
   p.pack_b = tiled && !p.strips && !near_b && (p.b_col != 1 || p.m > rows_in_place);
   const bool far_b = tiled && !p.strips && !p.pack_b && !near_b && strips >= kFarStrips;
   p.pack_a = tiled && !near_a && (far_b || strips > in_place);

@@ -12,7 +12,7 @@ Array table(const char* op, const char* argument, const TensorView& t, const Ten
             double sign) {
   check_parameter_dtype(op, argument, t, x);
   const DType dtype = compute_dtype(x.dtype);
-  Array y = t.dtype == dtype && sign > 0 ? contiguous(t) : cast_to(t, dtype);
+  Array y = sign > 0 ? converted(t, dtype) : cast_to(t, dtype);
   if (sign < 0)
     dispatch_float(dtype, [&](auto zero) {
       using T = decltype(zero);

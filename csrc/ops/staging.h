@@ -16,9 +16,8 @@ namespace vectile {
 
 // `x` row-major, of the type kernels compute in; x itself where it is that.
 inline Array widened(const TensorView& x) {
-  if (!is_half(x.dtype)) return contiguous(x);
-  Array y = cast_to(x, DType::f32);
-  y.origin = x.dtype;
+  Array y = converted(x, compute_dtype(x.dtype));
+  if (is_half(x.dtype)) y.origin = x.dtype;
   return y;
 }
 inline Array widened(const TensorView* x) { return x ? widened(*x) : Array(); }

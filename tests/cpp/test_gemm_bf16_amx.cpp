@@ -35,7 +35,7 @@ TEST_P(GemmBf16Amx, IsWithinTheBound) {
   Gemm16Format f;
   gemm_bf16_format(&f);
   ASSERT_EQ(f.mr, 32);
-  const i64 depth = f.depth(k), rows = (m + f.mr - 1) / f.mr * f.mr;
+  const i64 depth = (k + f.k_step - 1) / f.k_step * f.k_step, rows = (m + f.mr - 1) / f.mr * f.mr;
   const i64 columns = (n + f.nr - 1) / f.nr * f.nr;
   for (const bool transposed : {false, true}) {  // how B lies in memory
     std::vector<BFloat16> laid(k * n);
