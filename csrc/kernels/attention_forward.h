@@ -61,7 +61,11 @@ class Forward {
         copy_chunked(q + g * h_.query_head + i * h_.query_row, h_.query_row, n, h_.d, scale, rows_,
                      m_.queries + r * kDepthStride);
       });
-      for (i64 x = 0; x < n; ++x) m_.ranges[r + x] = h_.map.keys[i + x];
+      for (i64 x = 0; x < n; ++x) {
+        const KeyRange range = h_.map.keys[i + x], first = m_.ranges[0];
+        m_.ranges[r + x] = range;
+        alike_ = r + x == 0 || (alike_ && range.begin == first.begin && range.end == first.end);
+      }
       r += n;
     }
   }
@@ -104,6 +108,7 @@ class Forward {
   }
 
   void write(const AttentionExtras<T>& extras) {
+    if (!(extras.lse || extras.weights || extras.column_sums || extras.top_weights)) return;
     m_.softmax.write_lse2(rows_, m_.lse2);
     if (extras.lse)
       for (i64 r = 0; r < rows_; ++r) extras.lse[begin_ + r] = m_.lse2[r] * T(kLn2);
@@ -121,11 +126,13 @@ class Forward {
   i64 query_of(i64 r) const { return (begin_ + r) % h_.lq; }
   T* score_row(int i) const { return m_.scores + i * kScoreStride; }
   // What row r sees of a piece, counted from its first column.
-  KeyRange seen(i64 r, const Piece& p) const {
+  VECTILE_INLINE KeyRange seen(i64 r, const Piece& p) const {
+    if (alike_) return {p.keys.begin - p.start, p.keys.end - p.start};  // what some see, all do
     return counted_from(p.start, meet(m_.ranges[r], p.keys));
   }
   // The smallest range with all that rows [begin, end) see of `keys`.
   KeyRange seen_by(i64 begin, i64 end, KeyRange keys) const {
+    if (alike_) return meet(m_.ranges[begin], keys);
     KeyRange all{0, 0};
     for (i64 r = begin; r < end; ++r) all = hull(all, m_.ranges[r]);
     return meet(all, keys);
@@ -133,6 +140,7 @@ class Forward {
 
   // One past the rows from r on each of which shares keys with the one before: a sequence's.
   i64 neighbours(i64 r) const {
+    if (alike_) return rows_;
     while (++r < rows_) {
       const KeyRange a = m_.ranges[r - 1], b = m_.ranges[r];
       if (empty(meet(a, b)) && !empty(a) && !empty(b)) break;
@@ -145,7 +153,7 @@ class Forward {
   template <class F>
   VECTILE_INLINE void over_block_rows(KeyRange keys, F&& f) {
     for (i64 r = 0, end; r < rows_; r = end) {
-      const i64 size = h_.map.block_rows, i = query_of(r);
+      const i64 size = h_.map.block_rows, i = size ? query_of(r) : 0;
       end = size ? smaller(rows_, r + smaller(size - i % size, h_.lq - i)) : neighbours(r);
       KeyRange runs[kPieces];
       int count = 0;
@@ -351,30 +359,35 @@ class Forward {
   }
 
   bool write_out(void* out) {
-    V bad(T(0));
+    V bad[2];  // sums that would wait for one another
     as_stored<T>(h_.dtype, out, [&](auto* typed) {
       for (i64 r = 0; r < rows_; ++r) {
         const T* acc = m_.acc + r * dv_;
         auto* y = typed + (begin_ + r) * h_.dv;
         const T sum = m_.softmax.sum[r];
         const V norm(sum == T(0) ? T(0) : T(1) / sum);
-        for (i64 j = 0; j < h_.dv; j += lanes) {
+        i64 j = 0;
+        for (; j + 2 * lanes <= h_.dv; j += 2 * lanes)
+          unroll<2>([&](auto u) VECTILE_LAMBDA {
+            const V v = V::load(acc + j + u * lanes) * norm;
+            bad[u] = fma(v, V(T(0)), bad[u]);
+            store_as(v, y + j + u * lanes);
+          });
+        for (; j < h_.dv; j += lanes) {
           const V v = V::load(acc + j) * norm;
-          bad = fma(v, V(T(0)), bad);
-          if (j + lanes <= h_.dv)
-            store_as(v, y + j);
-          else
-            store_as(v, y + j, static_cast<int>(h_.dv - j));
+          bad[0] = fma(v, V(T(0)), bad[0]);
+          store_as(v, y + j, static_cast<int>(smaller(lanes, h_.dv - j)));
         }
       }
     });
-    return !is_nan(bad).any();
+    return !is_nan(bad[0] + bad[1]).any();
   }
 
   const AttentionHead<T>& h_;
   const i64 begin_, rows_, dv_;
   ForwardScratch<T> m_;
   const bool few_, plain_;
+  bool alike_ = true;          // all rows see the same keys
   const T* values_ = nullptr;  // of the block, as the products read them
   i64 value_stride_ = 0;
 };

@@ -209,11 +209,21 @@ VECTILE_INLINE void map_scores(const T* s, T* y, KeyRange keys, i64 width, Terms
 // there is one).
 template <class T, class Terms>
 VECTILE_INLINE T apply_terms(T* s, KeyRange keys, Terms terms) {
-  Vec<T> top(-__builtin_inff());
-  map_scores(s, s, keys, 0, terms, [&](Vec<T> v, i64) VECTILE_LAMBDA {
-    top = max(v, top);
-    return v;
-  });
+  using V = Vec<T>;
+  V top(-__builtin_inff());
+  if constexpr (std::is_same_v<Terms, NoTerms>) {
+    i64 j = keys.begin;
+    for (; j + V::lanes <= keys.end; j += V::lanes) top = max(V::load(s + j), top);
+    if (j < keys.end) {
+      const int m = static_cast<int>(keys.end - j);
+      top = max(select(first_mask<T>(m), V::load(s + j, m), V(-__builtin_inff())), top);
+    }
+  } else {
+    map_scores(s, s, keys, 0, terms, [&](V v, i64) VECTILE_LAMBDA {
+      top = max(v, top);
+      return v;
+    });
+  }
   return reduce_max(top);
 }
 

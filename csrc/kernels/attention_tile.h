@@ -72,6 +72,25 @@ VECTILE_INLINE void row_groups(i64 begin, i64 end, F&& f) {
     row_groups<(SIZE > 8 ? 8 : SIZE > 4 ? 4 : SIZE > 2 ? 2 : 1)>(begin, end, f);
 }
 
+// multiply_tile for one vector of B, whose even and odd steps have sums of their own: MR sums alone
+// would wait for one another.
+template <class T, int MR, int A_ROW>
+VECTILE_INLINE void multiply_column(Vec<T> (&acc)[MR][1], i64 depth, const T* a, i64 a_step,
+                                    const T* b, i64 b_step) {
+  using V = Vec<T>;
+  V odd[MR];
+  unroll<MR>([&](auto i) VECTILE_LAMBDA { odd[i] = V(T(0)); });
+  for (; depth > 1; depth -= 2, a += 2 * a_step, b += 2 * b_step) {
+    const V b0 = V::load(b), b1 = V::load(b + b_step);
+    unroll<MR>([&](auto i) VECTILE_LAMBDA {
+      acc[i][0] = multiply_add(V(a[i * A_ROW]), b0, acc[i][0]);
+      odd[i] = multiply_add(V(a[i * A_ROW + a_step]), b1, odd[i]);
+    });
+  }
+  if (depth > 0) multiply_tile<V, MR, 1>(acc, depth, a, A_ROW, a_step, b, b_step);
+  unroll<MR>([&](auto i) VECTILE_LAMBDA { acc[i][0] = acc[i][0] + odd[i]; });
+}
+
 enum class Into { assign, add, scale_add };  // C = AB, C += AB, C = diag(factor) C + AB
 
 template <class T, int MR, int NV, int A_ROW, Into into>
@@ -90,7 +109,10 @@ static inline void tile(const T* a, i64 a_step, const T* b, i64 b_step, i64 dept
         acc[i][j] = V::load(c + i * ldc + j * w) * V(factor[i]);
     });
   });
-  multiply_tile<V, MR, NV>(acc, depth, a, A_ROW, a_step, b, b_step);
+  if constexpr (NV == 1 && into == Into::assign)  // other sums equal those that skip zeros
+    multiply_column<T, MR, A_ROW>(acc, depth, a, a_step, b, b_step);
+  else
+    multiply_tile<V, MR, NV>(acc, depth, a, A_ROW, a_step, b, b_step);
   unroll<MR>([&](auto i) VECTILE_LAMBDA {
     unroll<NV>([&](auto j) VECTILE_LAMBDA { acc[i][j].store(c + i * ldc + j * w); });
   });
@@ -151,13 +173,18 @@ static inline i64 chunked_size(i64 rows, i64 n) {
   return (n + kDepth - 1) / kDepth * rows * kDepthStride;
 }
 
-// X (rows x n) transposed into panels [rows / panel][n][panel], columns past the last row zero.
+// X (rows x n) transposed into panels [rows / panel][n][panel]; the last vector with a row is
+// filled with zeros, those after it are left alone.
 template <class T, class S>
 static void pack_transposed(const S* x, i64 stride, i64 rows, i64 n, T* y) {
-  constexpr int width = AttentionTile<T>::panel;
-  for (i64 r = 0; r < rows; r += width, y += n * width)
-    pack_panel<Vec<T>, width>(x + r * stride, stride, 1, static_cast<int>(smaller(width, rows - r)),
-                              n, y);
+  constexpr int width = AttentionTile<T>::panel, w = Vec<T>::lanes;
+  for (i64 r = 0; r < rows; r += width, y += n * width) {
+    const i64 count = smaller(width, rows - r);
+    for (i64 s = 0; s < n; s += w)
+      for (i64 i = 0; i < count; i += w)
+        transpose_block(x + (r + i) * stride + s, stride, static_cast<int>(smaller(w, count - i)),
+                        static_cast<int>(smaller(w, n - s)), y + s * width + i, width, w);
+  }
 }
 
 // Rows of B as the products read them: in place when they are whole vectors of T and adjacent (or

@@ -34,6 +34,7 @@ static void transpose_words(const S* src, i64 src_stride, int rows, int cols, fl
   using V = Vec<float>;
   const __mmask16 out = V::bits(width);
   __m512 r[w], t[w];
+#pragma GCC unroll 16
   for (int i = 0; i < w; ++i)
     r[i] = i >= rows   ? _mm512_setzero_ps()
            : cols == w ? load_as<V>(src + i * src_stride).v
@@ -77,6 +78,7 @@ static void transpose_words(const S* src, i64 src_stride, int rows, int cols, fl
   constexpr int w = 8;
   using V = Vec<float>;
   __m256 r[w], t[w];
+#pragma GCC unroll 8
   for (int i = 0; i < w; ++i)
     r[i] = i >= rows   ? _mm256_setzero_ps()
            : cols == w ? load_as<V>(src + i * src_stride).v
