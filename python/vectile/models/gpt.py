@@ -117,26 +117,28 @@ class Attention(nn.Module):
         given = {"window": self.window, "alibi_slopes": self.slopes}
         return {name: value for name, value in given.items() if value is not None}
 
-    def heads(self, x: Tensor, past: ArrayLike = 0) -> list[Tensor]:
+    def heads(self, x: Tensor, past: ArrayLike = 0) -> list[Any]:
         """Queries, keys and values (batch, heads, length, head_dim) of positions past … past + length."""
         batch, length = x.shape[:2]
-        packed = self.qkv(x).reshape((batch, length, -1, self.head_dim)).swapaxes(1, 2)
+        packed: Any = self.qkv(x)
+        packed = packed if packed.requires_grad else packed.numpy()
+        packed = packed.reshape((batch, length, -1, self.head_dim)).swapaxes(1, 2)
         keys = self.n_heads + self.kv_heads
         q, k, v = packed[:, : self.n_heads], packed[:, self.n_heads : keys], packed[:, keys:]
         if self.rotary is not None:
             q, k = self.rotary(q, past), self.rotary(k, past)
         return [q, k, v]
 
-    def join(self, heads: Tensor) -> Tensor:
+    def join(self, heads: Any) -> Tensor:
         """The output (batch, length, d_model) for what the heads found."""
         batch, n_heads, length, dim = heads.shape
         out: Tensor = self.out(heads.swapaxes(1, 2).reshape((batch, length, n_heads * dim)))
         return out
 
-    def decode(self, x: Tensor, cache: Cache, layer: int) -> Tensor:
-        """Forward of tokens after those in `cache`, to which their keys and values are added."""
-        q, k, v = self.heads(x, cache.lengths)
-        return self.join(cache.step(layer, q, k, v, **self.options()))
+    def decode(self, x: Tensor, cache: Cache, layer: int, past: ArrayLike) -> Tensor:
+        """Forward of tokens after those `past` ones in `cache`, to which keys and values are added."""
+        q, k, v = self.heads(x, past)
+        return self.join(cache.step(layer, q, k, v, **self.options()).numpy())
 
 
 class Block(nn.Module):
@@ -214,9 +216,11 @@ class GPT(nn.Module):
         `cache` is one of `cache`, or an `nn.PagedKVCache` of the model's layers and heads.
         """
         with no_grad():
-            x = self._embed(ids, cache.lengths)
+            lengths = cache.lengths
+            past = lengths if len(set(lengths.tolist())) != 1 else int(lengths[0])
+            x = self._embed(ids, past)
             for i, block in enumerate(self.blocks):
-                x = block(x, partial(block.attention.decode, cache=cache, layer=i))
+                x = block(x, partial(block.attention.decode, cache=cache, layer=i, past=past))
             logits: NDArray[Any] = self.head(self.norm(x[:, -1])).numpy()
             return logits
 
@@ -287,21 +291,20 @@ class GPT(nn.Module):
                     callback(out[:, end])
         return out[0] if np.ndim(ids) == 1 else out
 
-    def _embed(self, ids: ArrayLike, past: ArrayLike) -> Tensor:
-        array, first = np.asarray(ids), np.asarray(past)
+    def _embed(self, ids: ArrayLike, past: int | NDArray[np.int64]) -> Tensor:
+        array = np.asarray(ids)
         if array.ndim != 2:
             raise ValueError(f"GPT: ids rank: expected 2 (batch, length), got {array.ndim}")
-        low, high = int(first.min(initial=self.config.context)), int(first.max(initial=0))
-        end = high + array.shape[1]
-        if not 0 < array.shape[1] or end > self.config.context:
+        length, most = array.shape[1], past if isinstance(past, int) else int(past.max(initial=0))
+        if not 0 < length or most + length > self.config.context:
             raise ValueError(
-                f"GPT: ids length: expected 1 to {self.config.context - high}, got {array.shape[1]}"
+                f"GPT: ids length: expected 1 to {self.config.context - most}, got {length}"
             )
         x: Tensor = self.tokens(array)
         if self.positions is not None:
-            if low == high:
-                x = x + self.positions.weight[low:end]
+            if isinstance(past, int):
+                x = x + self.positions.weight[past : past + length]
             else:
-                x = x + self.positions(first[:, None] + np.arange(array.shape[1]))
+                x = x + self.positions(past[:, None] + np.arange(length))
         out: Tensor = self.dropout(x)
         return out

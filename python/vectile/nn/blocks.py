@@ -36,10 +36,12 @@ class Pool:
                 self.arrays[name] = np.empty(shape, np.float32)
         self.block_size, self.grows = shape[3], grows
         self.holders = np.zeros(shape[1], np.int64)
+        self.layers = self._layers()
 
-    def layer(self, index: int) -> dict[str, Any]:
-        """The arrays of one layer, (blocks, kv_heads, block_size[, dim])."""
-        return {name: array[index] for name, array in self.arrays.items()}
+    def _layers(self) -> list[dict[str, Any]]:
+        """The arrays of each layer, (blocks, kv_heads, block_size[, dim])."""
+        names, arrays = self.arrays.keys(), self.arrays.values()
+        return [dict(zip(names, of, strict=True)) for of in zip(*arrays, strict=True)]
 
     def hold(self, blocks: NDArray[Any], count: int = 1) -> None:
         """Note that `blocks`, those of -1 aside, are listed `count` times more."""
@@ -60,16 +62,16 @@ class Pool:
         columns = np.arange(tables.shape[1])
         written = (columns >= first[:, None]) & (columns < last[:, None]) & (end > start)[:, None]
         missing = written & (tables < 0)
-        shared, holders = [], self.holders.copy()
-        for place in zip(*np.nonzero(written & ~missing & (holders[tables] > 1)), strict=True):
-            if holders[tables[place]] > 1:  # the last one that writes to a block may keep it
-                holders[tables[place]] -= 1
-                shared.append(place)
-        fresh = int(missing.sum())
-        if fresh + len(shared):
-            blocks = self._take(fresh + len(shared))
-            if shared:
-                rows, places = np.transpose(shared)
+        rows, places = np.nonzero(written & ~missing & (self.holders[tables] > 1))
+        listed, first, writers = np.unique(
+            tables[rows, places], return_index=True, return_counts=True
+        )
+        copied = np.ones(len(rows), bool)  # where all that list a block write to it, one keeps it
+        copied[first[writers == self.holders[listed]]] = False
+        rows, places, fresh = rows[copied], places[copied], int(missing.sum())
+        if fresh + len(rows):
+            blocks = self._take(fresh + len(rows))
+            if len(rows):
                 filled = lengths[rows] - places * self.block_size
                 old, new = tables[rows, places], blocks[fresh:]
                 self._copy(old, new, min(int(filled.max()), self.block_size))
@@ -98,8 +100,9 @@ class Pool:
             self.arrays[name] = np.empty((array.shape[0], blocks, *array.shape[2:]), array.dtype)
             self.arrays[name][:, : array.shape[1]] = array
         self.holders = np.pad(self.holders, (0, blocks - len(self.holders)))
+        self.layers = self._layers()
 
-    def _copy(self, source: Integers, target: Integers, tokens: int) -> None:
+    def _copy(self, source: NDArray[Any], target: Integers, tokens: int) -> None:
         """Copy the first tokens of the blocks `source` into `target`."""
         for array in self.arrays.values():
             array[:, target, :, :tokens] = array[:, source, :, :tokens]

@@ -22,6 +22,7 @@ from vectile.nn.blocks import Integers, Pool, Tables, widened
 from vectile.runtime import is_floating, named_dtype
 
 Self = TypeVar("Self", bound="Cache")
+_MOST = int(np.iinfo(np.int64).max)
 
 
 class Cache:
@@ -32,7 +33,7 @@ class Cache:
     """
 
     _tables: Tables = np.empty((0, 0), np.int32)
-    _most = np.iinfo(np.int64).max  # tokens of a sequence
+    _most = _MOST  # tokens of a sequence
 
     def __init__(
         self,
@@ -59,17 +60,12 @@ class Cache:
             raise TypeError(
                 f"{type(self).__name__}: dtype: expected a floating-point type or int8, got {kind}"
             )
-        self.layers, self.kv_heads, self.head_dim, self.value_dim = (
-            layers,
-            kv_heads,
-            head_dim,
-            value_dim,
-        )
+        self.layers, self.kv_heads = layers, kv_heads
+        self.head_dim, self.value_dim = head_dim, value_dim
         self.dtype, self.block_size = kind, block_size
         shape = (layers, blocks, kv_heads, block_size)
         self._pool = Pool(shape, head_dim, value_dim, kind, grows)
-        self._lengths = np.zeros((layers, batch), np.int64)
-        self._tables = np.full((batch, 1), -1, np.int32)
+        self._list(np.full((batch, 1), -1, np.int32), np.zeros((layers, batch), np.int64))
 
     def __del__(self) -> None:
         if self._tables.size:
@@ -109,23 +105,20 @@ class Cache:
             raise ValueError(
                 f"{type(self).__name__}: value length: expected {k.shape[2]}, got {v.shape[2]}"
             )
-        start = self._lengths[layer]
-        added = self._counts(counts, k.shape[2])
-        if (start + added > self._most).any():
-            raise ValueError(
-                f"KVCache: length: expected at most the capacity {self._most}, "
-                f"got {(start + added).max()}"
-            )
-        self._tables = self._pool.reserve(self._tables, start, start + added, self._lengths.max(0))
+        start, n = self._lengths[layer], k.shape[2]
+        end = start + (n if counts is None else self._counts(counts, n))
+        if n > self._room[layer]:
+            self._reserve(start, end)
         ops.append_to_cache(
             k,
             v,
             block_tables=self._tables,
             lengths=start,
-            counts=added,
-            **self._pool.layer(layer),
+            counts=None if counts is None else end - start,
+            **self._pool.layers[layer],
         )
-        self._lengths[layer] = start + added
+        self._lengths[layer] = end
+        self._room[layer] -= n
 
     def attend(
         self,
@@ -157,9 +150,8 @@ class Cache:
                 f"{type(self).__name__}: query heads: expected a multiple of kv_heads "
                 f"{self.kv_heads}, got {q.shape[1]}"
             )
-        shape, lengths = q.shape, self._lengths[layer]
-        batch, heads, n = shape[:3]
-        turned = is_causal and counts is not None and n > 1
+        batch, heads, n, _ = q.shape
+        first = None if counts is None or n < 2 or not is_causal else self._counts(counts, n)
         if not is_causal:  # each query a head of its own, at the last key
             for name in ("window", "alibi_slopes"):
                 if options.get(name) is not None:
@@ -169,22 +161,25 @@ class Cache:
             q = q.reshape(batch, heads * n, 1, self.head_dim)
             if options.get("sinks") is not None:
                 options["sinks"] = np.repeat(options["sinks"], n)
-        elif turned:  # a sequence's own queries to the end
-            first = self._counts(counts, n)[:, None]
+        elif first is not None:  # a sequence's own queries to the end
+            first = np.broadcast_to(first, (batch,))[:, None]
             q = np.take_along_axis(q, ((np.arange(n) + first) % n)[:, None, :, None], 2)
         found = ops.decode_attention(
-            q, block_tables=self._tables, lengths=lengths, **self._pool.layer(layer), **options
+            q,
+            block_tables=self._tables,
+            lengths=self._lengths[layer],
+            **self._pool.layers[layer],
+            **options,
         )
-        out, *lse = found if isinstance(found, tuple) else (found,)
-        parts = [out.reshape(batch, heads, n, self.value_dim)]
-        parts += [x.reshape(batch, heads, n) for x in lse]
-        if turned:
+        out, lse = found if isinstance(found, tuple) else (found, None)
+        if not is_causal:
+            out = out.reshape(batch, heads, n, self.value_dim)
+            lse = None if lse is None else lse.reshape(batch, heads, n)
+        elif first is not None:
             back = ((np.arange(n) - first) % n)[:, None]
-            parts = [
-                np.take_along_axis(x, back.reshape(*back.shape, *(1,) * (x.ndim - 3)), 2)
-                for x in parts
-            ]
-        return (wrap(parts[0]), parts[1]) if lse else wrap(parts[0])
+            out = np.take_along_axis(out, back[..., None], 2)
+            lse = None if lse is None else np.take_along_axis(lse, back, 2)
+        return wrap(out) if lse is None else (wrap(out), lse)
 
     def step(
         self,
@@ -196,7 +191,7 @@ class Cache:
         **options: Any,
     ) -> Any:
         """`append`, then `attend`; a prompt, several first tokens, goes through the ordinary attention."""
-        first = np.shape(query)[-2] > 1 and not self._lengths[layer].any()
+        first = query.shape[-2] > 1 and not self._lengths[layer].any()
         self.append(layer, key, value, counts)
         if not first:
             return self.attend(layer, query, counts, **options)
@@ -210,16 +205,15 @@ class Cache:
         Args:
             lengths: (sequences,) or one for all, each between 0 and the present length.
         """
-        kept = self._integers("lengths", lengths)
+        kept = np.broadcast_to(self._integers("lengths", lengths), len(self))
         present = self._lengths.max(0)
         if (kept < 0).any() or (kept > present).any():
             raise ValueError(
                 f"{type(self).__name__}: lengths: expected 0 to the present {present}, got {kept}"
             )
-        self._lengths = np.minimum(self._lengths, kept)
         left = np.arange(self._tables.shape[1]) >= -(-kept // self.block_size)[:, None]
         self._pool.hold(self._tables[left], -1)
-        self._tables[left] = -1
+        self._list(np.where(left, -1, self._tables), np.minimum(self._lengths, kept))
 
     def take(self: Self, sequences: Sequence[int] | Integers) -> Self:
         """Another cache of `sequences`, in this order and any number of times, as beam search wants them.
@@ -230,7 +224,9 @@ class Cache:
         tables, lengths = self._tables[rows], self._lengths[:, rows]
         self._pool.hold(tables)
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _tables=tables, _lengths=lengths)
+        other.__dict__.update(self.__dict__)
+        other._list(tables, lengths)
+        self._list(self._tables, self._lengths)
         return other
 
     def __copy__(self: Self) -> Self:
@@ -242,6 +238,27 @@ class Cache:
             f"head_dim={self.head_dim}, block_size={self.block_size}, dtype={self.dtype}, "
             f"sequences={len(self)})"
         )
+
+    # ---- blocks ------------------------------------------------------------------------------------------
+
+    def _list(self, tables: Tables, lengths: Integers) -> None:
+        """Have these sequences, whose blocks others may list too."""
+        self._tables, self._lengths = tables, lengths
+        self._room = [0] * len(
+            lengths
+        )  # tokens that a layer may add before it must look at the blocks
+
+    def _reserve(self, start: Integers, end: Integers) -> None:
+        """Have blocks of its own for the tokens start … end of each sequence, or raise and change nothing."""
+        if (end > self._most).any():
+            raise ValueError(
+                f"KVCache: length: expected at most the capacity {self._most}, got {end.max()}"
+            )
+        self._tables = self._pool.reserve(self._tables, start, end, self._lengths.max(0))
+        size, lengths = self.block_size, self._lengths
+        own = np.where(end > start, -(-end // size) * size, 0)
+        below = (lengths < start // size * size).any(1)
+        self._room = np.where(below, 0, (own - lengths).min(1, initial=_MOST)).tolist()
 
     # ---- arguments ---------------------------------------------------------------------------------------
 
@@ -256,19 +273,16 @@ class Cache:
             raise TypeError(
                 f"{type(self).__name__}: {name} dtype: expected floating point, got {array.dtype}"
             )
-        wanted = (len(self), heads, "length", dim)
-        if array.ndim != 4 or any(
-            isinstance(want, int) and want != got
-            for want, got in zip(wanted, array.shape, strict=True)
-        ):
-            words = ", ".join(map(str, wanted))
+        shape = array.shape
+        if array.ndim != 4 or shape[::3] != (len(self), dim) or heads not in (shape[1], "heads"):
             raise ValueError(
-                f"{type(self).__name__}: {name} shape: expected ({words}), got {array.shape}"
+                f"{type(self).__name__}: {name} shape: expected "
+                f"({len(self)}, {heads}, length, {dim}), got {shape}"
             )
         return array
 
-    def _counts(self, counts: ArrayLike | None, n: int) -> Integers:
-        added = self._integers("counts", n if counts is None else counts)
+    def _counts(self, counts: ArrayLike, n: int) -> Integers:
+        added = self._integers("counts", counts)
         if (added < 0).any() or (added > n).any():
             raise ValueError(f"{type(self).__name__}: counts: expected 0 to {n}, got {added}")
         return added
@@ -283,7 +297,7 @@ class Cache:
             raise ValueError(
                 f"{type(self).__name__}: {name} shape: expected ({len(self)},), got {array.shape}"
             )
-        return np.broadcast_to(array.astype(np.int64), (len(self),))
+        return array.astype(np.int64)
 
     def _expect(self, minimum: int = 1, **values: int) -> None:
         for name, value in values.items():
@@ -380,8 +394,10 @@ class PagedKVCache(Cache):
 
     def allocate(self) -> int:
         """Add an empty sequence; returns its number, the last one."""
-        self._tables = np.pad(self._tables, ((0, 1), (0, 0)), constant_values=-1)
-        self._lengths = np.pad(self._lengths, ((0, 0), (0, 1)))
+        self._list(
+            np.pad(self._tables, ((0, 1), (0, 0)), constant_values=-1),
+            np.pad(self._lengths, ((0, 0), (0, 1))),
+        )
         return len(self) - 1
 
     def fork(self, sequence: int) -> int:
@@ -395,12 +411,13 @@ class PagedKVCache(Cache):
             raise ValueError("PagedKVCache: other: expected a cache with the same pool")
         width = max(self._tables.shape[1], other._tables.shape[1])
         self._pool.hold(other._tables)
-        self._tables = np.concatenate([widened(t, width) for t in (self._tables, other._tables)])
-        self._lengths = np.concatenate([self._lengths, other._lengths], 1)
+        tables = np.concatenate([widened(t, width) for t in (self._tables, other._tables)])
+        self._list(tables, np.concatenate([self._lengths, other._lengths], 1))
+        if other is not self:
+            other._list(other._tables, other._lengths)
 
     def free(self, sequence: int) -> None:
         """Drop a sequence; those after it move up by one, as in a list."""
         row = range(len(self))[sequence]
         self._pool.hold(self._tables[row], -1)
-        self._tables = np.delete(self._tables, row, 0)
-        self._lengths = np.delete(self._lengths, row, 1)
+        self._list(np.delete(self._tables, row, 0), np.delete(self._lengths, row, 1))
