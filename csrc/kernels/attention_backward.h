@@ -5,7 +5,7 @@
 // Row blocks are outermost, so that packed keys serve every query head of the group.
 #pragma once
 
-#include "kernels/attention_scores.h"
+#include "kernels/attention_dropout.h"
 
 namespace vectile::VECTILE_TIER {
 

@@ -1,7 +1,7 @@
 // One task of the forward pass: some rows of a head against all its keys.
 #pragma once
 
-#include "kernels/attention_scores.h"
+#include "kernels/attention_dropout.h"
 
 namespace vectile::VECTILE_TIER {
 

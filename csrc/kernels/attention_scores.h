@@ -3,7 +3,6 @@
 #pragma once
 
 #include "kernels/attention_tile.h"
-#include "kernels/philox.h"
 
 namespace vectile::VECTILE_TIER {
 
@@ -162,21 +161,6 @@ VECTILE_INLINE void with_terms(const AttentionHead<T>& h, i64 head, i64 i, i64 f
                    first));
   else
     f(ScoreTerms<T>(h, head, i, first));
-}
-
-// What dropout multiplies the weights of query i by, from key `first` on.
-template <class T>
-static void dropout_factors(const AttentionHead<T>& h, i64 head, i64 i, i64 first, i64 n,
-                            T* factor) {
-  uint32_t words[4][kCounters];
-  const uint32_t* random = &words[0][0];
-  std::uint64_t at = h.first_weight + static_cast<std::uint64_t>((head * h.lq + i) * h.lk + first);
-  for (i64 m; n > 0; n -= m, at += static_cast<std::uint64_t>(m), factor += m) {
-    const i64 offset = static_cast<i64>(at % kPhiloxBlock);
-    m = smaller(kPhiloxBlock - offset, n);
-    philox_block(at / kPhiloxBlock, h.seed, words);
-    for (i64 j = 0; j < m; ++j) factor[j] = random[offset + j] >= h.threshold ? h.keep_scale : T(0);
-  }
 }
 
 // y[j] = f(terms of s[j], j) for j in `keys`, in whole vectors (lanes outside see -inf), zeros

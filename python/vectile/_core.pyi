@@ -126,6 +126,17 @@ def add_layer_norm(
 def add_rms_norm(
     x: Any, residual: Any, weight: Any = None, eps: float = 1e-06, return_stats: bool = False
 ) -> Any: ...
+def append_to_cache(
+    key: Any,
+    value: Any,
+    key_cache: Any,
+    value_cache: Any,
+    block_tables: Any,
+    lengths: Any,
+    counts: Any,
+    key_scales: Any,
+    value_scales: Any,
+) -> None: ...
 def avg_pool(
     x: Any,
     kernel_size: Sequence[int],
@@ -221,6 +232,21 @@ def cross_entropy_backward(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> NDArray[Any]: ...
+def decode_attention(
+    query: Any,
+    key_cache: Any,
+    value_cache: Any,
+    block_tables: Any,
+    lengths: Any,
+    key_scales: Any,
+    value_scales: Any,
+    scale: float | None,
+    window: tuple[int | None, int | None] | None,
+    softcap: float | None,
+    alibi_slopes: Any,
+    sinks: Any,
+    return_lse: bool,
+) -> Any: ...
 def dequantize_linear(
     x: Any, scale: Any, zero_point: Any = None, axis: int | None = None
 ) -> NDArray[Any]: ...

@@ -259,3 +259,34 @@ def test_linear_refuses_to_differentiate_a_packed_matrix():
         assert F.linear(leaf(1, 2), w).shape == (1, 3)
     with pytest.raises(ValueError, match="activation"):
         F.linear(leaf(2), leaf(3, 2), activation="swish")
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4)])
+@pytest.mark.parametrize("options", [{}, {"is_causal": True, "softcap": 2.0}, {"window": (3, 2)}])
+def test_slopes_that_learn_change_no_output(shape, options):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(3, heads, n, 6)) for heads, n in ((4, 7), (2, 9), (2, 9)))
+    slopes = np.abs(rng.normal(size=shape))
+    fused = F.scaled_dot_product_attention(q, k, v, alibi_slopes=slopes, **options).numpy()
+    learned = vt.tensor(slopes, requires_grad=True)
+    out = F.scaled_dot_product_attention(q, k, v, alibi_slopes=learned, **options)
+    np.testing.assert_allclose(out.numpy(), fused, rtol=1e-9, atol=1e-11)
+    out, lse = F.scaled_dot_product_attention(
+        q, k, v, alibi_slopes=learned, return_lse=True, **options
+    )
+    assert out.requires_grad and lse.shape == out.shape[:-1]
+    with vt.no_grad():
+        out = F.scaled_dot_product_attention(q, k, v, alibi_slopes=learned, **options)
+    assert not out.requires_grad and np.array_equal(out.numpy(), fused)
+
+
+def test_sinks_that_are_a_leaf():
+    """They need not be true as a number, nor does anything else need a gradient."""
+    q, k, v = np.random.default_rng(0).normal(size=(3, 1, 7, 6))
+    sinks = vt.tensor(np.zeros(1), requires_grad=True)
+    F.scaled_dot_product_attention(q, k, v, sinks=sinks).sum().backward()
+    assert sinks.grad.numpy().shape == (1,) and sinks.grad.numpy().all()
+    heads, many = np.ones((4, 7, 6)), vt.tensor(np.zeros(4), requires_grad=True)
+    with vt.no_grad():
+        out = F.scaled_dot_product_attention(heads, heads, heads, sinks=many)
+    assert not out.requires_grad

@@ -338,6 +338,16 @@ CASES = {
         normal(2, 3, 2),
         normal(3, 3),
     ),
+    "attention_learned_slopes": (
+        lambda q, k, v, s: F.scaled_dot_product_attention(q, k, v, alibi_slopes=s, softcap=3.0),
+        *(normal(2, 2, 2), normal(1, 3, 2), normal(1, 3, 2), positive(2)),
+    ),
+    "attention_slopes_of_a_batch": (
+        lambda q, k, v, s, m: F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, window=(2, 0), alibi_slopes=s, sinks=m
+        ),
+        *(normal(2, 2, 3, 2), normal(2, 2, 3, 2), normal(2, 2, 3, 2), normal(2, 2), normal(2)),
+    ),
 }
 
 

@@ -123,13 +123,33 @@ def attention_options():
     }
 
 
+def cache():
+    """Two sequences in blocks of four tokens of one head: what both ops of the cache take."""
+    key, value = np.ones((3, 1, 4, 3), F), np.ones((3, 1, 4, 2), F)
+    return [key, value, np.array([[0, 1], [2, 0]]), np.array([4, 3])]
+
+
 # op: a call that fits, from which the fuzzer strays by an argument or two
 FITTING = {
     "adam_": lambda: (lists(4), {"lr": 0.1, "step": 1}),
+    "append_to_cache": lambda: (
+        [np.ones((2, 1, 2, 3), F), np.ones((2, 1, 2, 2), F), *cache()],
+        {"counts": np.array([2, 1])},
+    ),
     "adamw_": lambda: (lists(4), {"lr": 0.1, "step": 1}),
     "batch_norm": lambda: ([IMAGE, None, None, ROW[:4], ROW[:4], True], {}),
     "cross_entropy": lambda: ([X, IDS], {}),
     "cross_entropy_backward": lambda: ([F(1), X, IDS, COLUMN], {}),
+    "decode_attention": lambda: (
+        [np.ones((2, 2, 2, 3), F), *cache()],
+        {
+            "scale": 0.5,
+            "window": (2, 0),
+            "softcap": 2.0,
+            "alibi_slopes": np.ones(2, F),
+            "sinks": np.ones(2, F),
+        },
+    ),
     "dequantize_linear": lambda: ([BYTES, POSITIVE[0], BYTES[0]], {"axis": 1}),
     "dropout": lambda: ([X, 0.5, 3], {}),
     "embedding": lambda: ([IDS, np.ones((6, 3), F)], {}),

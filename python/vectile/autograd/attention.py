@@ -48,7 +48,7 @@ def scaled_dot_product_attention(
     cu_seqlens_k: ArrayLike | None = None,
     document_ids: ArrayLike | None = None,
     softcap: float | None = None,
-    alibi_slopes: ArrayLike | None = None,
+    alibi_slopes: TensorLike | None = None,
     sinks: TensorLike | None = None,
     seed: int | None = None,
     return_lse: bool = False,
@@ -63,8 +63,8 @@ def scaled_dot_product_attention(
     with the last key. Rows that are masked everywhere give zeros. `scale` defaults to ``dim ** -0.5``.
     The other options are those of `ops.scaled_dot_product_attention`, whose dropout mask follows from `seed`,
     by default the next one drawn from `vectile.manual_seed`'s generator. There are gradients for query, key,
-    value and `sinks`, and for an `attn_mask` that requires grad, with which the weights are formed
-    explicitly. What ``return_…`` adds are arrays, without a gradient.
+    value and `sinks`, and for an `attn_mask` or `alibi_slopes` that require grad, with which the weights are
+    formed explicitly. What ``return_…`` adds are arrays, without a gradient.
     """
     q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
     s = None if sinks is None else as_tensor(sinks)
@@ -90,34 +90,38 @@ def scaled_dot_product_attention(
     }
     extras: Options = {name: value for name, value in asked.items() if value}
     mask = array_of(attn_mask)
-    learned = isinstance(attn_mask, Tensor) and attn_mask.requires_grad and mode.enabled
+    learned = _learns(attn_mask) or _learns(alibi_slopes)
+    by_parts = {**options, "alibi_slopes": alibi_slopes}
     if learned and not (extras or return_lse):
-        return attention_by_parts(q, k, v, attn_mask, s, options)
-    to_s = None if s is None else edge(s)
-    tracked = (q.requires_grad or k.requires_grad or v.requires_grad or to_s) and mode.enabled
+        return attention_by_parts(q, k, v, attn_mask, s, by_parts)
+    tracked = any(_learns(x) for x in (q, k, v, s))
     found = ops.scaled_dot_product_attention(
         q._data,
         k._data,
         v._data,
         mask,
         sinks=None if s is None else s._data,
-        return_lse=return_lse or bool(tracked),
+        return_lse=return_lse or tracked,
         **extras,
         **options,
     )
     data, *rest = found if isinstance(found, tuple) else (found,)
     if learned:
-        out = attention_by_parts(q, k, v, attn_mask, s, options)
+        out = attention_by_parts(q, k, v, attn_mask, s, by_parts)
     elif tracked:
         kept = {n: constant(x) if isinstance(x, np.ndarray) else x for n, x in options.items()}
         settings = rest[0], None if mask is None else constant(mask), kept
-        edges = edge(q), edge(k), edge(v), to_s
+        edges = edge(q), edge(k), edge(v), None if s is None else edge(s)
         rule = rules.scaled_dot_product_attention
         out = track(data, rule, edges, (q, k, v, s), settings, data)
     else:
         out = wrap(data)
     rest = rest[1:] if tracked and not return_lse else rest
     return (out, *rest) if return_lse or extras else out
+
+
+def _learns(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.requires_grad and mode.enabled
 
 
 def _given(**options: Any) -> Options:
@@ -148,25 +152,32 @@ def attention_and_weights(
     attn_mask: TensorLike | None = None,
     *,
     dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
+    sinks: TensorLike | None = None,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """`scaled_dot_product_attention` and its weights (..., heads, lq, lk) before dropout, with gradients."""
     q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
-    learned = isinstance(attn_mask, Tensor) and attn_mask.requires_grad
-    tracked = (q.requires_grad or k.requires_grad or v.requires_grad or learned) and mode.enabled
-    options = _given(is_causal=is_causal, scale=scale)
+    s = None if sinks is None else as_tensor(sinks)
+    learned = _learns(attn_mask) or _learns(options.get("alibi_slopes"))
+    tracked = learned or any(_learns(x) for x in (q, k, v, s))
+    options = {name: x for name, x in options.items() if x is not None and x is not False}
     if not tracked:
         if dropout_p:
             options.update(dropout_p=dropout_p, seed=random.next_seed())
         out, found = ops.scaled_dot_product_attention(
-            q._data, k._data, v._data, array_of(attn_mask), return_weights=True, **options
+            q._data,
+            k._data,
+            v._data,
+            array_of(attn_mask),
+            sinks=array_of(s),
+            return_weights=True,
+            **_given(**options),
         )
         return wrap(out), wrap(found)
-    weights = attention_weights(q, k, attn_mask, None, options)
+    weights = attention_weights(q, k, attn_mask, s, options)
     if dropout_p or learned:
         return mix(dropout(weights, dropout_p), v), weights
-    return scaled_dot_product_attention(q, k, v, attn_mask, **options), weights
+    return scaled_dot_product_attention(q, k, v, attn_mask, sinks=s, **options), weights
 
 
 def attention_by_parts(
@@ -202,8 +213,9 @@ def attention_weights(
         scores = tanh(scores * (1.0 / softcap)) * softcap
     if slopes is not None:
         _, distance = distances(shape[-2], keys, options)
-        slope = np.asarray(slopes, scores.dtype)[..., None, None]
-        scores = add(scores, (-slope * np.abs(distance)).astype(scores.dtype))
+        away = np.abs(distance).astype(scores.dtype)
+        slope = expand_dims(as_tensor(slopes).astype(scores.dtype), (-2, -1))
+        scores = add(scores, -slope * away)
     if mask is not None:
         values = array_of(mask)
         if values.dtype == bool:

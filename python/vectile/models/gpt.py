@@ -1,4 +1,4 @@
-"""GPT: a decoder-only Transformer with pre-norm blocks and learned positions (the GPT-2 layout)."""
+"""GPT: a decoder-only Transformer with pre-norm blocks (the GPT-2 layout)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from vectile import nn, ops
+from vectile import nn
 from vectile.autograd import Tensor, no_grad
 from vectile.models.sampling import Sampler, prompt_rows
 from vectile.nn import functional as F
+from vectile.nn.cache import Cache
 from vectile.nn.utils import evaluating
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Sizes of a GPT; ValueError for sizes that do not fit together."""
+    """Sizes of a GPT; ValueError for sizes that do not fit together.
+
+    `positions` are a table that learns, rotations of queries and keys (RoFormer), or slopes (ALiBi).
+    `n_kv_heads` heads of keys and values are shared by the others, all of them by default. With a `window`
+    each token sees at most so many before its own.
+    """
 
     vocab_size: int = 256
     context: int = 64
@@ -30,67 +36,109 @@ class GPTConfig:
     dropout: float = 0.0
     bias: bool = True
     tie_weights: bool = True
+    n_kv_heads: int | None = None
+    positions: Literal["learned", "rotary", "alibi"] = "learned"
+    window: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context", "n_layers", "n_heads", "d_model"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"GPTConfig: {name}: expected > 0, got {getattr(self, name)}")
+        sizes = ("vocab_size", "context", "n_layers", "n_heads", "d_model", "n_kv_heads", "window")
+        for name in sizes:
+            size = getattr(self, name)
+            if size is not None and size <= 0:
+                raise ValueError(f"GPTConfig: {name}: expected > 0, got {size}")
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"GPTConfig: d_model: expected a multiple of n_heads {self.n_heads}, "
                 f"got {self.d_model}"
             )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"GPTConfig: n_kv_heads: expected a divisor of n_heads {self.n_heads}, "
+                f"got {self.n_kv_heads}"
+            )
+        if self.positions not in ("learned", "rotary", "alibi"):
+            raise ValueError(
+                f"GPTConfig: positions: expected 'learned', 'rotary' or 'alibi', "
+                f"got {self.positions!r}"
+            )
+        if self.positions == "rotary" and self.head_dim % 2:
+            raise ValueError(
+                f"GPTConfig: d_model / n_heads: expected an even number for rotary positions, "
+                f"got {self.head_dim}"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"GPTConfig: dropout: expected in [0, 1), got {self.dropout}")
 
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
-class Cache:
-    """Keys and values of the positions seen so far, one (batch, heads, context, head_dim) pair a layer."""
-
-    def __init__(self, config: GPTConfig, batch: int, dtype: Any = np.float32) -> None:
-        shape = (batch, config.n_heads, config.context, config.d_model // config.n_heads)
-        self.length = 0
-        self.layers = [
-            (np.zeros(shape, dtype), np.zeros(shape, dtype)) for _ in range(config.n_layers)
-        ]
+    @property
+    def head_dim(self) -> int:
+        """Elements of a head."""
+        return self.d_model // self.n_heads
 
 
 class Attention(nn.Module):
     """Causal self-attention with one linear layer for queries, keys and values."""
 
+    slopes: NDArray[Any] | None
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.n_heads = config.n_heads
+        self.n_heads, self.kv_heads, self.head_dim = (
+            config.n_heads,
+            config.kv_heads,
+            config.head_dim,
+        )
         self.dropout = config.dropout
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, config.bias)
+        self.window = None if config.window is None else (config.window, 0)
+        width = (config.n_heads + 2 * config.kv_heads) * config.head_dim
+        self.qkv = nn.Linear(config.d_model, width, config.bias)
         self.out = nn.Linear(config.d_model, config.d_model, config.bias)
+        rotary, alibi = (config.positions == name for name in ("rotary", "alibi"))
+        self.rotary = nn.RotaryEmbedding(config.head_dim, config.context) if rotary else None
+        slopes = nn.alibi_slopes(config.n_heads) if alibi else None
+        self.register_buffer("slopes", slopes, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, length, d_model) -> the same shape."""
         dropout = self.dropout if self.training else 0.0
-        packed = self.qkv(x)
-        heads = F.packed_self_attention(packed, self.n_heads, is_causal=True, dropout_p=dropout)
-        out: Tensor = self.out(heads)
+        options: dict[str, Any] = {"is_causal": True, "dropout_p": dropout, **self.options()}
+        if self.rotary is None and self.kv_heads == self.n_heads:
+            heads = F.packed_self_attention(self.qkv(x), self.n_heads, **options)
+            out: Tensor = self.out(heads)
+            return out
+        return self.join(F.scaled_dot_product_attention(*self.heads(x), **options))
+
+    def options(self) -> dict[str, Any]:
+        """Those of attention that belong to the model."""
+        given = {"window": self.window, "alibi_slopes": self.slopes}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def heads(self, x: Tensor, past: ArrayLike = 0) -> list[Any]:
+        """Queries, keys and values (batch, heads, length, head_dim) of positions past … past + length."""
+        batch, length = x.shape[:2]
+        packed: Any = self.qkv(x)
+        packed = packed if packed.requires_grad else packed.numpy()
+        packed = packed.reshape((batch, length, -1, self.head_dim)).swapaxes(1, 2)
+        keys = self.n_heads + self.kv_heads
+        q, k, v = packed[:, : self.n_heads], packed[:, self.n_heads : keys], packed[:, keys:]
+        if self.rotary is not None:
+            q, k = self.rotary(q, past), self.rotary(k, past)
+        return [q, k, v]
+
+    def join(self, heads: Any) -> Tensor:
+        """The output (batch, length, d_model) for what the heads found."""
+        batch, n_heads, length, dim = heads.shape
+        out: Tensor = self.out(heads.swapaxes(1, 2).reshape((batch, length, n_heads * dim)))
         return out
 
-    def heads(self, x: Tensor) -> NDArray[Any]:
-        """Queries, keys and values as an array (3, batch, heads, length, head_dim)."""
-        packed: NDArray[Any] = self.qkv(x).numpy()
-        batch, length, width = packed.shape
-        split = packed.reshape(batch, length, 3, self.n_heads, width // (3 * self.n_heads))
-        out: NDArray[Any] = split.transpose(2, 0, 3, 1, 4)
-        return out
-
-    def decode(self, x: Tensor, keys: NDArray[Any], values: NDArray[Any], past: int) -> Tensor:
-        """Forward of positions past … past + length, whose keys and values are added to the cache."""
-        q, k, v = self.heads(x)
-        end = past + x.shape[1]
-        keys[:, :, past:end], values[:, :, past:end] = k, v
-        out = ops.scaled_dot_product_attention(
-            q, keys[:, :, :end], values[:, :, :end], is_causal=True
-        )
-        joined: Tensor = self.out(out.swapaxes(1, 2).reshape(x.shape))
-        return joined
+    def decode(self, x: Tensor, cache: Cache, layer: int, past: ArrayLike) -> Tensor:
+        """Forward of tokens after those `past` ones in `cache`, to which keys and values are added."""
+        q, k, v = self.heads(x, past)
+        return self.join(cache.step(layer, q, k, v, **self.options()).numpy())
 
 
 class Block(nn.Module):
@@ -125,7 +173,8 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.positions = nn.Embedding(config.context, config.d_model)
+        learned = config.positions == "learned"
+        self.positions = nn.Embedding(config.context, config.d_model) if learned else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks: Any = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model, bias=config.bias)
@@ -153,14 +202,25 @@ class GPT(nn.Module):
             logits.reshape((-1, logits.shape[-1])), np.asarray(targets).reshape(-1)
         )
 
+    def cache(self, batch: int = 1, dtype: DTypeLike | None = None) -> nn.KVCache:
+        """An empty cache for `decode`, of the weights' dtype by default."""
+        config = self.config
+        dtype = self.tokens.weight.dtype if dtype is None else dtype
+        return nn.KVCache(
+            config.n_layers, config.kv_heads, config.head_dim, config.context, batch, dtype=dtype
+        )
+
     def decode(self, ids: ArrayLike, cache: Cache) -> NDArray[Any]:
-        """Logits (batch, vocab_size) after the last of `ids`, which follow what `cache` holds."""
+        """Logits (batch, vocab_size) after the last of `ids`, which follow what `cache` holds.
+
+        `cache` is one of `cache`, or an `nn.PagedKVCache` of the model's layers and heads.
+        """
         with no_grad():
-            past = cache.length
+            lengths = cache.lengths
+            past = lengths if len(set(lengths.tolist())) != 1 else int(lengths[0])
             x = self._embed(ids, past)
-            for block, (keys, values) in zip(self.blocks, cache.layers, strict=True):
-                x = block(x, partial(block.attention.decode, keys=keys, values=values, past=past))
-            cache.length = past + x.shape[1]
+            for i, block in enumerate(self.blocks):
+                x = block(x, partial(block.attention.decode, cache=cache, layer=i, past=past))
             logits: NDArray[Any] = self.head(self.norm(x[:, -1])).numpy()
             return logits
 
@@ -170,12 +230,15 @@ class GPT(nn.Module):
 
         def attend(block: Any) -> Callable[[Tensor], Tensor]:
             def run(x: Tensor) -> Tensor:
-                q, k, v = block.attention.heads(x)
-                out, weights = ops.scaled_dot_product_attention(
-                    q, k, v, is_causal=True, return_weights=True
+                attention = block.attention
+                out, weights = F.scaled_dot_product_attention(
+                    *attention.heads(x),
+                    is_causal=True,
+                    return_weights=True,
+                    **attention.options(),
                 )
                 found.append(weights)
-                joined: Tensor = block.attention.out(out.swapaxes(1, 2).reshape(x.shape))
+                joined: Tensor = attention.join(out)
                 return joined
 
             return run
@@ -196,6 +259,7 @@ class GPT(nn.Module):
         seed: int | None = None,
         greedy: bool = False,
         use_cache: bool = True,
+        cache_dtype: DTypeLike | None = None,
         callback: Callable[[NDArray[np.int64]], object] | None = None,
     ) -> NDArray[np.int64]:
         """Continue `ids` (length,) or (batch, length); returns prompt and continuation together.
@@ -203,38 +267,44 @@ class GPT(nn.Module):
         Samples from softmax(logits / temperature), restricted to the `top_k` likeliest tokens and to the
         smallest set of probability `top_p`; `greedy` takes the likeliest. `seed` None draws from
         `vectile.manual_seed`'s generator. Once the context is full, the model sees its newest half and
-        goes on from there, with and without the cache. `callback` gets each step's new ids (batch,).
+        goes on from there, with and without the cache, which is of `cache_dtype`: float32, bfloat16, int8, …
+        `callback` gets each step's new ids (batch,).
         ValueError for an empty prompt or settings out of range, a negative `seed` among them.
         """
         sampler = Sampler(temperature, top_k, top_p, seed, greedy, "GPT.generate")
         prompt = prompt_rows("GPT.generate", ids, max_new_tokens)
         out = np.empty((len(prompt), prompt.shape[1] + max_new_tokens), np.int64)
         out[:, : prompt.shape[1]] = prompt
-        context, start, cache = (
-            self.config.context,
-            max(0, prompt.shape[1] - self.config.context),
-            None,
-        )
+        context, cache = self.config.context, None
+        start = seen = max(0, prompt.shape[1] - context)
         with evaluating(self):
             for end in range(prompt.shape[1], out.shape[1]):
                 if end - start > context:
                     start, cache = end - max(1, context // 2), None
                 if cache is None or not use_cache:
-                    cache = Cache(self.config, len(out), self.tokens.weight.dtype)
-                logits = self.decode(out[:, start + cache.length : end], cache)
+                    cache = self.cache(len(out), cache_dtype)
+                    seen = start
+                logits = self.decode(out[:, seen:end], cache)
+                seen = end
                 out[:, end] = sampler(logits)
                 if callback is not None:
                     callback(out[:, end])
         return out[0] if np.ndim(ids) == 1 else out
 
-    def _embed(self, ids: ArrayLike, past: int) -> Tensor:
+    def _embed(self, ids: ArrayLike, past: int | NDArray[np.int64]) -> Tensor:
         array = np.asarray(ids)
         if array.ndim != 2:
             raise ValueError(f"GPT: ids rank: expected 2 (batch, length), got {array.ndim}")
-        end = past + array.shape[1]
-        if not 0 < array.shape[1] or end > self.config.context:
+        length, most = array.shape[1], past if isinstance(past, int) else int(past.max(initial=0))
+        if not 0 < length or most + length > self.config.context:
             raise ValueError(
-                f"GPT: ids length: expected 1 to {self.config.context - past}, got {array.shape[1]}"
+                f"GPT: ids length: expected 1 to {self.config.context - most}, got {length}"
             )
-        x: Tensor = self.dropout(self.tokens(array) + self.positions.weight[past:end])
-        return x
+        x: Tensor = self.tokens(array)
+        if self.positions is not None:
+            if isinstance(past, int):
+                x = x + self.positions.weight[past : past + length]
+            else:
+                x = x + self.positions(past[:, None] + np.arange(length))
+        out: Tensor = self.dropout(x)
+        return out

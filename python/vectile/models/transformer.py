@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vectile import nn, ops
+from vectile import nn
 from vectile.autograd import Tensor, no_grad
 from vectile.nn.utils import evaluating
 
 Array = NDArray[Any]
-Heads = tuple[Array, Array]  # keys and values, (rows, heads, length, head_dim)
 
 
 @dataclass(frozen=True)
@@ -64,23 +63,13 @@ class AttentionWeights(NamedTuple):
 class DecoderState:
     """Keys and values of every decoder layer, for a number of hypotheses (rows)."""
 
-    past: tuple[Heads, ...]  # of the tokens written so far
-    memory: tuple[Heads, ...]  # of the source
-    mask: Array  # (rows, 1, 1, source): where there is a source token
-    sentence: NDArray[np.int64]  # (rows,): the source that a row translates
+    past: nn.KVCache  # of the tokens written so far; those after `length` are another state's
+    memory: nn.KVCache  # of the source
     length: int = 0
 
     def take(self, rows: NDArray[np.int64]) -> DecoderState:
         """The state of hypotheses `rows`."""
-        sentence = self.sentence[rows]
-        changed = replace(self, past=_take(self.past, rows), sentence=sentence)
-        if np.array_equal(sentence, self.sentence):  # as in most steps of a beam search
-            return changed
-        return replace(changed, memory=_take(self.memory, rows), mask=self.mask[rows])
-
-
-def _take(layers: tuple[Heads, ...], rows: NDArray[np.int64]) -> tuple[Heads, ...]:
-    return tuple((keys[rows], values[rows]) for keys, values in layers)
+        return replace(self, past=self.past.take(rows), memory=self.memory.take(rows))
 
 
 class TranslationTransformer(nn.Module):
@@ -138,55 +127,31 @@ class TranslationTransformer(nn.Module):
         """The encoded `source`, and nothing written yet."""
         ids = self._ids("source", source)
         padding = ids == self.config.pad
-        heads, layers = self.config.n_heads, self.transformer.decoder.layers
+        config, model = self.config, self.transformer
         with no_grad():
-            encoded = self.transformer.encoder(
-                self._embed(ids), src_key_padding_mask=padding
-            ).numpy()
-            memory = tuple(
-                _arrays(layer.multihead_attn.project(key=encoded, value=encoded))
-                for layer in layers
-            )
-        nothing = np.zeros((len(ids), heads, 0, self.config.d_model // heads), encoded.dtype)
-        past = tuple((nothing, nothing) for _ in layers)
-        return DecoderState(past, memory, ~padding[:, None, None, :], np.arange(len(ids)))
+            encoded = model.encoder(self._embed(ids), src_key_padding_mask=padding).numpy()
+            memory = model.decoder.remember(encoded, padding)
+        past = nn.KVCache(
+            config.n_decoder_layers,
+            config.n_heads,
+            config.d_model // config.n_heads,
+            config.context,
+            len(ids),
+            dtype=encoded.dtype,
+        )
+        return DecoderState(past, memory)
 
     def advance(self, ids: NDArray[np.int64], state: DecoderState) -> tuple[Array, DecoderState]:
         """Logits (rows, vocab_size) after the tokens `ids` (rows,) that follow what `state` holds."""
-        past = []
+        past = state.past
+        if (past.lengths != state.length).any():  # another state went on from this one
+            past = past.take(range(len(past)))
+            past.truncate(state.length)
         with no_grad():
-            x: Any = self._embed(np.asarray(ids)[:, None], state.length)
-            for layer, before, memory in zip(
-                self.transformer.decoder.layers, state.past, state.memory, strict=True
-            ):
-                own = layer.self_attn
-
-                def remember(y: Any, own: Any = own, before: Heads = before) -> Tensor:
-                    query, key, value = own.project(y, y, y)
-                    keys, values = (
-                        np.concatenate([old, new.numpy()], 2)
-                        for old, new in zip(before, (key, value), strict=True)
-                    )
-                    past.append((keys, values))
-                    out: Tensor = own.join(
-                        ops.scaled_dot_product_attention(query.numpy(), keys, values)
-                    )
-                    return out
-
-                def look(
-                    y: Any, cross: Any = layer.multihead_attn, memory: Heads = memory
-                ) -> Tensor:
-                    (query,) = cross.project(y)
-                    out: Tensor = cross.join(
-                        ops.scaled_dot_product_attention(query.numpy(), *memory, state.mask)
-                    )
-                    return out
-
-                x = layer.residual(x, 1, remember)
-                x = layer.residual(x, 2, look)
-                x = layer.residual(x, 3, layer.feed_forward)
-            logits: Array = self.head(self.transformer.decoder.norm(x[:, 0])).numpy()
-        return logits, replace(state, past=tuple(past), length=state.length + 1)
+            x = self._embed(np.asarray(ids)[:, None], state.length)
+            out = self.transformer.decoder(x, state.memory, cache=past)
+            logits: Array = self.head(out[:, 0]).numpy()
+        return logits, replace(state, past=past, length=state.length + 1)
 
     # ---- looking inside ----------------------------------------------------------------------------------
 
@@ -237,8 +202,3 @@ class TranslationTransformer(nn.Module):
                 f"got {array.shape[1]}"
             )
         return array
-
-
-def _arrays(heads: list[Tensor]) -> Heads:
-    keys, values = heads
-    return keys.numpy(), values.numpy()

@@ -31,6 +31,7 @@ from vectile.nn.activation import (
     Threshold,
 )
 from vectile.nn.attention import MultiheadAttention
+from vectile.nn.cache import KVCache, PagedKVCache
 from vectile.nn.containers import ModuleDict, ModuleList, Sequential
 from vectile.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from vectile.nn.layers import (
@@ -94,6 +95,7 @@ from vectile.nn.positional import (
     LearnedPositionalEmbedding,
     RotaryEmbedding,
     SinusoidalPositionalEncoding,
+    alibi_slopes,
     rotary_tables,
 )
 from vectile.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
@@ -149,6 +151,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "KLDivLoss",
+    "KVCache",
     "L1Loss",
     "LSTMCell",
     "LayerNorm",
@@ -167,6 +170,7 @@ __all__ = [
     "MultiheadAttention",
     "NLLLoss",
     "PReLU",
+    "PagedKVCache",
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
@@ -202,6 +206,7 @@ __all__ = [
     "Upsample",
     "ZeroPad1d",
     "ZeroPad2d",
+    "alibi_slopes",
     "functional",
     "init",
     "rotary_tables",

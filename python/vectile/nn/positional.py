@@ -91,6 +91,18 @@ def rotary_tables(
     return (np.cos(angle) * magnitude).astype(dtype), (np.sin(angle) * magnitude).astype(dtype)
 
 
+def alibi_slopes(heads: int) -> np.ndarray[Any, Any]:
+    """(heads,): what ALiBi subtracts from a score for each token of distance (arXiv 2108.12409, section 3).
+
+    The slopes are 2^(-8 h / heads) for h from 1, and for a number of heads that is no power of two those of
+    the power below, then every other one of the power above.
+    """
+    power = 2 ** int(math.log2(max(heads, 1)))
+    own = 2.0 ** (-8.0 * np.arange(1, power + 1) / power)
+    between = 2.0 ** (-4.0 * np.arange(1, 2 * power + 1, 2) / power)
+    return np.concatenate([own, between])[:heads].astype(np.float32)
+
+
 class _Positions(Module):
     """Adds row t of a (max_len, dim) table to position t of x (N, L, dim), or (L, N, dim)."""
 
@@ -200,16 +212,22 @@ class RotaryEmbedding(Module):
     cosine: np.ndarray[Any, Any]
     sine: np.ndarray[Any, Any]
 
-    def forward(self, x: Any, offset: int = 0) -> Tensor:
-        """x (..., length, dim or more) at positions offset … offset + length."""
+    def forward(self, x: Any, offset: ArrayLike = 0) -> Tensor:
+        """x (..., length, dim or more) at positions offset … offset + length.
+
+        An array of offsets (batch,) gives each of x (batch, heads, length, dim) its own.
+        """
         x = as_tensor(x)
-        length = x.shape[-2]
-        if offset < 0 or offset + length > self.max_len:
+        length, first = x.shape[-2], np.asarray(offset)
+        low, high = (0, 0) if first.size == 0 else (int(first.min()), int(first.max()))
+        if low < 0 or high + length > self.max_len:
             raise ValueError(
-                f"RotaryEmbedding: x length: expected at most {self.max_len - max(offset, 0)} "
-                f"from offset {offset}, got {length}"
+                f"RotaryEmbedding: x length: expected at most {self.max_len - max(high, 0)} "
+                f"from offset {low if low < 0 else high}, got {length}"
             )
-        rows = slice(offset, offset + length)
+        rows: Any = slice(low, low + length)
+        if low != high:
+            rows = first[:, None, None] + np.arange(length)
         out: Tensor = F.rotary_embedding(x, self.cosine[rows], self.sine[rows], self.interleaved)
         return out
 

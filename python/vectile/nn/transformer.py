@@ -1,7 +1,12 @@
 """The Transformer of arXiv 1706.03762, with PyTorch's module names, arguments and masks.
 
 Masks are those of MultiheadAttention: bool True leaves out, floats are added, and `is_causal=True` alone
-is enough. Sequences are (L, N, E), or (N, L, E) with `batch_first`, or (L, E).
+is enough; a triangle as a mask is the same. Padding at the end of sequences is not computed. Sequences are
+(L, N, E), or (N, L, E) with `batch_first`, or (L, E).
+
+With a `cache` (`nn.KVCache`, one of its layers for each layer) the tokens given follow those of earlier
+calls, and masks are those of MultiheadAttention with a cache. A decoder's `memory` may be a cache too, that
+of its `remember`.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ from vectile.autograd import Tensor
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.activation import fusable, resolve
-from vectile.nn.attention import MultiheadAttention
+from vectile.nn.attention import MultiheadAttention, causal_or_mask
+from vectile.nn.cache import Cache, KVCache
 from vectile.nn.containers import ModuleList
 from vectile.nn.layers import Dropout, Linear
 from vectile.nn.module import Module
@@ -96,10 +102,21 @@ class TransformerEncoderLayer(_Layer):
         src_mask: OptionalMask = None,
         src_key_padding_mask: OptionalMask = None,
         is_causal: bool = False,
+        *,
+        cache: Cache | None = None,
+        layer: int = 0,
     ) -> Tensor:
         def attend(x: Any) -> Any:
             return self.self_attn(
-                x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal
+                x,
+                x,
+                x,
+                src_key_padding_mask,
+                False,
+                src_mask,
+                is_causal=is_causal,
+                cache=cache,
+                layer=layer,
             )[0]
 
         x = self.residual(src, 1, attend)
@@ -122,13 +139,26 @@ class TransformerDecoderLayer(_Layer):
         memory_key_padding_mask: OptionalMask = None,
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
+        *,
+        cache: Cache | None = None,
+        layer: int = 0,
     ) -> Tensor:
         def attend(x: Any) -> Any:
             return self.self_attn(
-                x, x, x, tgt_key_padding_mask, False, tgt_mask, is_causal=tgt_is_causal
+                x,
+                x,
+                x,
+                tgt_key_padding_mask,
+                False,
+                tgt_mask,
+                is_causal=tgt_is_causal,
+                cache=cache,
+                layer=layer,
             )[0]
 
         def look(x: Any) -> Any:
+            if isinstance(memory, Cache):
+                return self.multihead_attn(x, cache=memory, layer=layer)[0]
             return self.multihead_attn(
                 x,
                 memory,
@@ -153,9 +183,23 @@ class _Stack(Module):
         self.num_layers = num_layers
         self.norm = norm
 
+    def _causal(self, mask: Any, is_causal: bool | None, x: Any) -> tuple[Any, bool]:
+        """`causal_or_mask` once for all layers, whose queries and keys are `x`."""
+        first = next(iter(self.layers), None)
+        if not isinstance(first, _Layer):
+            return mask, bool(is_causal)
+        length = x.shape[1 if first.self_attn.batch_first and len(x.shape) == 3 else 0]
+        return causal_or_mask(mask, bool(is_causal), length, length)
+
     def _norm(self, x: Tensor) -> Tensor:
         out: Tensor = x if self.norm is None else self.norm(x)
         return out
+
+
+def _of_layer(layer: int, cache: Cache | None, memory: Any = None) -> dict[str, Any]:
+    """What a layer is told of caches; nothing without one, for layers that know none."""
+    cached = cache is not None or isinstance(memory, Cache)
+    return {"cache": cache, "layer": layer} if cached else {}
 
 
 class TransformerEncoder(_Stack):
@@ -167,10 +211,13 @@ class TransformerEncoder(_Stack):
         mask: OptionalMask = None,
         src_key_padding_mask: OptionalMask = None,
         is_causal: bool | None = None,
+        *,
+        cache: Cache | None = None,
     ) -> Tensor:
         x: Tensor = src
-        for layer in self.layers:
-            x = layer(x, mask, src_key_padding_mask, bool(is_causal))
+        mask, causal = self._causal(mask, is_causal, x)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, mask, src_key_padding_mask, causal, **_of_layer(i, cache))
         return self._norm(x)
 
 
@@ -187,9 +234,12 @@ class TransformerDecoder(_Stack):
         memory_key_padding_mask: OptionalMask = None,
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
+        *,
+        cache: Cache | None = None,
     ) -> Tensor:
         x: Tensor = tgt
-        for layer in self.layers:
+        tgt_mask, causal = self._causal(tgt_mask, tgt_is_causal, x)
+        for i, layer in enumerate(self.layers):
             x = layer(
                 x,
                 memory,
@@ -197,10 +247,41 @@ class TransformerDecoder(_Stack):
                 memory_mask,
                 tgt_key_padding_mask,
                 memory_key_padding_mask,
-                bool(tgt_is_causal),
+                causal,
                 memory_is_causal,
+                **_of_layer(i, cache, memory),
             )
         return self._norm(x)
+
+    def remember(self, memory: Any, memory_key_padding_mask: OptionalMask = None) -> KVCache:
+        """The keys and values that the layers make of `memory`, in whose place `forward` takes them.
+
+        memory (S, N, E), or (N, S, E) with `batch_first`; the bool mask (N, S) leaves out where it is True.
+        ``take`` gives those of some rows, or several times the same, without a copy.
+        """
+        layers: Any = self.layers
+        attentions: list[MultiheadAttention] = [layer.multihead_attn for layer in layers]
+        x, first = np.asarray(memory), attentions[0]
+        x = x if first.batch_first else x.swapaxes(0, 1)
+        counts = None
+        if memory_key_padding_mask is not None:
+            hidden = np.asarray(memory_key_padding_mask, bool)
+            order = np.argsort(
+                hidden, axis=1, kind="stable"
+            )  # padding to the end: order counts for nothing
+            x, counts = np.take_along_axis(x, order[..., None], 1), (~hidden).sum(1)
+        cache = KVCache(
+            len(attentions),
+            first.num_kv_heads,
+            first.head_dim,
+            max(x.shape[1], 1),
+            len(x),
+            dtype=x.dtype,
+        )
+        for i, attention in enumerate(attentions):
+            key, value = attention.project(key=x, value=x)
+            cache.append(i, key, value, counts)
+        return cache
 
 
 class Transformer(Module):

@@ -13,6 +13,7 @@ threads.
 from vectile.ops.attention import *  # noqa: F403
 from vectile.ops.cast import *  # noqa: F403
 from vectile.ops.conv import *  # noqa: F403
+from vectile.ops.decode import *  # noqa: F403
 from vectile.ops.elementwise import *  # noqa: F403
 from vectile.ops.embedding import *  # noqa: F403
 from vectile.ops.gemm import *  # noqa: F403
