@@ -8,6 +8,7 @@ namespace vectile {
 namespace {
 
 using Window = std::optional<std::pair<std::optional<i64>, std::optional<i64>>>;
+using Rotary = std::optional<std::pair<py::object, py::object>>;
 using BlockSize = std::optional<std::pair<i64, i64>>;
 
 // The options that both passes take, with the arrays that they point to.
@@ -17,14 +18,16 @@ class Options {
           const BlockSize& block_size, py::handle key_lengths, py::handle cu_seqlens_q,
           py::handle cu_seqlens_k, py::handle document_ids, std::optional<double> scale,
           std::optional<double> softcap, py::handle alibi_slopes, py::handle sinks,
-          double dropout_p, std::uint64_t seed)
+          const Rotary& rotary, bool rotary_interleaved, double dropout_p, std::uint64_t seed)
       : block_mask_(block_mask, op, "block_mask"),
         key_lengths_(key_lengths, op, "key_lengths"),
         cu_seqlens_q_(cu_seqlens_q, op, "cu_seqlens_q"),
         cu_seqlens_k_(cu_seqlens_k, op, "cu_seqlens_k"),
         document_ids_(document_ids, op, "document_ids"),
         alibi_slopes_(alibi_slopes, op, "alibi_slopes"),
-        sinks_(sinks, op, "sinks") {
+        sinks_(sinks, op, "sinks"),
+        cosine_(rotary ? rotary->first : py::none(), op, "rotary cosine"),
+        sine_(rotary ? rotary->second : py::none(), op, "rotary sine") {
     value.is_causal = is_causal;
     if (window) value.left = window->first, value.right = window->second;
     if (block_size) value.block_rows = block_size->first, value.block_columns = block_size->second;
@@ -37,6 +40,11 @@ class Options {
     value.softcap = softcap;
     value.alibi_slopes = alibi_slopes_.get();
     value.sinks = sinks_.get();
+    check(!rotary || (cosine_.get() && sine_.get()), op, "rotary", "value", "(cosine, sine)",
+          "None among them");
+    value.cosine = cosine_.get();
+    value.sine = sine_.get();
+    value.interleaved = rotary_interleaved;
     value.dropout_p = dropout_p;
     value.seed = seed;
   }
@@ -44,7 +52,7 @@ class Options {
 
  private:
   OptionalInput block_mask_, key_lengths_, cu_seqlens_q_, cu_seqlens_k_, document_ids_;
-  OptionalInput alibi_slopes_, sinks_;
+  OptionalInput alibi_slopes_, sinks_, cosine_, sine_;
 };
 
 }  // namespace
@@ -56,15 +64,15 @@ void bind_attention(py::module_& m) {
          const Window& window, py::handle block_mask, const BlockSize& block_size,
          py::handle key_lengths, py::handle cu_seqlens_q, py::handle cu_seqlens_k,
          py::handle document_ids, std::optional<double> scale, std::optional<double> softcap,
-         py::handle alibi_slopes, py::handle sinks, double dropout_p, std::uint64_t seed,
-         bool return_lse, bool return_weights, bool return_column_sums,
-         i64 return_top_k) -> py::object {
+         py::handle alibi_slopes, py::handle sinks, const Rotary& rotary, bool rotary_interleaved,
+         double dropout_p, std::uint64_t seed, bool return_lse, bool return_weights,
+         bool return_column_sums, i64 return_top_k) -> py::object {
         constexpr auto op = "scaled_dot_product_attention";
         const Input q(query, op, "query"), k(key, op, "key"), v(value, op, "value");
         const OptionalInput mask(attn_mask, op, "attn_mask");
         Options options(op, is_causal, window, block_mask, block_size, key_lengths, cu_seqlens_q,
-                        cu_seqlens_k, document_ids, scale, softcap, alibi_slopes, sinks, dropout_p,
-                        seed);
+                        cu_seqlens_k, document_ids, scale, softcap, alibi_slopes, sinks, rotary,
+                        rotary_interleaved, dropout_p, seed);
         options.value.return_lse = return_lse;
         options.value.return_weights = return_weights;
         options.value.return_column_sums = return_column_sums;
@@ -83,8 +91,9 @@ void bind_attention(py::module_& m) {
       py::arg("is_causal"), py::arg("window"), py::arg("block_mask"), py::arg("block_size"),
       py::arg("key_lengths"), py::arg("cu_seqlens_q"), py::arg("cu_seqlens_k"),
       py::arg("document_ids"), py::arg("scale"), py::arg("softcap"), py::arg("alibi_slopes"),
-      py::arg("sinks"), py::arg("dropout_p"), py::arg("seed"), py::arg("return_lse"),
-      py::arg("return_weights"), py::arg("return_column_sums"), py::arg("return_top_k"));
+      py::arg("sinks"), py::arg("rotary"), py::arg("rotary_interleaved"), py::arg("dropout_p"),
+      py::arg("seed"), py::arg("return_lse"), py::arg("return_weights"),
+      py::arg("return_column_sums"), py::arg("return_top_k"));
   m.def(
       "scaled_dot_product_attention_backward",
       [](py::handle grad, py::handle query, py::handle key, py::handle value, py::handle out,
@@ -92,14 +101,15 @@ void bind_attention(py::module_& m) {
          py::handle block_mask, const BlockSize& block_size, py::handle key_lengths,
          py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle document_ids,
          std::optional<double> scale, std::optional<double> softcap, py::handle alibi_slopes,
-         py::handle sinks, double dropout_p, std::uint64_t seed) -> py::tuple {
+         py::handle sinks, const Rotary& rotary, bool rotary_interleaved, double dropout_p,
+         std::uint64_t seed) -> py::tuple {
         constexpr auto op = "scaled_dot_product_attention_backward";
         const Input g(grad, op, "grad"), q(query, op, "query"), k(key, op, "key"),
             v(value, op, "value"), o(out, op, "out"), l(lse, op, "lse");
         const OptionalInput mask(attn_mask, op, "attn_mask");
         const Options options(op, is_causal, window, block_mask, block_size, key_lengths,
                               cu_seqlens_q, cu_seqlens_k, document_ids, scale, softcap,
-                              alibi_slopes, sinks, dropout_p, seed);
+                              alibi_slopes, sinks, rotary, rotary_interleaved, dropout_p, seed);
         ops::AttentionGradients r = unlocked([&] {
           return ops::scaled_dot_product_attention_backward(*g, *q, *k, *v, *o, *l, mask.get(),
                                                             options.value);
@@ -113,7 +123,8 @@ void bind_attention(py::module_& m) {
       py::arg("lse"), py::arg("attn_mask"), py::arg("is_causal"), py::arg("window"),
       py::arg("block_mask"), py::arg("block_size"), py::arg("key_lengths"), py::arg("cu_seqlens_q"),
       py::arg("cu_seqlens_k"), py::arg("document_ids"), py::arg("scale"), py::arg("softcap"),
-      py::arg("alibi_slopes"), py::arg("sinks"), py::arg("dropout_p"), py::arg("seed"));
+      py::arg("alibi_slopes"), py::arg("sinks"), py::arg("rotary"), py::arg("rotary_interleaved"),
+      py::arg("dropout_p"), py::arg("seed"));
 }
 
 }  // namespace vectile

@@ -16,7 +16,8 @@ constexpr i64 kGradChunk = 2048;  // keys packed at a time
 
 template <class T>
 struct BackwardScratch {
-  T *queries, *grads, *key_panels, *value_panels, *keys, *p, *ds, *dq, *dk, *dv, *lse2, *factors;
+  T *queries, *grads, *key_panels, *value_panels, *keys, *p, *ds, *dq, *dk, *dv, *lse2, *factors,
+      *turned;
   i64 size = 0;
 
   BackwardScratch(const AttentionHead<T>& h, T* base) {
@@ -40,6 +41,7 @@ struct BackwardScratch {
     dv = take(n * dv_width);
     lse2 = take(kGradRows);
     factors = take(h.dropout ? kGradStride : 0);
+    turned = take(h.cosine ? kTurned * d : 0);
   }
 };
 
@@ -68,6 +70,7 @@ class Backward {
       over_row_blocks([&](i64 g, i64 i, i64 rows) {
         row_block(g, i, rows, chunk, first == begin, dq + (g * h_.lq + i) * h_.d);
       });
+      turn_rows(h_, m_.dk, d_, n, T(-1), [&](i64 j) { return first + j; });
       // The queries carry scale log2 e.
       as_stored<T>(h_.dtype, dk,
                    [&](auto* y) { write(m_.dk, d_, n, h_.d, T(kLn2), y + first * h_.d); });
@@ -92,12 +95,16 @@ class Backward {
 
   void load_chunk(i64 first, i64 n) {
     const RowMajor<T> keys(h_.dtype, nullptr, h_.key_row, h_.d, false, m_.keys);
-    keys_ = keys.copied ? m_.keys : static_cast<const T*>(h_.key) + first * h_.key_row;
-    key_stride_ = keys.stride;
+    const bool copied = keys.copied || h_.cosine;
+    keys_ = copied ? m_.keys : static_cast<const T*>(h_.key) + first * h_.key_row;
+    key_stride_ = copied ? d_ : keys.stride;
     as_stored<T>(h_.dtype, h_.key, [&](const auto* k) {
-      k += first * h_.key_row;
-      pack_transposed(k, h_.key_row, n, h_.d, m_.key_panels);
-      if (keys.copied) copy_rows(k, h_.key_row, n, h_.d, m_.keys);
+      over_turned(
+          h_, k + first * h_.key_row, h_.key_row, n, m_.turned, [&](i64 j) { return first + j; },
+          [&](const auto* rows, i64 stride, i64 at, i64 count) {
+            pack_transposed(rows, stride, count, h_.d, m_.key_panels + at * h_.d);
+            if (copied) copy_rows(rows, stride, count, h_.d, m_.keys + at * d_);
+          });
     });
     as_stored<T>(h_.dtype, h_.value, [&](const auto* v) {
       pack_transposed(v + first * h_.value_row, h_.value_row, n, h_.dv, m_.value_panels);
@@ -127,9 +134,11 @@ class Backward {
       for (; first < run.end; first += kGradKeys)
         key_block(g, i, rows, meet(run, {first, first + kGradKeys}), first, first - chunk.begin);
     });
-    if (loaded)
+    if (loaded) {
+      turn_rows(h_, m_.dq, d_, rows, T(-1), [&](i64 x) { return h_.map.position[i + x]; });
       add_rows(m_.dq, rows, assign, dq);
-    else if (assign)
+    }
+    if (!loaded && assign)
       for (i64 x = 0; x < rows * h_.d; ++x) dq[x] = T(0);
   }
 
@@ -180,8 +189,13 @@ class Backward {
 
   void load_rows(i64 g, i64 i, i64 rows) {
     as_stored<T>(h_.dtype, h_.query, [&](const auto* q) {
-      copy_chunked(q + g * h_.query_head + i * h_.query_row, h_.query_row, rows, h_.d,
-                   T(h_.scale * T(kLog2e)), kGradRows, m_.queries);
+      over_turned(
+          h_, q + g * h_.query_head + i * h_.query_row, h_.query_row, rows, m_.turned,
+          [&](i64 x) { return h_.map.position[i + x]; },
+          [&](const auto* x, i64 stride, i64 at, i64 count) {
+            copy_chunked(x, stride, count, h_.d, T(h_.scale * T(kLog2e)), kGradRows,
+                         m_.queries + at * kDepthStride);
+          });
     });
     as_stored<T>(h_.dtype, g_.grad, [&](const auto* grad) {
       copy_chunked(grad + g * g_.grad_head + i * g_.grad_row, g_.grad_row, rows, h_.dv, T(1),

@@ -6,14 +6,14 @@
 namespace vectile::VECTILE_TIER {
 
 constexpr i64 kKeys = 512;                // keys per block: K^T, V and the row state stay in L2
-constexpr i64 kPack = 64;                 // keys packed together, if any of them is seen
+constexpr i64 kPack = kTurned;            // keys packed together, if any of them is seen
 constexpr i64 kScoreStride = kKeys + 16;  // off the power of two: rows fall into different L1 sets
 constexpr i64 kFewRows = 3;               // up to here packing K costs more than it saves
 constexpr int kPieces = 8;                // runs of keys that share a score tile
 
 template <class T>
 struct ForwardScratch {
-  T *queries, *panels, *values, *scores, *acc, *lse2, *factors;
+  T *queries, *panels, *values, *scores, *acc, *lse2, *factors, *turned;
   KeyRange* ranges;
   RunningSoftmax<T> softmax;
   i64 size = 0;
@@ -33,6 +33,7 @@ struct ForwardScratch {
     acc = take(rows * dv);
     lse2 = take(rows);
     factors = take(h.dropout ? kScoreStride : 0);
+    turned = take(h.cosine ? kTurned * round_up(h.d, Vec<T>::lanes) : 0);
     ranges =
         reinterpret_cast<KeyRange*>(take(rows * static_cast<i64>(sizeof(KeyRange) / sizeof(T))));
     softmax = {take(rows), take(rows)};
@@ -51,15 +52,20 @@ class Forward {
         rows_(end - begin),
         dv_(round_up(head.dv, lanes)),
         m_(head, end - begin, scratch),
-        few_(rows_ <= kFewRows),
+        few_(rows_ <= kFewRows && !head.cosine),
         plain_(is_plain(head)) {
     const T scale = T(h_.scale * T(kLog2e));
     // Rows of one query head at a time.
     for (i64 r = 0; r < rows_;) {
       const i64 g = head_of(r), i = query_of(r), n = smaller(rows_ - r, h_.lq - i);
       as_stored<T>(h_.dtype, h_.query, [&](const auto* q) {
-        copy_chunked(q + g * h_.query_head + i * h_.query_row, h_.query_row, n, h_.d, scale, rows_,
-                     m_.queries + r * kDepthStride);
+        over_turned(
+            h_, q + g * h_.query_head + i * h_.query_row, h_.query_row, n, m_.turned,
+            [&](i64 x) { return h_.map.position[i + x]; },
+            [&](const auto* rows, i64 stride, i64 at, i64 count) {
+              copy_chunked(rows, stride, count, h_.d, scale, rows_,
+                           m_.queries + (r + at) * kDepthStride);
+            });
       });
       for (i64 x = 0; x < n; ++x) {
         const KeyRange range = h_.map.keys[i + x], first = m_.ranges[0];
@@ -219,7 +225,11 @@ class Forward {
       const i64 at = x * kPack, key = block.begin + at, n = smaller(kPack, block.end - key);
       if (!few_)
         as_stored<T>(h_.dtype, h_.key, [&](const auto* k) {
-          pack_transposed(k + key * h_.key_row, h_.key_row, n, h_.d, m_.panels + at * h_.d);
+          over_turned(
+              h_, k + key * h_.key_row, h_.key_row, n, m_.turned, [&](i64 j) { return key + j; },
+              [&](const auto* rows, i64 stride, i64, i64 count) {
+                pack_transposed(rows, stride, count, h_.d, m_.panels + at * h_.d);
+              });
         });
       if (values && v.copied)
         as_stored<T>(h_.dtype, h_.value, [&](const auto* p) {

@@ -9,6 +9,7 @@
 #include "kernels/attention_types.h"
 #include "kernels/microkernel.h"
 #include "kernels/packing.h"
+#include "kernels/rotary_row.h"
 #include "simd/math.h"
 #include "simd/vec.h"
 
@@ -208,6 +209,33 @@ static void copy_rows(const S* x, i64 row_stride, i64 rows, i64 n, T* copy) {
   const i64 padded = round_up(n, Vec<T>::lanes);
   for (i64 i = 0; i < rows; ++i)
     map_padded(x + i * row_stride, copy + i * padded, n, [](Vec<T> v) VECTILE_LAMBDA { return v; });
+}
+
+// Turns row r of n (stride apart, in place) by the angles of place(r), if the head has any.
+template <class T, class Place>
+VECTILE_INLINE void turn_rows(const AttentionHead<T>& h, T* rows, i64 stride, i64 n, T sign,
+                              Place place) {
+  if (!h.cosine) return;
+  for (i64 r = 0; r < n; ++r)
+    turn_row(rows + r * stride, h.cosine + place(r) * h.pairs, h.sine + place(r) * h.pairs, sign,
+             h.interleaved, h.pairs, rows + r * stride);
+}
+
+constexpr i64 kTurned = 64;  // rows turned together
+
+// f(rows, their stride, first row, number) for n rows of length d: as they are, or kTurned at a
+// time as copies in `turned`, which have been turned.
+template <class T, class S, class Place, class F>
+VECTILE_INLINE void over_turned(const AttentionHead<T>& h, const S* x, i64 stride, i64 n, T* turned,
+                                Place place, F f) {
+  if (!h.cosine) return f(x, stride, i64{0}, n);
+  const i64 padded = round_up(h.d, Vec<T>::lanes);
+  for (i64 r = 0; r < n; r += kTurned) {
+    const i64 count = smaller(kTurned, n - r);
+    copy_rows(x + r * stride, stride, count, h.d, turned);
+    turn_rows(h, turned, padded, count, T(1), [&](i64 i) { return place(r + i); });
+    f(static_cast<const T*>(turned), padded, r, count);
+  }
 }
 
 // One tile of scores: MR queries (chunked copy) against NV vectors of a panel of packed keys.

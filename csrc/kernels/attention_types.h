@@ -42,6 +42,10 @@ struct AttentionHead {
   const T* documents;  // (lk), (lq): a query sees the keys of its own number
   const T* query_documents;
   const T* sinks;  // (group): the score of one more key, whose value is zero
+  // (lk, pairs), or null: key j turns by the angles of row j, a query by those of its position.
+  const T *cosine, *sine;
+  i64 pairs;
+  bool interleaved;
   // Dropout of weights: the kept ones times keep_scale. Weight (g, i, j) draws number
   // first_weight + (g lq + i) lk + j of Philox; below the threshold it is dropped.
   bool dropout;

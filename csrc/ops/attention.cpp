@@ -26,6 +26,9 @@ struct Problem {
   AttentionMaps maps;
   Array slopes_given, documents, sinks;  // of the type kernels compute in
   TensorView slopes;                     // broadcast to (..., heads)
+  Array cosine_given, sine_given;        // of that type
+  TensorView cosine, sine;               // broadcast to (..., lk, pairs)
+  bool interleaved = false;
 
   i64 group() const { return kv_heads ? heads / kv_heads : 0; }
   i64 rows() const { return group() * lq; }
@@ -67,6 +70,12 @@ struct Problem {
       h.query_documents = h.documents + lk - lq;
     }
     if (sinks.data) h.sinks = sinks.as<T>() + first;
+    if (cosine.data) {
+      h.cosine = cosine.as<T>() + plane_offset(cosine, 2, b);
+      h.sine = sine.as<T>() + plane_offset(sine, 2, b);
+      h.pairs = cosine.shape[-1];
+      h.interleaved = interleaved;
+    }
     h.dropout = dropout_p > 0;
     h.threshold = static_cast<std::uint32_t>(std::min(dropout_p * 0x1p32, 0x1p32 - 1));
     h.keep_scale = dropout_p < 1 ? static_cast<T>(1 / (1 - dropout_p)) : T(0);
@@ -125,6 +134,33 @@ void check_terms(const char* op, const AttentionOptions& o, const Shape& heads, 
   p.seed = o.seed;
 }
 
+// Tables of rotary embedding, and that every query has a place in them.
+void check_rotary(const char* op, const AttentionOptions& o, const TensorView& query,
+                  const Shape& batch, Problem& p) {
+  if (!o.cosine) return;
+  const TensorView &cosine = *o.cosine, &sine = *o.sine;
+  const DType dtype = compute_dtype(p.dtype);
+  check_parameter_dtype(op, "rotary cosine", cosine, query);
+  check_parameter_dtype(op, "rotary sine", sine, query);
+  check(cosine.ndim() >= 2, op, "rotary", "ndim", "at least 2", cosine.ndim());
+  check_shape(op, "rotary sine", sine, cosine.shape);
+  const i64 pairs = cosine.shape[-1];
+  check(2 * pairs <= p.d, op, "rotary", "pairs", text("at most ", p.d / 2), pairs);
+  Shape full = batch;
+  full.ndim += 2;
+  full[-2] = p.lk, full[-1] = pairs;
+  check(cosine.shape[-2] == p.lk, op, "rotary", "length", p.lk, cosine.shape[-2]);
+  check_broadcast(op, "rotary", cosine, full);
+  for (i64 i = 0; i < p.lq; ++i)
+    check(p.maps.place(i) >= 0, op, "rotary", "key length", "at least the query's",
+          text("none for query ", i));
+  p.cosine_given = converted(cosine, dtype);
+  p.sine_given = converted(sine, dtype);
+  p.cosine = broadcast_to(p.cosine_given, full);
+  p.sine = broadcast_to(p.sine_given, full);
+  p.interleaved = o.interleaved;
+}
+
 Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, const TensorView& v,
                      const TensorView* mask, const AttentionOptions& options) {
   check_floating(op, "query", q);
@@ -162,6 +198,7 @@ Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, c
   heads.ndim -= 2;
   check_terms(op, options, heads, p);
   p.maps = AttentionMaps(op, options, heads, p.lq, p.lk);
+  check_rotary(op, options, q, batch, p);
   if (p.maps.ids_recur())
     p.documents = compared_documents(op, p.maps.document_numbers(), compute_dtype(p.dtype));
   p.query = rows_contiguous(q);

@@ -26,8 +26,10 @@ struct AttentionSparsity {
 struct AttentionOptions : AttentionSparsity {
   std::optional<double> scale;  // 1 / sqrt(d)
   std::optional<double> softcap;
-  const TensorView* alibi_slopes = nullptr;  // (..., heads), broadcast
-  const TensorView* sinks = nullptr;         // (heads,)
+  const TensorView* alibi_slopes = nullptr;             // (..., heads), broadcast
+  const TensorView* sinks = nullptr;                    // (heads,)
+  const TensorView *cosine = nullptr, *sine = nullptr;  // (..., lk, pairs), broadcast to the batch
+  bool interleaved = false;
   double dropout_p = 0;
   std::uint64_t seed = 0;
   // What the forward pass also returns.

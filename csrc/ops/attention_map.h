@@ -27,7 +27,8 @@ class AttentionMaps {
 
   // Whether intervals of keys are not all: the ids of some batch's documents recur after others.
   bool ids_recur() const { return ids_.data != nullptr; }
-  const Array& document_numbers() const { return ids_; }  // (batch, lk) of int64: id by rank
+  const Array& document_numbers() const { return ids_; }   // (batch, lk) of int64: id by rank
+  i64 place(i64 query) const { return position_[query]; }  // the key at the query's own place
   i64 batch_stride() const { return per_batch_ ? lq_ : 0; }
 
  private:

@@ -7,18 +7,10 @@
 namespace vectile::ops {
 namespace {
 
-// A table row-major in the type kernels compute in, turned the other way by `sign` -1.
-Array table(const char* op, const char* argument, const TensorView& t, const TensorView& x,
-            double sign) {
+// A table row-major in the type kernels compute in.
+Array table(const char* op, const char* argument, const TensorView& t, const TensorView& x) {
   check_parameter_dtype(op, argument, t, x);
-  const DType dtype = compute_dtype(x.dtype);
-  Array y = sign > 0 ? converted(t, dtype) : cast_to(t, dtype);
-  if (sign < 0)
-    dispatch_float(dtype, [&](auto zero) {
-      using T = decltype(zero);
-      std::transform(y.as<T>(), y.as<T>() + y.elements(), y.as<T>(), [](T v) { return -v; });
-    });
-  return y;
+  return converted(t, compute_dtype(x.dtype));
 }
 
 }  // namespace
@@ -37,8 +29,8 @@ Array rotary_embedding(const TensorView& x, const TensorView& cosine, const Tens
   for (int i = 3; fits && i <= cosine.ndim(); ++i)
     fits = cosine.shape[-i] == 1 || cosine.shape[-i] == x.shape[-i];
   if (!fits) fail(op, "cosine", "shape", text("leading axes of ", x.shape), cosine.shape);
-  const Array cosines = table(op, "cosine", cosine, x, 1);
-  const Array sines = table(op, "sine", sine, x, inverse ? -1 : 1);
+  const Array cosines = table(op, "cosine", cosine, x);
+  const Array sines = table(op, "sine", sine, x);
   const Array rows = rows_contiguous(x);
   Array y = Array::empty(x.dtype, x.shape);
   i64 planes = 1;
@@ -66,7 +58,7 @@ Array rotary_embedding(const TensorView& x, const TensorView& cosine, const Tens
         place(begin / length, in_x, in_table);
         in_table += i * pairs;
         kernel(rows.as<S>() + in_x + i * rows.stride(-2), rows.stride(-2),
-               cosines.as<T>() + in_table, sines.as<T>() + in_table, pairs, interleaved,
+               cosines.as<T>() + in_table, sines.as<T>() + in_table, pairs, interleaved, inverse,
                y.as<S>() + begin * n, count, n, pairs);
         begin += count;
       }

@@ -425,6 +425,8 @@ def scaled_dot_product_attention(
     softcap: float | None,
     alibi_slopes: Any,
     sinks: Any,
+    rotary: tuple[Any, Any] | None,
+    rotary_interleaved: bool,
     dropout_p: float,
     seed: int,
     return_lse: bool,
@@ -452,6 +454,8 @@ def scaled_dot_product_attention_backward(
     softcap: float | None,
     alibi_slopes: Any,
     sinks: Any,
+    rotary: tuple[Any, Any] | None,
+    rotary_interleaved: bool,
     dropout_p: float,
     seed: int,
 ) -> tuple[Any, ...]: ...

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_attention import KV, X, inputs, random_mask, rounding, row_norm
+from test_rotary import turned
 
 import vectile as vt
 from vectile import _core, config, nn, ops
@@ -55,14 +56,30 @@ def sees(b, h, i, j, lq, lk, o):
     return seen
 
 
+def rotary_of(lq, lk, o):
+    """What turns queries and keys, or back with a sign of -1."""
+    if "rotary" not in o:
+        return (lambda x, sign=1: x,) * 2
+    at = places(lq, lk, o)[0][:, 0]
+
+    def turn(rows):
+        cosine, sine = (t.astype("f8")[..., rows, :] for t in o["rotary"])
+        if cosine.ndim > 2:
+            cosine, sine = cosine[:, None], sine[:, None]
+        return lambda x, sign=1: turned(x, cosine, sign * sine, o.get("rotary_interleaved", False))
+
+    return turn(at), turn(slice(None))
+
+
 class Oracle:
     """Scores, weights, output and gradients in float64."""
 
     def __init__(self, q, k, v, mask=None, **o):
         (b, h, lq, d), lk, group = q.shape, k.shape[-2], q.shape[1] // k.shape[1]
         self.group, self.kv_heads = group, k.shape[1]
-        self.q = q.astype("f8")
-        self.k, self.v = (x.astype("f8").repeat(group, 1) for x in (k, v))
+        self.turns = rotary_of(lq, lk, o)
+        self.q, self.k = self.turns[0](q.astype("f8")), self.turns[1](k.astype("f8"))
+        self.k, self.v = (x.astype("f8").repeat(group, 1) for x in (self.k, v))
         self.scale = o.get("scale", 1 / np.sqrt(d))
         s = self.q @ self.k.swapaxes(-1, -2) * self.scale
         self.slope = np.ones_like(s)
@@ -102,14 +119,17 @@ class Oracle:
         ds = self.weights * (dp - delta) * self.slope * self.scale
         dk, dv = ds.swapaxes(-1, -2) @ self.q, (self.weights * self.factor).swapaxes(-1, -2) @ grad
         dsinks = -(self.sink_weights * delta).sum((0, 2, 3))
-        return ds @ self.k, self._over_group(dk), self._over_group(dv), dsinks
+        turn_q, turn_k = self.turns
+        dq, dk = turn_q(ds @ self.k, -1), turn_k(self._over_group(dk), -1)
+        return dq, dk, self._over_group(dv), dsinks
 
 
 def tolerances(q, k, v, grad, oracle, mask, o):
     """Absolute errors of weights, lse, out and the gradients, as in test_attention."""
     eps, lk, d = np.finfo(q.dtype).eps, k.shape[-2], q.shape[-1]
     scale = abs(oracle.scale)
-    score = rounding(q.dtype, d) * scale * row_norm(q) * row_norm(k)
+    turns = 2 * ("rotary" in o)  # two more roundings of an element, from two it was
+    score = rounding(q.dtype, d + turns) * scale * row_norm(q) * row_norm(k)
     bias = o.get("softcap", 0.0) + (q.shape[-2] + lk) * np.abs(
         o.get("alibi_slopes", np.zeros(1))
     ).max(initial=0)
@@ -122,7 +142,7 @@ def tolerances(q, k, v, grad, oracle, mask, o):
     lq, dim, group = q.shape[-2], v.shape[-1], oracle.group
     relative = weight + rounding(q.dtype, dim, lk, lq * group)
     column = group * oracle.weights.sum(-2).max(initial=1)
-    ds = 2 * keep * row_norm(grad) * row_norm(v) * scale
+    ds = (2 + turns) * keep * row_norm(grad) * row_norm(v) * scale
     return {
         "weights": weight + 4 * eps,
         "lse": score + rounding(q.dtype, lk) + 8 * eps * (1 + bias),
@@ -167,6 +187,14 @@ def check_all(rng, q, k, v, mask, o):
     for name, got, expected in zip(names, found, want.backward(grad), strict=False):
         close(name, got, expected)
     assert len(found) == 3 + ("sinks" in o)
+
+
+def rotary(draw, rng, b, d, lk, dtype):
+    angle = rng.uniform(
+        -9, 9, ((b,) if draw(st.booleans()) else ()) + (lk, draw(st.integers(0, d // 2)))
+    )
+    tables = tuple(f(angle).astype(dtype) for f in (np.cos, np.sin))
+    return {"rotary": tables, "rotary_interleaved": draw(st.booleans())}
 
 
 def starts(draw, n, length):
@@ -238,6 +266,8 @@ def test_any_combination_of_options(data):
     o = {}
     for name in draw(st.sets(st.sampled_from(sorted(OPTIONS)), max_size=4)):
         o |= OPTIONS[name](draw, rng, b, kv * group, lq, lk, dtype)
+    if draw(st.booleans()) and (places(lq, lk, o)[0] >= 0).all():
+        o |= rotary(draw, rng, b, d, lk, dtype)
     before = _core.config()["isa"]
     _core.set_isa(draw(st.sampled_from(config()["supported_isas"])))
     try:
@@ -266,6 +296,8 @@ LONG = {
     "terms": lambda rng, lq, lk: {"softcap": 2.0, "alibi_slopes": np.array([0.02, 0.1]),
                                   "sinks": np.array([0.5, -1.0])},
     "dropout": lambda rng, lq, lk: {"dropout_p": 0.3, "seed": 2**63 + 5, "window": (100, None)},
+    "rotary": lambda rng, lq, lk: {"rotary": nn.RotaryEmbedding(12, lk).tables(lk),
+                                   "rotary_interleaved": True, "is_causal": True},
 }  # fmt: skip
 
 
@@ -278,6 +310,8 @@ def test_long_rows(isa, dtype, rng, name, size):
     q, k, v = inputs(rng, dtype, size)
     o = LONG[name](rng, *size[3:5])
     o = {n: x.astype(dtype) if n in ("alibi_slopes", "sinks") else x for n, x in o.items()}
+    if "rotary" in o:
+        o["rotary"] = tuple(table.astype(dtype) for table in o["rotary"])
     check_all(rng, q, k, v, None, o)
 
 

@@ -118,6 +118,8 @@ def attention_options():
         "softcap": 2.0,
         "alibi_slopes": np.ones(2, F),
         "sinks": np.ones(2, F),
+        "rotary": (np.ones((4, 1), F), np.zeros((4, 1), F)),
+        "rotary_interleaved": True,
         "dropout_p": 0.3,
         "seed": 5,
     }

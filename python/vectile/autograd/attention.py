@@ -23,7 +23,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
-from vectile.ops.attention import BlockSize, Window
+from vectile.ops.attention import BlockSize, Rotary, Window
 
 __all__ = ["attention_and_weights", "rotary_embedding", "scaled_dot_product_attention"]
 
@@ -50,6 +50,8 @@ def scaled_dot_product_attention(
     softcap: float | None = None,
     alibi_slopes: TensorLike | None = None,
     sinks: TensorLike | None = None,
+    rotary: Rotary | None = None,
+    rotary_interleaved: bool = False,
     seed: int | None = None,
     return_lse: bool = False,
     return_weights: bool = False,
@@ -80,6 +82,8 @@ def scaled_dot_product_attention(
         document_ids=document_ids,
         softcap=softcap,
         alibi_slopes=alibi_slopes,
+        rotary=rotary and (array_of(rotary[0]), array_of(rotary[1])),
+        rotary_interleaved=rotary_interleaved,
     )
     if dropout_p:
         options.update(dropout_p=dropout_p, seed=random.next_seed() if seed is None else seed)
@@ -109,7 +113,7 @@ def scaled_dot_product_attention(
     if learned:
         out = attention_by_parts(q, k, v, attn_mask, s, by_parts)
     elif tracked:
-        kept = {n: constant(x) if isinstance(x, np.ndarray) else x for n, x in options.items()}
+        kept = {name: _kept(x) for name, x in options.items()}
         settings = rest[0], None if mask is None else constant(mask), kept
         edges = edge(q), edge(k), edge(v), None if s is None else edge(s)
         rule = rules.scaled_dot_product_attention
@@ -122,6 +126,13 @@ def scaled_dot_product_attention(
 
 def _learns(x: Any) -> bool:
     return isinstance(x, Tensor) and x.requires_grad and mode.enabled
+
+
+def _kept(option: Any) -> Any:
+    """The same, its arrays in memory that nobody else can change."""
+    if isinstance(option, tuple):
+        return tuple(map(_kept, option))
+    return constant(option) if isinstance(option, np.ndarray) else option
 
 
 def _given(**options: Any) -> Options:
@@ -196,6 +207,8 @@ def attention_weights(
     """The softmax (..., heads, lq, lk) before dropout; masked pairs count for nothing, even NaN."""
     scale, softcap, slopes = (options.get(n) for n in ("scale", "softcap", "alibi_slopes"))
     shape, keys = q.shape, k.shape[-2]
+    if "rotary" in options:
+        q, k = _turned(q, k, options)
     q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
     groups = _groups(q, k)
     if groups > 1:
@@ -232,18 +245,42 @@ def attention_weights(
     return softmax(concatenate([scores, last], -1))[..., :-1]
 
 
+def _turned(q: Tensor, k: Tensor, options: Options) -> list[Tensor]:
+    """Queries and keys turned by the angles of their places."""
+    at = places(q.shape[-2], k.shape[-2], options)
+    turned = []
+    for x, rows in ((q, at), (k, slice(None))):
+        cosine, sine = (np.asarray(table)[..., rows, :] for table in options["rotary"])
+        if cosine.ndim > 2:  # alike for all heads
+            cosine, sine = cosine[..., None, :, :], sine[..., None, :, :]
+        interleaved = options.get("rotary_interleaved", False)
+        turned.append(rotary_embedding(x, cosine, sine, interleaved))
+    return turned
+
+
+def places(queries: int, keys: int, options: Options) -> NDArray[Any]:
+    """(queries,): the key at each query's own place."""
+    i = np.arange(queries)
+    starts_q = options.get("cu_seqlens_q")
+    if starts_q is None:
+        return i + keys - queries
+    starts_q, starts_k = np.asarray(starts_q), np.asarray(options.get("cu_seqlens_k", starts_q))
+    sequence = np.searchsorted(starts_q, i, "right") - 1
+    found: NDArray[Any] = i + (starts_k[1:] - starts_q[1:])[sequence]
+    return found
+
+
 def distances(queries: int, keys: int, options: Options) -> tuple[NDArray[Any], NDArray[Any]]:
     """(queries, keys): whether both are in one sequence, and how far after the query's place the key is."""
     i, j = np.arange(queries), np.arange(keys)
+    distance = j - places(queries, keys, options)[:, None]
     starts_q = options.get("cu_seqlens_q")
     if starts_q is None:
-        return np.ones((queries, keys), bool), j - (i + keys - queries)[:, None]
+        return np.ones((queries, keys), bool), distance
     starts_k = np.asarray(options.get("cu_seqlens_k", starts_q))
-    starts_q = np.asarray(starts_q)
-    of_q = np.searchsorted(starts_q, i, "right") - 1
+    of_q = np.searchsorted(np.asarray(starts_q), i, "right") - 1
     of_k = np.searchsorted(starts_k, j, "right") - 1
-    place = i + (starts_k[1:] - starts_q[1:])[of_q]
-    return of_q[:, None] == of_k, j - place[:, None]
+    return of_q[:, None] == of_k, distance
 
 
 def seen_pairs(shape: tuple[int, ...], keys: int, options: Options) -> Any:

@@ -106,25 +106,34 @@ class Attention(nn.Module):
         """x (batch, length, d_model) -> the same shape."""
         dropout = self.dropout if self.training else 0.0
         options: dict[str, Any] = {"is_causal": True, "dropout_p": dropout, **self.options()}
-        if self.rotary is None and self.kv_heads == self.n_heads:
+        if self.rotary is not None:
+            options |= {
+                "rotary": self.rotary.tables(x.shape[1]),
+                "rotary_interleaved": self.rotary.interleaved,
+            }
+        if self.kv_heads == self.n_heads:
             heads = F.packed_self_attention(self.qkv(x), self.n_heads, **options)
             out: Tensor = self.out(heads)
             return out
-        return self.join(F.scaled_dot_product_attention(*self.heads(x), **options))
+        return self.join(F.scaled_dot_product_attention(*self.split(x), **options))
 
     def options(self) -> dict[str, Any]:
         """Those of attention that belong to the model."""
         given = {"window": self.window, "alibi_slopes": self.slopes}
         return {name: value for name, value in given.items() if value is not None}
 
-    def heads(self, x: Tensor, past: ArrayLike = 0) -> list[Any]:
-        """Queries, keys and values (batch, heads, length, head_dim) of positions past … past + length."""
+    def split(self, x: Tensor) -> list[Any]:
+        """Queries, keys and values (batch, heads, length, head_dim)."""
         batch, length = x.shape[:2]
         packed: Any = self.qkv(x)
         packed = packed if packed.requires_grad else packed.numpy()
         packed = packed.reshape((batch, length, -1, self.head_dim)).swapaxes(1, 2)
         keys = self.n_heads + self.kv_heads
-        q, k, v = packed[:, : self.n_heads], packed[:, self.n_heads : keys], packed[:, keys:]
+        return [packed[:, : self.n_heads], packed[:, self.n_heads : keys], packed[:, keys:]]
+
+    def heads(self, x: Tensor, past: ArrayLike = 0) -> list[Any]:
+        """The same of positions past … past + length, turned by these where the model says so."""
+        q, k, v = self.split(x)
         if self.rotary is not None:
             q, k = self.rotary(q, past), self.rotary(k, past)
         return [q, k, v]

@@ -194,7 +194,11 @@ class MultiheadAttention(Module):
                 **self._score_options(),
             }
             q, k, v = self.project(query, key, value)
-            q, k = self._turned(q, k, max(0, keys - length), max(0, length - keys))
+            if self.rotary is not None and length <= keys:
+                options["rotary"] = self.rotary.tables(keys)
+                options["rotary_interleaved"] = self.rotary.interleaved
+            else:
+                q, k = self._turned(q, k, 0, length - keys)
             if need_weights:
                 heads, weights = attention_and_weights(q, k, v, mask, **options)
             else:

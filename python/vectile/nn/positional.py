@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile.autograd import Tensor, as_tensor
 from vectile.nn import functional as F
@@ -218,7 +218,17 @@ class RotaryEmbedding(Module):
         An array of offsets (batch,) gives each of x (batch, heads, length, dim) its own.
         """
         x = as_tensor(x)
-        length, first = x.shape[-2], np.asarray(offset)
+        cosine, sine = self.tables(x.shape[-2], offset)
+        out: Tensor = F.rotary_embedding(x, cosine, sine, self.interleaved)
+        return out
+
+    def tables(self, length: int, offset: ArrayLike = 0) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Cosines and sines (length, dim / 2) of positions offset … offset + length.
+
+        For offsets (batch,) that differ, (batch, 1, length, dim / 2). As `rotary` of
+        `scaled_dot_product_attention` they turn queries and keys on the way.
+        """
+        first = np.asarray(offset)
         low, high = (0, 0) if first.size == 0 else (int(first.min()), int(first.max()))
         if low < 0 or high + length > self.max_len:
             raise ValueError(
@@ -228,8 +238,7 @@ class RotaryEmbedding(Module):
         rows: Any = slice(low, low + length)
         if low != high:
             rows = first[:, None, None] + np.arange(length)
-        out: Tensor = F.rotary_embedding(x, self.cosine[rows], self.sine[rows], self.interleaved)
-        return out
+        return self.cosine[rows], self.sine[rows]
 
     def extra_repr(self) -> str:
         return f"{self.dim}, max_len={self.max_len}, interleaved={self.interleaved}"

@@ -12,6 +12,7 @@ __all__ = ["scaled_dot_product_attention", "scaled_dot_product_attention_backwar
 
 Window: TypeAlias = tuple[int | None, int | None]
 BlockSize: TypeAlias = int | tuple[int, int]
+Rotary: TypeAlias = tuple[ArrayLike, ArrayLike]
 
 
 def scaled_dot_product_attention(
@@ -32,6 +33,8 @@ def scaled_dot_product_attention(
     softcap: float | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    rotary: Rotary | None = None,
+    rotary_interleaved: bool = False,
     dropout_p: float = 0.0,
     seed: int = 0,
     return_lse: bool = False,
@@ -76,6 +79,12 @@ def scaled_dot_product_attention(
         alibi_slopes: broadcasts to (..., heads): ``slope * |key - place|`` is subtracted from the
             scores (arXiv 2108.12409).
         sinks: (heads,): the score of one more key, whose value is zero (gpt-oss).
+        rotary: (cosine, sine), both (..., lk, pairs) and broadcasting to the batch: key ``j`` and a
+            query whose place it is turn by the angles of row ``j`` as they are read, as
+            :func:`rotary_embedding` would turn them before (arXiv 2104.09864). ``2 * pairs <= d``;
+            the dtype of ``query``, or float32 beside a half type. Each query needs a place among
+            the keys. The gradients are those of what was given.
+        rotary_interleaved: pairs are neighbours; see :func:`rotary_embedding`.
         dropout_p: the probability with which a weight is left out; the others are scaled by
             ``1 / (1 - dropout_p)``. The mask is that of ``dropout(weights, dropout_p, seed)``.
         seed: of that mask.
@@ -115,6 +124,8 @@ def scaled_dot_product_attention(
         softcap,
         alibi_slopes,
         sinks,
+        rotary,
+        rotary_interleaved,
         dropout_p,
         seed,
         return_lse,
@@ -145,6 +156,8 @@ def scaled_dot_product_attention_backward(
     softcap: float | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    rotary: Rotary | None = None,
+    rotary_interleaved: bool = False,
     dropout_p: float = 0.0,
     seed: int = 0,
 ) -> tuple[NDArray[Any], ...]:
@@ -183,6 +196,8 @@ def scaled_dot_product_attention_backward(
         softcap,
         alibi_slopes,
         sinks,
+        rotary,
+        rotary_interleaved,
         dropout_p,
         seed,
     )
