@@ -14,16 +14,24 @@ DEFAULT_ISA: str = vectile.config()["isa"]
 THREADS = (1, 2, 5)
 
 
-#: Tiers that add families with tests of their own and nothing else: others would repeat their base.
-ADDED = {"avx512_bf16", "avx512_fp16"}
-OF_ADDED = {"test_gemm_16", "test_gemm_bf16", "test_gemm_f16"}
+# The tests of the few families that a tier has of its own: elsewhere it would repeat its base.
+INT8 = {"test_gemm_s4", "test_gemm_s8", "test_linear_quantized", "test_machine", "test_precision"}
+BITS_16 = {"test_gemm_16", "test_gemm_bf16", "test_gemm_f16"}
+OF_TIER = {
+    "avx_vnni": INT8,
+    "avx512_vnni": INT8,
+    "avx512_bf16": BITS_16,
+    "avx512_fp16": BITS_16,
+    "amx": INT8 | BITS_16 | {"test_gemm_half", "test_half"},  # which it serves unasked
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "isa" in metafunc.fixturenames:
-        left_out = set() if metafunc.module.__name__ in OF_ADDED else ADDED
-        tiers = [t for t in vectile.config()["supported_isas"] if t not in left_out]
-        metafunc.parametrize("isa", tiers, indirect=True)
+        module = metafunc.module.__name__
+        tiers = vectile.config()["supported_isas"]
+        swept = [t for t in tiers if t not in OF_TIER or module in OF_TIER[t]]
+        metafunc.parametrize("isa", swept, indirect=True)
 
 
 @pytest.fixture
