@@ -184,6 +184,18 @@ def test_prompts_of_different_lengths_are_decoded_together():
             gpt.decode(new[:, :1], cache)
 
 
+@every_variant
+def test_refused_guesses_are_taken_back(variant):
+    """Speculative decoding: several tokens at once, of which the first ones stay."""
+    gpt = model(variant_of(variant)).double().eval()
+    tokens, cache = ids(2, 8), gpt.cache(2)
+    gpt.decode(tokens[:, :3], cache)
+    gpt.decode((tokens[:, 3:7] + 1) % 11, cache)
+    cache.truncate(cache.lengths - 4)
+    logits = gpt.decode(tokens[:, 3:6], cache)
+    np.testing.assert_allclose(logits, gpt(tokens).numpy()[:, 5], rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize(
     "dtype, error", [("bfloat16", 2**-8), ("float16", 2**-11), ("int8", 1 / 127)]
 )

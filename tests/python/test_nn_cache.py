@@ -164,6 +164,56 @@ def test_sequences_come_fork_and_go():
     assert len(cache) == 0 and cache.free_blocks == 12
 
 
+def test_layers_need_not_keep_step():
+    cache = paged(blocks=20)
+    cache.allocate()
+    rng = np.random.default_rng(0)
+    kept = [[np.zeros((KV, 0, D))] for _ in range(LAYERS)]
+
+    def append(layer, n):
+        key = rng.normal(size=(len(cache), KV, n, D))
+        cache.append(layer, key, key[..., :DV])
+        kept[layer] = [np.concatenate(x, 1) for x in zip(kept[layer], key, strict=True)]
+
+    def check():
+        for layer in range(LAYERS):
+            query = rng.normal(size=(len(cache), HEADS, 1, D))
+            out = cache.attend(layer, query).numpy()
+            for row, key in enumerate(kept[layer]):
+                expected = ops.scaled_dot_product_attention(query[row], key, key[..., :DV])
+                np.testing.assert_allclose(out[row], expected, rtol=0, atol=1e-12)
+
+    append(0, 30)
+    append(1, 10)
+    cache.fork(0)
+    kept = [[x[0], x[0]] for x in kept]
+    append(0, 10)  # in the second block
+    append(1, 3)  # in the first, which is still shared
+    check()
+    assert cache.lengths.tolist() == [13, 13]
+    cache.truncate(20)
+    kept[0] = [x[:, :20] for x in kept[0]]
+    assert cache.lengths.tolist() == [13, 13]
+    append(1, 7)
+    check()
+
+
+def test_who_had_the_blocks_goes_on_in_them():
+    cache = paged(blocks=4)
+    cache.allocate()
+    model = Model(cache)
+    model.append(5)
+    other = Model(cache.take([0]), seed=1)
+    other.tokens = list(model.tokens)
+    model.append(2)
+    assert cache.free_blocks == 3
+    other.check()
+    other.append(4)
+    assert cache.free_blocks == 2
+    other.check()
+    model.check()
+
+
 def test_a_block_boundary_is_not_copied():
     cache = paged(blocks=8)
     model = Model(cache)

@@ -226,7 +226,6 @@ class Cache:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._list(tables, lengths)
-        self._list(self._tables, self._lengths)
         return other
 
     def __copy__(self: Self) -> Self:
@@ -244,9 +243,8 @@ class Cache:
     def _list(self, tables: Tables, lengths: Integers) -> None:
         """Have these sequences, whose blocks others may list too."""
         self._tables, self._lengths = tables, lengths
-        self._room = [0] * len(
-            lengths
-        )  # tokens that a layer may add before it must look at the blocks
+        # tokens that a layer may add before it must look at blocks; who lists them later copies them first
+        self._room = [0] * len(lengths)
 
     def _reserve(self, start: Integers, end: Integers) -> None:
         """Have blocks of its own for the tokens start … end of each sequence, or raise and change nothing."""
@@ -413,8 +411,6 @@ class PagedKVCache(Cache):
         self._pool.hold(other._tables)
         tables = np.concatenate([widened(t, width) for t in (self._tables, other._tables)])
         self._list(tables, np.concatenate([self._lengths, other._lengths], 1))
-        if other is not self:
-            other._list(other._tables, other._lengths)
 
     def free(self, sequence: int) -> None:
         """Drop a sequence; those after it move up by one, as in a list."""
