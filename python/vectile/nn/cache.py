@@ -143,7 +143,8 @@ class Cache:
         Returns:
             (sequences, heads, n, value_dim), a Tensor, or with its log-sum-exp (sequences, heads, n).
         """
-        options = {name: array_of(given) for name, given in options.items()}
+        if options:
+            options = {name: array_of(given) for name, given in options.items()}
         q = self._array("query", query, self.head_dim, "heads")
         if q.shape[1] % self.kv_heads:
             raise ValueError(
@@ -262,17 +263,21 @@ class Cache:
 
     def _array(self, name: str, x: Any, dim: int, heads: int | str) -> NDArray[Any]:
         """`x` as an array (sequences, heads, length, dim), where a word allows any size."""
-        if isinstance(x, Tensor) and x.requires_grad and mode.enabled:
-            raise RuntimeError(
-                f"{type(self).__name__}: {name}: expected no_grad(), got a Tensor that requires grad"
-            )
-        array = np.asarray(array_of(x))
+        if isinstance(x, Tensor):
+            if x.requires_grad and mode.enabled:
+                raise RuntimeError(
+                    f"{type(self).__name__}: {name}: expected no_grad(), "
+                    "got a Tensor that requires grad"
+                )
+            x = x._data
+        array = np.asarray(x)
         if not is_floating(array.dtype):
             raise TypeError(
                 f"{type(self).__name__}: {name} dtype: expected floating point, got {array.dtype}"
             )
         shape = array.shape
-        if array.ndim != 4 or shape[::3] != (len(self), dim) or heads not in (shape[1], "heads"):
+        fits = len(shape) == 4 and shape[0] == len(self._tables) and shape[3] == dim
+        if not fits or heads not in (shape[1], "heads"):
             raise ValueError(
                 f"{type(self).__name__}: {name} shape: expected "
                 f"({len(self)}, {heads}, length, {dim}), got {shape}"
