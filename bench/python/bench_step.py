@@ -86,8 +86,8 @@ def play(model: Any, z: Any, real: Any, functional: Any) -> list[Callable[[], An
 # ---- the steps -------------------------------------------------------------------------------------
 
 
-def windows(rng: np.random.Generator, batch: int) -> tuple[Array, Array]:
-    ids = rng.integers(0, 256, (batch, 65))
+def windows(rng: np.random.Generator, batch: int, length: int = 64) -> tuple[Array, Array]:
+    ids = rng.integers(0, 256, (batch, length + 1))
     return ids[:, :-1].copy(), ids[:, 1:].copy()
 
 
@@ -115,6 +115,7 @@ class Training:
     settings: dict[str, Any]
     parts: tuple[str, ...] = ("",)  # the modules that each loss moves
     tolerance: float = 1e-4
+    long: bool = False  # too long for a quick run
 
     def _step(self, model: Any, x: Any, y: Any, library: Any, functional: Any, **more: Any) -> Step:
         parts = [model.get_submodule(name) for name in self.parts]
@@ -178,6 +179,14 @@ KINK = 1e-3
 GPT = "GPT d128 L4 H4 T64 B12, AdamW"
 STEPS: dict[str, Training] = {
     GPT: Training(models.gpt, predict, lambda rng: windows(rng, 12), "AdamW", {"lr": 1e-3}),
+    "GPT d384 L6 H6 T256 B4, AdamW": Training(
+        lambda: models.gpt(256, 6, 6, 384),
+        predict,
+        lambda rng: windows(rng, 4, 256),
+        "AdamW",
+        {"lr": 1e-3},
+        long=True,
+    ),
     "character LSTM 2x256 B32 T64, SGD": Training(
         models.char_rnn, read, lambda rng: windows(rng, 32), "SGD", {"lr": 0.1}
     ),
@@ -208,8 +217,12 @@ STEPS: dict[str, Training] = {
 }
 
 
+def chosen(quick: bool) -> Iterator[tuple[str, Training]]:
+    return ((name, t) for name, t in STEPS.items() if not (quick and t.long))
+
+
 def cases(quick: bool) -> Iterator[Case]:
-    for name, training in STEPS.items():
+    for name, training in chosen(quick):
         yield Case(
             name,
             training.inputs,
@@ -235,7 +248,7 @@ def faults(step: Step, warm: int, steps: int) -> float:
 
 def figures(options: Options) -> Iterator[Row]:
     counts = (3, 5) if options.quick else (5, 20)
-    for name, training in STEPS.items():
+    for name, training in chosen(options.quick):
         batch = training.inputs(np.random.default_rng(0))
         peer = ("torch", faults(training.theirs(*batch), *counts)) if torch is not None else ()
         ours = faults(training.ours(*batch), *counts)

@@ -12,9 +12,9 @@ from vectile.models import GPT, DCDiscriminator, DCGenerator, GPTConfig, ResNet
 from vectile.models.char_rnn import CharRNN, CharRNNConfig
 
 
-def gpt() -> GPT:
+def gpt(context: int = 64, n_layers: int = 4, n_heads: int = 4, d_model: int = 128) -> GPT:
     random.manual_seed(0)
-    return GPT(GPTConfig(vocab_size=256, context=64, n_layers=4, n_heads=4, d_model=128))
+    return GPT(GPTConfig(256, context, n_layers, n_heads, d_model))
 
 
 def char_rnn() -> CharRNN:
