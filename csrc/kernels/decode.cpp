@@ -7,7 +7,7 @@
 // A key that a row does not see may hold anything, NaN included: where rows see different keys,
 // each adds the values of its own.
 #include "kernels/decode_append.h"
-#include "kernels/decode_tile.h"
+#include "kernels/decode_bytes.h"
 
 namespace vectile::VECTILE_TIER {
 
@@ -24,7 +24,9 @@ class Decode {
         rows_(end - begin),
         q_row_(decode_padded(head.d)),
         acc_row_(decode_padded(head.dv)),
+        step_(rows_ == 1 ? kDecodeKeys : kDecodeKeys / 2),
         plain_(is_plain(head)),
+        words_(scaled && kBytesAsWords && head.d <= kWordDepth),
         queries_(scratch),
         acc_(partial + 2 * kDecodeRows),
         softmax_{partial, partial + kDecodeRows} {
@@ -34,13 +36,18 @@ class Decode {
         map_padded(q + head_of(r) * h_.query_head + query_of(r) * h_.query_row,
                    queries_ + r * q_row_, h_.d, [=](V v) VECTILE_LAMBDA { return v * scale; });
     });
+    if constexpr (scaled)
+      if (words_)
+        for (i64 r = 0; r < rows_; ++r)
+          query_scale_[r] = to_words(queries_ + r * q_row_, h_.d, query_words(r));
     for (i64 r = 0; r < rows_; ++r) softmax_.reset(r);
     for (i64 i = 0; i < rows_ * acc_row_; ++i) acc_[i] = T(0);
   }
 
   void run(KeyRange keys) {
-    for (i64 first = keys.begin; first < keys.end; first += kDecodeKeys)
-      add_keys({first, smaller(first + kDecodeKeys, keys.end)});
+    end_ = keys.end;
+    for (i64 first = keys.begin; first < keys.end; first += step_)
+      add_keys({first, smaller(first + step_, keys.end)});
   }
 
  private:
@@ -48,6 +55,10 @@ class Decode {
 
   i64 head_of(i64 r) const { return (begin_ + r) / h_.lq; }
   i64 query_of(i64 r) const { return (begin_ + r) % h_.lq; }
+  // Behind the queries, a row of words in the place of q_row_ / 2 elements.
+  std::int16_t* query_words(i64 r) {
+    return reinterpret_cast<std::int16_t*>(queries_ + kDecodeRows * q_row_) + r * q_row_;
+  }
   T* score_row(i64 r) { return scores_ + r * kDecodeStride; }
   KeyRange seen(i64 r, KeyRange keys) const { return meet(h_.map.keys[query_of(r)], keys); }
 
@@ -61,27 +72,26 @@ class Decode {
       alike = alike && ranges_[r].end - ranges_[r].begin == all.end - all.begin;
     }
     cut(all, all.begin);
-    row_groups<kTileRows>(0, rows_, [&](auto mr, i64 r) {
-      for (int x = 0; x < count_; ++x)
-        score_rows<T, S, mr>(queries_ + r * q_row_, q_row_, pieces_[x], h_.d, score_row(r));
-    });
+    row_groups<kTileRows>(0, rows_, [&](auto mr, i64 r) { score<mr>(r); });
     T maxima[kDecodeRows], origin[kDecodeRows], factor[kDecodeRows], sums[kDecodeRows];
     for (i64 r = 0; r < rows_; ++r) {
-      if constexpr (scaled) multiply(score_row(r), &DecodePiece<S>::key_scale);
+      if constexpr (scaled)
+        multiply(score_row(r), words_ ? query_scale_[r] : T(1), &DecodePiece<S>::key_scale);
       maxima[r] = apply_to_row(r, all.begin);
     }
     softmax_.raise(0, rows_, maxima, origin, factor);
     for (i64 r = 0; r < rows_; ++r) sums[r] = exponentials(score_row(r), ranges_[r], 0, origin[r]);
     softmax_.add(0, rows_, sums, factor);
-    if constexpr (scaled)
-      for (i64 r = 0; r < rows_; ++r) multiply(score_row(r), &DecodePiece<S>::value_scale);
-    if (alike)
+    if (alike) {
+      for (i64 r = 0; r < rows_; ++r) scale_weights(r);
       row_groups<kTileRows>(0, rows_, [&](auto mr, i64 r) { add_values<mr>(r, factor); });
-    else
+    } else {
       for (i64 r = 0; r < rows_; ++r) {
         cut({all.begin + ranges_[r].begin, all.begin + ranges_[r].end}, all.begin);
+        scale_weights(r);
         add_values<1>(r, factor);
       }
+    }
   }
 
   // The pieces of the cache that hold `keys`; column 0 is key `first`.
@@ -97,6 +107,11 @@ class Decode {
         piece.key_scale = c_.key_scales + block * c_.scale_block + row;
         piece.value_scale = c_.value_scales + block * c_.scale_block + row;
       }
+      const i64 later = key + step_;
+      piece.next = later < end_ ? static_cast<const S*>(c_.key) +
+                                      c_.table[later / c_.block_size] * c_.key_block +
+                                      later % c_.block_size * h_.d
+                                : piece.key;
       piece.column = key - first;
       piece.count = n;
       key += n;
@@ -104,17 +119,50 @@ class Decode {
   }
 
   template <int MR>
-  VECTILE_INLINE void add_values(i64 r, const T* factor) {
-    value_rows<T, S, MR>(score_row(r), pieces_, count_, h_.dv, acc_ + r * acc_row_, acc_row_,
-                         factor + r);
+  VECTILE_INLINE void score(i64 r) {
+    for (int x = 0; x < count_; ++x) {
+      const auto rows = [&](const auto* q) VECTILE_LAMBDA {
+        score_rows<T, S, MR>(q, q_row_, pieces_[x], h_.d, h_.dv, r == 0, score_row(r));
+      };
+      if constexpr (scaled && kBytesAsWords)
+        if (words_) {
+          rows(query_words(r));
+          continue;
+        }
+      rows(queries_ + r * q_row_);
+    }
   }
 
-  // A row times what each token of the pieces is scaled by.
-  void multiply(T* s, const float* DecodePiece<S>::* scale) {
+  template <int MR>
+  VECTILE_INLINE void add_values(i64 r, const T* factor) {
+    T* acc = acc_ + r * acc_row_;
+    if constexpr (scaled && kBytesAsWords)
+      value_rows_words<MR>(weights_ + r * kDecodeStride, score_row(r), pieces_, count_, h_.dv, acc,
+                           acc_row_, factor + r, weight_scale_ + r);
+    else
+      value_rows<T, S, MR>(score_row(r), pieces_, count_, 0, h_.dv, acc, acc_row_, factor + r);
+  }
+
+  // The weights of what the pieces hold, as their values need them.
+  void scale_weights(i64 r) {
+    if constexpr (scaled) {
+      multiply(score_row(r), T(1), &DecodePiece<S>::value_scale);
+      if constexpr (kBytesAsWords) {
+        const i64 first = count_ ? pieces_[0].column : 0;
+        const i64 end = count_ ? pieces_[count_ - 1].column + pieces_[count_ - 1].count : 0;
+        weight_scale_[r] =
+            to_words(score_row(r) + first, end - first, weights_ + r * kDecodeStride + first);
+      }
+    }
+  }
+
+  // A row times a factor and what each token of the pieces is scaled by.
+  void multiply(T* s, T factor, const float* DecodePiece<S>::* scale) {
     for (int x = 0; x < count_; ++x) {
       T* y = s + pieces_[x].column;
-      over_rows<T>(pieces_[x].count, [&](i64 j, int m) VECTILE_LAMBDA {
-        (V::load(y + j, m) * V::load(pieces_[x].*scale + j, m)).store(y + j, m);
+      row_each<T>(pieces_[x].count, [&](i64 j, auto... m) VECTILE_LAMBDA {
+        (V::load(y + j, m...) * V(factor) * V::load(pieces_[x].*scale + j, m...))
+            .store(y + j, m...);
       });
     }
   }
@@ -131,14 +179,19 @@ class Decode {
 
   const AttentionHead<T>& h_;
   const DecodeCache& c_;
-  const i64 begin_, rows_, q_row_, acc_row_;
-  const bool plain_;
+  const i64 begin_, rows_, q_row_, acc_row_, step_;
+  const bool plain_, words_;
   T *queries_, *acc_;
   RunningSoftmax<T> softmax_;
+  i64 end_ = 0;
   int count_ = 0;
   KeyRange ranges_[kDecodeRows];  // of the columns of the scores
   DecodePiece<S> pieces_[kDecodeKeys];
   T scores_[kDecodeRows * kDecodeStride];
+  // Of a cache of bytes: the weights as words, and the scales of words.
+  static constexpr i64 kWordRows = scaled && kBytesAsWords ? kDecodeRows : 1;
+  std::int16_t weights_[kWordRows * kDecodeStride];
+  T query_scale_[kDecodeRows], weight_scale_[kDecodeRows];
 };
 
 // f(element of the cache)

@@ -4,6 +4,7 @@
 
 #include "kernels/attention_scores.h"
 #include "kernels/decode_types.h"
+#include "simd/sums.h"
 
 namespace vectile::VECTILE_TIER {
 
@@ -16,6 +17,7 @@ constexpr int kScoreSums = Vec<float>::lanes > kAccumulators ? Vec<float>::lanes
 template <class S>
 struct DecodePiece {
   const S *key, *value;
+  const S* next;  // the key of the first of them in the next step, where there is one
   const float *key_scale, *value_scale;
   i64 column, count;
 };
@@ -29,20 +31,22 @@ VECTILE_INLINE V load_cached(const S* p, N... count) {
     return load_as<V>(p, count...);
 }
 
-// Lane i is the sum of the lanes of x[i].
-template <class V>
-VECTILE_INLINE V lane_sums(const V* x) {
-  V sums[V::lanes];
-  unroll<V::lanes>([&](auto i) VECTILE_LAMBDA { sums[i] = x[i]; });
-#pragma GCC unroll 8
-  for (int n = V::lanes / 2; n > 0; n /= 2)
-#pragma GCC unroll 8
-    for (int i = 0; i < n; ++i) {
-      V even, odd;
-      deinterleave(sums[2 * i], sums[2 * i + 1], even, odd);
-      sums[i] = even + odd;
-    }
-  return sums[0];
+// s[i * kDecodeStride + j] = the sum of the lanes of acc[i * columns + j], for MR rows
+template <int MR, class V, class T>
+VECTILE_INLINE void store_sums(const V* acc, T* s) {
+  constexpr int columns = kScoreSums / MR, lanes = V::lanes;
+  T sums[kScoreSums];
+  T* to = MR == 1 ? s : sums;
+  unroll<kScoreSums / lanes>([&](auto g) VECTILE_LAMBDA {
+    if constexpr (std::is_same_v<V, Vec<T>>)
+      lane_sums(acc + g * lanes).store(to + g * lanes);
+    else
+      to_float(lane_sums(acc + g * lanes)).store(to + g * lanes);
+  });
+  if constexpr (MR == 1) return;
+  unroll<MR>([&](auto i) VECTILE_LAMBDA {
+    std::memcpy(s + i * kDecodeStride, sums + i * columns, sizeof(T) * columns);
+  });
 }
 
 // s[i * kDecodeStride + j] = q_i . k_j for MR rows of q, padded with zeros, and up to
@@ -57,9 +61,13 @@ static void score_tile(const T* q, i64 q_row, const S* k, i64 d, i64 keys, T* s)
   V acc[kScoreSums];
   const auto step = [&](i64 x, auto... count) VECTILE_LAMBDA {
     V a[MR];
-    unroll<MR>([&](auto i) VECTILE_LAMBDA { a[i] = V::load(q + i * q_row + x); });
+    unroll<MR>([&](auto i) VECTILE_LAMBDA {
+      a[i] = V::load(q + i * q_row + x);
+      keep(a[i]);
+    });
     unroll<columns>([&](auto j) VECTILE_LAMBDA {
-      const V b = load_cached<V>(key[j] + x, count...);
+      V b = load_cached<V>(key[j] + x, count...);
+      if constexpr (MR > 1) keep(b);
       unroll<MR>([&](auto i) VECTILE_LAMBDA {
         acc[i * columns + j] = multiply_add(a[i], b, acc[i * columns + j]);
       });
@@ -76,13 +84,28 @@ static void score_tile(const T* q, i64 q_row, const S* k, i64 d, i64 keys, T* s)
   });
 }
 
-template <class T, class S, int MR>
-static void score_rows(const T* q, i64 q_row, const DecodePiece<S>& piece, i64 d, T* s) {
+// The same on words, in units of the rows' scales (decode_bytes.h).
+template <class T, class S, int MR, bool full>
+static void score_tile(const std::int16_t* q, i64 q_row, const S* k, i64 d, i64 keys, T* s);
+
+// Asks for n adjacent elements.
+template <class S>
+VECTILE_INLINE void prefetch_row(const S* p, i64 n) {
+  constexpr i64 line = 64 / sizeof(S);
+  for (i64 i = 0; i < n; i += line) __builtin_prefetch(p + i);
+}
+
+// Asks for the values of each tile's keys meanwhile, if `ahead`.
+template <class T, class S, int MR, class Q>
+static void score_rows(const Q* q, i64 q_row, const DecodePiece<S>& piece, i64 d, i64 dv,
+                       bool ahead, T* s) {
   constexpr i64 columns = kScoreSums / MR;
   s += piece.column;
   i64 j = 0;
-  for (; j + columns <= piece.count; j += columns)
+  for (; j + columns <= piece.count; j += columns) {
+    if (MR > 1 && ahead) prefetch_row(piece.value + j * dv, columns * dv);
     score_tile<T, S, MR, true>(q, q_row, piece.key + j * d, d, columns, s + j);
+  }
   if (j < piece.count)
     score_tile<T, S, MR, false>(q, q_row, piece.key + j * d, d, piece.count - j, s + j);
 }
@@ -100,25 +123,31 @@ static void value_tile(const T* p, const DecodePiece<S>* pieces, int n, i64 firs
   });
   for (int x = 0; x < n; ++x) {
     const S* value = pieces[x].value + first;
+    const S* next = pieces[x].next + first * pieces[x].count;  // these columns' share
     const T* weight = p + pieces[x].column;
-    for (i64 key = 0; key < pieces[x].count; ++key, value += dv)
+    for (i64 key = 0; key < pieces[x].count; ++key, value += dv, next += NV * V::lanes) {
+      unroll<(MR == 1 ? 0 : NV * V::lanes * sizeof(S) + 63) / 64>(
+          [&](auto l) VECTILE_LAMBDA { __builtin_prefetch(next + l * (64 / sizeof(S))); });
       unroll<NV>([&](auto j) VECTILE_LAMBDA {
-        const V v = load_cached<V>(value + j * V::lanes, count...);
+        V v = load_cached<V>(value + j * V::lanes, count...);
+        if constexpr (MR > 1) keep(v);
         unroll<MR>([&](auto i) VECTILE_LAMBDA {
           sum[i][j] = multiply_add(V(weight[i * kDecodeStride + key]), v, sum[i][j]);
         });
       });
+    }
   }
   unroll<MR>([&](auto i) VECTILE_LAMBDA {
     unroll<NV>([&](auto j) VECTILE_LAMBDA { sum[i][j].store(acc + i * acc_row + j * V::lanes); });
   });
 }
 
+// Columns [first, dv) of MR rows; first is whole vectors.
 template <class T, class S, int MR>
-static void value_rows(const T* p, const DecodePiece<S>* pieces, int n, i64 dv, T* acc, i64 acc_row,
-                       const T* factor) {
+static void value_rows(const T* p, const DecodePiece<S>* pieces, int n, i64 first, i64 dv, T* acc,
+                       i64 acc_row, const T* factor) {
   constexpr i64 lanes = Vec<T>::lanes;
-  row_groups<kAccumulators / MR>(0, dv / lanes, [&](auto nv, i64 v) VECTILE_LAMBDA {
+  row_groups<kAccumulators / MR>(first / lanes, dv / lanes, [&](auto nv, i64 v) VECTILE_LAMBDA {
     value_tile<T, S, MR, nv>(p, pieces, n, v * lanes, dv, acc + v * lanes, acc_row, factor);
   });
   if (const i64 whole = dv / lanes * lanes; whole < dv)

@@ -16,12 +16,12 @@ struct DecodeCache {
   i64 block_size;
 };
 
-constexpr i64 kDecodeRows = 16;  // rows of a head that meet a key at once, at most
-constexpr i64 kDecodeKeys = 64;  // keys whose scores are taken together
+constexpr i64 kDecodeRows = 16;   // rows of a head that meet a key at once, at most
+constexpr i64 kDecodeKeys = 256;  // keys whose scores are taken together
 
 // What a piece of the keys gives to `rows` rows: the maximum and the sum of exponentials of each,
 // then sums of values (rows, dv), each padded to whole vectors.
-constexpr i64 decode_padded(i64 n) { return (n + 15) / 16 * 16; }
+constexpr i64 decode_padded(i64 n) { return (n + 31) / 32 * 32; }
 constexpr i64 decode_partial(i64 rows, i64 dv) {
   return 2 * kDecodeRows + rows * decode_padded(dv);
 }

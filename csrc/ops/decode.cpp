@@ -171,7 +171,7 @@ Problem check_query(const char* op, const TensorView& q, const Blocks& blocks,
   const i64 places = checked_elements(Shape(blocks.batch, p.lq));
   p.keys = Buffer<KeyRange>(places);
   p.position = Buffer<i64>(places);
-  checked_reach(op, o.right, 0);
+  checked_reach(op, o.left, 0), checked_reach(op, o.right, 0);
   for (i64 b = 0; b < blocks.batch; ++b) {
     const i64 length = blocks.lengths[b];
     check(length >= 0, op, "lengths", text("at ", b).c_str(), "at least 0", length);
@@ -265,7 +265,7 @@ DecodeResult decode_attention(const TensorView& query, const BlockCache& cache,
       const Plan plan(p, blocks);
       const Buffer<T> partials(plan.partials);
       parallel_ranges(plan.task_count, plan.grain, [&](i64 begin, i64 end) {
-        const Buffer<T> scratch(kDecodeRows * decode_padded(blocks.d));
+        const Buffer<T> scratch(2 * kDecodeRows * decode_padded(blocks.d));
         for (i64 i = begin; i < end; ++i) {
           const Unit& u = plan.units[plan.tasks[i].unit];
           const i64 piece = plan.tasks[i].piece, first = u.keys.begin + piece * plan.piece;

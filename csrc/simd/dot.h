@@ -57,6 +57,20 @@ struct VecDot {
   static VECTILE_INLINE VecDot widen(const uint8_t* p) {
     return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p));
   }
+  static VECTILE_INLINE VecDot widen(const int8_t* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p));
+  }
+  // Bytes of two rows as pairs of words: columns [0, lanes) and [lanes, 2 lanes).
+  static VECTILE_INLINE void widen_pairs(const int8_t* a, const int8_t* b, VecDot& first,
+                                         VecDot& second) {
+    const auto sixteen = [=](int at) VECTILE_LAMBDA {
+      const __m128i x = _mm_loadu_si128((const __m128i*)(a + at));
+      const __m128i y = _mm_loadu_si128((const __m128i*)(b + at));
+      return VecDot(
+          _mm512_cvtepi8_epi16(_mm256_set_m128i(_mm_unpackhi_epi8(x, y), _mm_unpacklo_epi8(x, y))));
+    };
+    first = sixteen(0), second = sixteen(16);
+  }
   static VECTILE_INLINE VecDot words(int x) { return _mm512_set1_epi16(static_cast<short>(x)); }
   friend VECTILE_INLINE VecDot add_words(VecDot a, VecDot b) { return _mm512_add_epi16(a.v, b.v); }
   friend VECTILE_INLINE VecDot multiply_words(VecDot a, VecDot b) {
@@ -108,6 +122,16 @@ struct VecDot {
   VECTILE_INLINE VecDot odd_elements() const { return _mm256_srli_epi64(v, 32); }
   static VECTILE_INLINE VecDot widen(const uint8_t* p) {
     return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p));
+  }
+  static VECTILE_INLINE VecDot widen(const int8_t* p) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
+  }
+  // Bytes of two rows as pairs of words: columns [0, lanes) and [lanes, 2 lanes).
+  static VECTILE_INLINE void widen_pairs(const int8_t* a, const int8_t* b, VecDot& first,
+                                         VecDot& second) {
+    const __m128i x = _mm_loadu_si128((const __m128i*)a), y = _mm_loadu_si128((const __m128i*)b);
+    first = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, y));
+    second = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x, y));
   }
   static VECTILE_INLINE VecDot words(int x) { return _mm256_set1_epi16(static_cast<short>(x)); }
   friend VECTILE_INLINE VecDot add_words(VecDot a, VecDot b) { return _mm256_add_epi16(a.v, b.v); }

@@ -454,6 +454,10 @@ VECTILE_INLINE __m512i _mm512_cvtepu8_epi16(__m256i a) {
   return {_mm256_cvtepu8_epi16(_mm256_castsi256_si128(a)),
           _mm256_cvtepu8_epi16(_mm256_extracti128_si256(a, 1))};
 }
+VECTILE_INLINE __m512i _mm512_cvtepi8_epi16(__m256i a) {
+  return {_mm256_cvtepi8_epi16(_mm256_castsi256_si128(a)),
+          _mm256_cvtepi8_epi16(_mm256_extracti128_si256(a, 1))};
+}
 VECTILE_INLINE __m512i _mm512_cvtepi8_epi32(__m128i a) {
   return {_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8))};
 }

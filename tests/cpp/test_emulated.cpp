@@ -187,6 +187,7 @@ TEST(Emulated, ConversionsAndPermutations) {
     EXPECT_FLOATS(_mm512_cvtph_ps, ::_mm512_castsi512_si256(r.i(r.a)));
     EXPECT_BITS(_mm512_cvtps_ph, a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     EXPECT_BITS(_mm512_cvtepu8_epi16, ::_mm512_castsi512_si256(r.i(r.a)));
+    EXPECT_BITS(_mm512_cvtepi8_epi16, ::_mm512_castsi512_si256(r.i(r.a)));
     EXPECT_BITS(_mm512_castsi512_ps, r.i(r.a));
     EXPECT_BITS(_mm512_cvtepi8_epi32, r.q(r.a));
     EXPECT_BITS(_mm512_cvtepu8_epi32, r.q(r.a));

@@ -110,7 +110,12 @@ def closeness(query, cache, scale=None):
     scores = abs(scale) * d * largest[0] * largest[1]
     # |q . k| is below `scores`, and random signs leave about its root of d.
     error = np.finfo(computed).eps * (8 + 4 * scores)
-    return error * max(1.0, largest[2]), error
+    if not cache.scales:
+        return error * max(1.0, largest[2]), error
+    # Queries are rounded to 2^-16 of their largest element; weights too, 256 keys at a time.
+    error += 2**-16 * scores
+    keys = min(256, cache.lengths.max(initial=0))
+    return 2 * error * max(1.0, largest[2]) + keys * 2**-17 * largest[2], error
 
 
 def assert_close(query, cache, options=None, check=None):
@@ -153,6 +158,7 @@ SIZES = [
     ([2600, 1300], 4, 1, 1, 64, 64, 2600),
     ([700], 12, 12, 4, 8, 8, 1),
     ([5, 9], 2, 1, 8, 300, 3, 4),
+    ([40, 300], 4, 2, 2, 600, 520, 16),
 ]
 
 
