@@ -73,6 +73,8 @@ def normal(*shape):
 
 IDS = RNG.integers(0, 9, (4, 5))
 TARGETS = np.array([3, 0, -100, 11, 5])
+# Blocks of 4 tokens of two heads, tables of two sequences, and lengths.
+CACHE = [normal(5, 2, 4, 8), normal(5, 2, 4, 5), np.array([[4, 1], [0, 3]]), np.array([7, 3])]
 IMAGE, KERNEL = normal(2, 4, 9, 8), normal(6, 4, 3, 3)
 LINE, TAPS = normal(2, 4, 19), normal(6, 4, 3)
 HEADS = [normal(2, 4, 7, 8), normal(2, 2, 9, 8), normal(2, 2, 9, 5)]
@@ -155,6 +157,7 @@ CASES = {
     "adaptive_max_pool": lambda: ([IMAGE, (3, 2)], {}),
     "adaptive_max_pool1d": lambda: ([LINE, 4], {}),
     "adaptive_max_pool2d": lambda: ([IMAGE, 3], {}),
+    "append_to_cache": lambda: ([normal(2, 2, 1, 8), normal(2, 2, 1, 5), *CACHE], {}),
     "avg_pool": lambda: ([IMAGE, (2, 2)], {}),
     "avg_pool1d": lambda: ([LINE, 3], {}),
     "avg_pool2d": lambda: ([IMAGE, 2], {}),
@@ -178,6 +181,7 @@ CASES = {
     "cross_entropy_backward": lambda: (
         lambda x: ([np.array(0.7), x, TARGETS, State(np.log(np.exp(x).sum(-1)))], {})
     )(normal(5, 12).astype(ml_dtypes.bfloat16).astype(float)),
+    "decode_attention": lambda: ([normal(2, 4, 2, 8), *CACHE], {}),
     "dequantize_linear": lambda: ([IDS.astype(np.int8), np.array(0.05)], {}),
     "dropout": lambda: ([normal(67, 700), 0.3, 5], {}),
     "dynamic_quantize_linear": lambda: ([normal(67, 700)], {}),
@@ -247,7 +251,23 @@ EVERY = [
     for n in sorted(dir(ops))
     if inspect.isfunction(getattr(ops, n)) and not n.startswith("_") and n not in WITHOUT
 ]
-CALLS = {"pack": lambda x, w, b: ops.linear(x, ops.pack(w), b)}
+
+
+def decode(query, keys, values, tables, lengths):
+    return ops.decode_attention(query, *map(np.ascontiguousarray, (keys, values)), tables, lengths)
+
+
+def append(key, value, keys, values, tables, lengths):
+    caches = [np.ascontiguousarray(keys), np.ascontiguousarray(values)]
+    ops.append_to_cache(key, value, *caches, tables, lengths)
+    return tuple(caches)
+
+
+CALLS = {
+    "pack": lambda x, w, b: ops.linear(x, ops.pack(w), b),
+    "append_to_cache": append,
+    "decode_attention": decode,
+}
 
 
 def case(name):
