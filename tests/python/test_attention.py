@@ -1,5 +1,8 @@
 """attention family against a float64 oracle, on every tier and thread count."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -406,3 +409,22 @@ def test_bad_backward_input(change, error, message):
     arguments = {"grad": X, "query": X, "key": KV, "value": KV, "out": X, "lse": X[..., 0]} | change
     with pytest.raises(error, match="^scaled_dot_product_attention_backward: " + message):
         sdpa_backward(**arguments)
+
+
+MEMORY = """
+import numpy as np, vectile
+from vectile import ops
+x = np.ones((2, 8192, 64), np.float32)
+out, lse = ops.scaled_dot_product_attention(x, x, x, is_causal=True, return_lse=True)
+print(vectile.memory_stats()["peak_in_use"])
+ops.scaled_dot_product_attention_backward(out, x, x, x, out, lse, is_causal=True)
+print(vectile.memory_stats()["peak_in_use"])
+"""
+
+
+def test_memory_grows_with_the_length():
+    """The scores would be 512 MiB; results and gradients are 4 MiB each, 2 and 5 of them."""
+    found = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, check=True)
+    forward, both = map(int, found.stdout.split())
+    assert forward < 16 << 20
+    assert both < 64 << 20  # pieces of the keys have gradients of the queries of their own
