@@ -27,6 +27,7 @@ class Decode {
         step_(rows_ == 1 ? kDecodeKeys : kDecodeKeys / 2),
         plain_(is_plain(head)),
         words_(scaled && kBytesAsWords && head.d <= kWordDepth),
+        ahead_(rows_ > 1 || cache.block_size < step_),
         queries_(scratch),
         acc_(partial + 2 * kDecodeRows),
         softmax_{partial, partial + kDecodeRows} {
@@ -108,10 +109,10 @@ class Decode {
         piece.value_scale = c_.value_scales + block * c_.scale_block + row;
       }
       const i64 later = key + step_;
-      piece.next = later < end_ ? static_cast<const S*>(c_.key) +
-                                      c_.table[later / c_.block_size] * c_.key_block +
-                                      later % c_.block_size * h_.d
-                                : piece.key;
+      piece.next = ahead_ && later < end_ ? static_cast<const S*>(c_.key) +
+                                                c_.table[later / c_.block_size] * c_.key_block +
+                                                later % c_.block_size * h_.d
+                                          : nullptr;
       piece.column = key - first;
       piece.count = n;
       key += n;
@@ -122,7 +123,7 @@ class Decode {
   VECTILE_INLINE void score(i64 r) {
     for (int x = 0; x < count_; ++x) {
       const auto rows = [&](const auto* q) VECTILE_LAMBDA {
-        score_rows<T, S, MR>(q, q_row_, pieces_[x], h_.d, h_.dv, r == 0, score_row(r));
+        score_rows<T, S, MR>(q, q_row_, pieces_[x], h_.d, h_.dv, ahead_ && r == 0, score_row(r));
       };
       if constexpr (scaled && kBytesAsWords)
         if (words_) {
@@ -180,7 +181,7 @@ class Decode {
   const AttentionHead<T>& h_;
   const DecodeCache& c_;
   const i64 begin_, rows_, q_row_, acc_row_, step_;
-  const bool plain_, words_;
+  const bool plain_, words_, ahead_;
   T *queries_, *acc_;
   RunningSoftmax<T> softmax_;
   i64 end_ = 0;

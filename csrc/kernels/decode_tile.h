@@ -17,7 +17,7 @@ constexpr int kScoreSums = Vec<float>::lanes > kAccumulators ? Vec<float>::lanes
 template <class S>
 struct DecodePiece {
   const S *key, *value;
-  const S* next;  // the key of the first of them in the next step, where there is one
+  const S* next;  // the key of the first of them in the next step, if it is to be asked for
   const float *key_scale, *value_scale;
   i64 column, count;
 };
@@ -76,12 +76,7 @@ static void score_tile(const T* q, i64 q_row, const S* k, i64 d, i64 keys, T* s)
   i64 x = 0;
   for (; x + V::lanes <= d; x += V::lanes) step(x);
   if (x < d) step(x, static_cast<int>(d - x));
-  T sums[kScoreSums];
-  unroll<kScoreSums / V::lanes>(
-      [&](auto g) VECTILE_LAMBDA { lane_sums(acc + g * V::lanes).store(sums + g * V::lanes); });
-  unroll<MR>([&](auto i) VECTILE_LAMBDA {
-    std::memcpy(s + i * kDecodeStride, sums + i * columns, sizeof(T) * columns);
-  });
+  store_sums<MR>(acc, s);
 }
 
 // The same on words, in units of the rows' scales (decode_bytes.h).
@@ -103,7 +98,7 @@ static void score_rows(const Q* q, i64 q_row, const DecodePiece<S>& piece, i64 d
   s += piece.column;
   i64 j = 0;
   for (; j + columns <= piece.count; j += columns) {
-    if (MR > 1 && ahead) prefetch_row(piece.value + j * dv, columns * dv);
+    if (ahead) prefetch_row(piece.value + j * dv, columns * dv);
     score_tile<T, S, MR, true>(q, q_row, piece.key + j * d, d, columns, s + j);
   }
   if (j < piece.count)
@@ -123,11 +118,11 @@ static void value_tile(const T* p, const DecodePiece<S>* pieces, int n, i64 firs
   });
   for (int x = 0; x < n; ++x) {
     const S* value = pieces[x].value + first;
-    const S* next = pieces[x].next + first * pieces[x].count;  // these columns' share
+    const bool ahead = pieces[x].next;
+    const S* next = ahead ? pieces[x].next + first * pieces[x].count : value;  // these columns'
     const T* weight = p + pieces[x].column;
     for (i64 key = 0; key < pieces[x].count; ++key, value += dv, next += NV * V::lanes) {
-      unroll<(MR == 1 ? 0 : NV * V::lanes * sizeof(S) + 63) / 64>(
-          [&](auto l) VECTILE_LAMBDA { __builtin_prefetch(next + l * (64 / sizeof(S))); });
+      if (ahead) prefetch_row(next, NV * V::lanes);
       unroll<NV>([&](auto j) VECTILE_LAMBDA {
         V v = load_cached<V>(value + j * V::lanes, count...);
         if constexpr (MR > 1) keep(v);
