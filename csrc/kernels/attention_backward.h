@@ -137,9 +137,9 @@ class Backward {
     if (loaded) {
       turn_rows(h_, m_.dq, d_, rows, T(-1), [&](i64 x) { return h_.map.position[i + x]; });
       add_rows(m_.dq, rows, assign, dq);
-    }
-    if (!loaded && assign)
+    } else if (assign) {
       for (i64 x = 0; x < rows * h_.d; ++x) dq[x] = T(0);
+    }
   }
 
   // The same against `keys`; column 0 of the tiles is key `first`, `offset` in the chunk.

@@ -112,11 +112,7 @@ Array compared_documents(const char* op, const Array& numbers, DType dtype) {
 // Score terms and dropout.
 void check_terms(const char* op, const AttentionOptions& o, const Shape& heads, Problem& p) {
   const DType dtype = compute_dtype(p.dtype);
-  if (o.softcap) {
-    check(std::isfinite(*o.softcap) && *o.softcap > 0, op, "softcap", "value",
-          "a finite number above 0", *o.softcap);
-    p.softcap = *o.softcap;
-  }
+  p.softcap = checked_softcap(op, o.softcap);
   if (o.alibi_slopes) {
     check_floating(op, "alibi_slopes", *o.alibi_slopes);
     check_broadcast(op, "alibi_slopes", *o.alibi_slopes, heads);
@@ -191,8 +187,7 @@ Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, c
   p.dv = v.shape[-1];
   check(k.shape[-1] == p.d, op, "key", "dim", p.d, k.shape[-1]);
   check(v.shape[-2] == p.lk, op, "value", "length", p.lk, v.shape[-2]);
-  p.scale = options.scale.value_or(p.d ? 1 / std::sqrt(static_cast<double>(p.d)) : 1.0);
-  check(std::isfinite(p.scale), op, "scale", "value", "a finite number", p.scale);
+  p.scale = checked_scale(op, options.scale, p.d);
   if (mask) check_mask(op, *mask, p.dtype, with_last(q.shape, p.lk), p);
   Shape heads = q.shape;
   heads.ndim -= 2;

@@ -1,6 +1,7 @@
 #include "ops/attention_map.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "ops/indices.h"
@@ -27,12 +28,6 @@ Buffer<i64> checked_starts(const char* op, const char* argument, const TensorVie
   return at;
 }
 
-i64 checked_reach(const char* op, std::optional<i64> reach, i64 most) {
-  if (!reach) return most;
-  check(*reach >= 0, op, "window", "value", "at least 0, or None", *reach);
-  return std::min(*reach, most);
-}
-
 // Rows (or columns) of a block, as many as given or the fewest that make `blocks` of `length`.
 i64 checked_block(const char* op, const char* property, std::optional<i64> given, i64 blocks,
                   i64 length) {
@@ -45,6 +40,25 @@ i64 checked_block(const char* op, const char* property, std::optional<i64> given
 }
 
 }  // namespace
+
+i64 checked_reach(const char* op, std::optional<i64> reach, i64 most) {
+  if (!reach) return most;
+  check(*reach >= 0, op, "window", "value", "at least 0, or None", *reach);
+  return std::min(*reach, most);
+}
+
+double checked_scale(const char* op, std::optional<double> scale, i64 d) {
+  const double found = scale.value_or(d ? 1 / std::sqrt(static_cast<double>(d)) : 1.0);
+  check(std::isfinite(found), op, "scale", "value", "a finite number", found);
+  return found;
+}
+
+double checked_softcap(const char* op, std::optional<double> softcap) {
+  if (!softcap) return 0;
+  check(std::isfinite(*softcap) && *softcap > 0, op, "softcap", "value", "a finite number above 0",
+        *softcap);
+  return *softcap;
+}
 
 i64 plane_offset(const TensorView& x, int skip, i64 b) {
   i64 offset = 0;

@@ -133,12 +133,6 @@ struct Problem {
   }
 };
 
-i64 checked_reach(const char* op, std::optional<i64> reach, i64 most) {
-  if (!reach) return most;
-  check(*reach >= 0, op, "window", "value", "at least 0, or None", *reach);
-  return std::min(*reach, most);
-}
-
 Problem check_query(const char* op, const TensorView& q, const Blocks& blocks,
                     const DecodeOptions& o) {
   check_floating(op, "query", q);
@@ -150,13 +144,8 @@ Problem check_query(const char* op, const TensorView& q, const Blocks& blocks,
   p.lq = q.shape[2];
   if (blocks.kv_heads == 0 ? p.heads != 0 : p.heads % blocks.kv_heads != 0)
     fail(op, "key_cache", "heads", text("a divisor of the query's ", p.heads), blocks.kv_heads);
-  p.scale = o.scale.value_or(blocks.d ? 1 / std::sqrt(static_cast<double>(blocks.d)) : 1.0);
-  check(std::isfinite(p.scale), op, "scale", "value", "a finite number", p.scale);
-  if (o.softcap) {
-    check(std::isfinite(*o.softcap) && *o.softcap > 0, op, "softcap", "value",
-          "a finite number above 0", *o.softcap);
-    p.softcap = *o.softcap;
-  }
+  p.scale = checked_scale(op, o.scale, blocks.d);
+  p.softcap = checked_softcap(op, o.softcap);
   if (o.alibi_slopes) {
     const Shape full(blocks.batch, p.heads);
     check_floating(op, "alibi_slopes", *o.alibi_slopes);

@@ -95,9 +95,8 @@ def scaled_dot_product_attention(
     extras: Options = {name: value for name, value in asked.items() if value}
     mask = array_of(attn_mask)
     learned = _learns(attn_mask) or _learns(alibi_slopes)
-    by_parts = {**options, "alibi_slopes": alibi_slopes}
     if learned and not (extras or return_lse):
-        return attention_by_parts(q, k, v, attn_mask, s, by_parts)
+        return attention_by_parts(q, k, v, attn_mask, s, {**options, "alibi_slopes": alibi_slopes})
     tracked = any(_learns(x) for x in (q, k, v, s))
     found = ops.scaled_dot_product_attention(
         q._data,
@@ -111,7 +110,7 @@ def scaled_dot_product_attention(
     )
     data, *rest = found if isinstance(found, tuple) else (found,)
     if learned:
-        out = attention_by_parts(q, k, v, attn_mask, s, by_parts)
+        out = attention_by_parts(q, k, v, attn_mask, s, {**options, "alibi_slopes": alibi_slopes})
     elif tracked:
         kept = {name: _kept(x) for name, x in options.items()}
         settings = rest[0], None if mask is None else constant(mask), kept
