@@ -143,6 +143,16 @@ class Row:
     traffic: float = math.nan  # bytes read and written at least
 
 
+def working_set(traffic: float) -> int:
+    """What to read or copy beside a call: its bytes to a quarter of their power of two (25 MB and
+    16 may be in different caches), from 16 KiB to 256 MiB."""
+    if math.isnan(traffic):
+        return 1 << 14
+    size = min(1 << 28, max(1 << 14, int(traffic)))
+    step = 1 << (size.bit_length() - 3)
+    return round(size / step) * step
+
+
 class Ceiling:
     """This run's measured maxima: a roofline, with the bandwidth of reading the call's working set,
     or of copying it by the faster of plain and streaming stores.
@@ -155,22 +165,22 @@ class Ceiling:
         self.reads: dict[int, float] = {}
         self.copies: dict[int, float] = {}
 
-    def bandwidth(self, log2_bytes: int) -> float:
-        now = _core.read_rate(1 << log2_bytes) / 1e9
-        self.reads[log2_bytes] = max(now, self.reads.get(log2_bytes, 0.0))
-        return self.reads[log2_bytes]
+    def bandwidth(self, size: int) -> float:
+        now = _core.read_rate(size) / 1e9
+        self.reads[size] = max(now, self.reads.get(size, 0.0))
+        return self.reads[size]
 
-    def copy_bandwidth(self, log2_bytes: int) -> float:
-        now = max(_core.copy_rate(1 << log2_bytes, stream) for stream in (False, True)) / 1e9
-        self.copies[log2_bytes] = max(now, self.copies.get(log2_bytes, 0.0))
-        return self.copies[log2_bytes]
+    def copy_bandwidth(self, size: int) -> float:
+        now = max(_core.copy_rate(size, stream) for stream in (False, True)) / 1e9
+        self.copies[size] = max(now, self.copies.get(size, 0.0))
+        return self.copies[size]
 
     def of(self, work: Work, traffic: float) -> tuple[float, str]:
         """The most that the work can reach in 10⁹ of its unit a second, and that rate's name.
 
         ``traffic`` are the bytes that it reads and writes at least; nan: not known.
         """
-        size = min(28, max(14, int(math.log2(max(traffic, 1))))) if traffic == traffic else 14
+        size = working_set(traffic)
         if work.unit == "byte":
             return self.bandwidth(size), "GB/s"
         if work.unit == "copied byte":
@@ -425,8 +435,7 @@ def report(rows: Sequence[Row], options: Options, ceiling: Ceiling, command: str
         "peers": {"numpy": np.__version__} | ({"torch": torch.__version__} if torch else {}),
         "options": asdict(options),
         "clock": "thread CPU time" if options.threads == 1 else "wall time",
-        "ceilings": ceiling.base._asdict()
-        | {"reads": {1 << n: r for n, r in ceiling.reads.items()}},
+        "ceilings": ceiling.base._asdict() | {"reads": ceiling.reads},
         "rows": [
             {k: v for k, v in asdict(r).items() if v == v and v != ""}  # NaN is not JSON
             for r in rows
