@@ -13,7 +13,7 @@ import pytest
 
 from vectile import checkpoint, cli, extras
 from vectile.cli import common
-from vectile.train import Trainer
+from vectile.train import Trainer, load_model
 
 for package in ("rich", "matplotlib", "safetensors"):
     pytest.importorskip(package, reason="the commands need vectile[demo]")
@@ -130,6 +130,19 @@ def test_generate_repeats_with_a_seed(trained, capsys):
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] and outputs[0].startswith("pack")
     assert run("generate", trained, "--tokens", 5, "--greedy", "--top-k", 3, "--top-p", 0.9) == 0
+
+
+def test_attention_of_a_model(tmp_path, text, capsys):
+    out = tmp_path / "model.safetensors"
+    options = ["--data", text, "--steps", 2, "--out", out, *TINY]
+    attention = ["--positions", "rotary", "--kv-heads", 1, "--window", 4]
+    assert run("train", *options, *attention) == 0
+    config = load_model(out).config
+    assert (config.positions, config.n_kv_heads, config.window) == ("rotary", 1, 4)
+    assert run("generate", out, "--tokens", 5, "--seed", 0, "--cache-dtype", "int8") == 0
+    capsys.readouterr()
+    assert "got 'sine'" in fails(capsys, "train", *options, "--positions", "sine")
+    assert "'int7'" in fails(capsys, "generate", out, "--cache-dtype", "int7")
 
 
 def test_quantize_then_generate(trained, capsys):

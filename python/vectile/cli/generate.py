@@ -38,6 +38,12 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="repeat the same text")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest byte")
+    parser.add_argument(
+        "--cache-dtype",
+        choices=("float32", "float16", "bfloat16", "int8"),
+        metavar="TYPE",
+        help="keys and values are kept in float32 (default), float16, bfloat16 or int8",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         top_p=arguments.top_p,
         seed=arguments.seed,
         greedy=arguments.greedy,
+        cache_dtype=arguments.cache_dtype,
     )
     seconds = time.perf_counter() - start
     print(common.show_bytes(out.astype(np.uint8).tobytes()))

@@ -23,6 +23,9 @@ _MODEL: dict[
     "--heads": ("n_heads", common.positive, "attention heads per block"),
     "--context": ("context", common.positive, "bytes that the model sees at once"),
     "--dropout": ("dropout", float, "dropout probability"),
+    "--positions": ("positions", str, "learned, rotary or alibi"),
+    "--kv-heads": ("n_kv_heads", common.positive, "heads of keys and values; all by default"),
+    "--window": ("window", common.positive, "bytes before its own that each sees; all by default"),
 }
 _TRAIN: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "--steps": ("steps", common.positive, "optimiser steps in total"),
@@ -35,6 +38,7 @@ _TRAIN: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "--eval-every": ("eval_every", common.positive, "steps between validations"),
     "--save-every": ("save_every", common.positive, "steps between checkpoints"),
 }
+_METAVARS: dict[Callable[[str], Any], str] = {float: "X", str: "KIND"}
 
 
 def add_to(commands: Any) -> None:
@@ -74,8 +78,8 @@ def add_to(commands: Any) -> None:
                 dest=name,
                 type=kind,
                 default=argparse.SUPPRESS,
-                metavar="N" if kind is not float else "X",
-                help=f"{text} (default: {known[name]})",
+                metavar=_METAVARS.get(kind, "N"),
+                help=text if known[name] is None else f"{text} (default: {known[name]})",
             )
 
 
