@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from harness import Case, flop, torch
+from harness import Case, Options, Row, figure, flop, torch
 from vectile import ops
 
 Array = np.ndarray
@@ -53,16 +54,16 @@ def normal(*shapes: tuple[int, ...]) -> Any:
     return lambda rng: tuple(rng.standard_normal(s, np.float32) for s in shapes)
 
 
-# Options by name: what to pass, and the pairs that count, for a length.
-Options = dict[str, Any]
+# Keywords by name: what to pass, and the pairs that count, for a length.
+Keywords = dict[str, Any]
 
 
-def windowed(n: int) -> tuple[Options, Array]:
+def windowed(n: int) -> tuple[Keywords, Array]:
     back = np.arange(n)[:, None] - np.arange(n)
     return {"window": (n // 8, 0)}, (back >= 0) & (back <= n // 8)
 
 
-def packed(n: int) -> tuple[Options, Array]:
+def packed(n: int) -> tuple[Keywords, Array]:
     sequence = np.arange(n) * 8 // n
     return (
         {"cu_seqlens_q": np.arange(0, n + 1, n // 8), "is_causal": True},
@@ -70,7 +71,7 @@ def packed(n: int) -> tuple[Options, Array]:
     )
 
 
-def big_bird(n: int) -> tuple[Options, Array]:
+def big_bird(n: int) -> tuple[Keywords, Array]:
     """Blocks of 64: neighbours, the first one, and two random ones a row (arXiv 2007.14062)."""
     at = np.arange(n // 64)
     blocks = abs(at[:, None] - at) <= 1
@@ -80,7 +81,7 @@ def big_bird(n: int) -> tuple[Options, Array]:
     return {"block_mask": blocks}, blocks.repeat(64, 0).repeat(64, 1)
 
 
-def padded(n: int) -> tuple[Options, Array]:
+def padded(n: int) -> tuple[Keywords, Array]:
     return {"key_lengths": n // 2}, np.broadcast_to(np.arange(n) < n // 2, (n, n))
 
 
@@ -102,7 +103,7 @@ def masked_gradients(grad: Array, q: Array, k: Array, v: Array, seen: Array) -> 
     return ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ grad
 
 
-def train_with(grad: Array, q: Array, k: Array, v: Array, options: Options) -> tuple[Array, ...]:
+def train_with(grad: Array, q: Array, k: Array, v: Array, options: Keywords) -> tuple[Array, ...]:
     out, lse = ops.scaled_dot_product_attention(q, k, v, return_lse=True, **options)
     return ops.scaled_dot_product_attention_backward(grad, q, k, v, out, lse, **options)
 
@@ -217,3 +218,30 @@ def dense_cases(quick: bool) -> Iterator[Case]:
             work=flop(14 * b * h * pairs * d),  # 2 products forward, 5 backward
             prepare={"torch": with_grad},
         )
+
+
+def live(seen: Array, size: int = 64) -> float:
+    """The share of tiles of size x size that hold a pair that counts."""
+    m, n = (x // size for x in seen.shape)
+    return float(seen.reshape(m, size, n, size).any((1, 3)).mean())
+
+
+def figures(options: Options) -> Iterator[Row]:
+    """What masks as work cost: their time over the dense time times their share of live tiles."""
+    n, h, rounds = (256, 2, 3) if options.quick else (2048, 4, 7)
+    g, q, k, v = np.random.default_rng(0).standard_normal((4, 1, h, n, 64), np.float32)
+    kinds = {name: make(n) for name, make in SPARSE.items()}
+    kinds["dense"] = {}, np.ones((n, n), bool)
+    times: dict[tuple[str, str], list[float]] = {}
+    for name in list(kinds) * rounds:
+        with_options = kinds[name][0]
+        start = options.clock()
+        out, lse = ops.scaled_dot_product_attention(q, k, v, return_lse=True, **with_options)
+        middle = options.clock()
+        ops.scaled_dot_product_attention_backward(g, q, k, v, out, lse, **with_options)
+        times.setdefault((name, "forward"), []).append(middle - start)
+        times.setdefault((name, "backward"), []).append(options.clock() - middle)
+    for name, (_, seen) in list(kinds.items())[:-1]:
+        for way in ("forward", "backward"):
+            ratio = median(times[name, way]) / median(times["dense", way]) / live(seen)
+            yield figure("attention", f"{way} {name} L{n} over its live tiles", "", ratio)

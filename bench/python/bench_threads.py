@@ -19,6 +19,7 @@ from harness import Options, Row, figure, set_threads, torch
 from vectile import _core, ops
 
 PRODUCTS = (64, 128, 192, 256, 512, 1024)  # n of n x n x n
+DECODED = (1024, 2048, 4096)  # keys of one query, with 12 heads of 64
 
 
 def median_seconds(step: Step, seconds: float) -> float:
@@ -90,6 +91,12 @@ def gains(options: Options) -> Iterator[Row]:
             other = gain(seconds_of(lambda x=x, y=y, z=z: torch.mm(x, y, out=z), calls), rounds)
         peer = "torch" if torch is not None else ""
         yield figure("threads", name.format(f"matmul {n}x{n}x{n}"), "", mine, peer, other)
+    for n in DECODED[:1] if options.quick else DECODED:
+        query = rng.random((1, 12, 1, 64), np.float32)
+        keys, values = rng.random((2, 1, 12, n, 64), np.float32)
+        given = query, keys, values, np.zeros((1, 1), np.int64), np.full(1, n)
+        mine = gain(seconds_of(lambda x=given: ops.decode_attention(*x), 2**14 // n), rounds)
+        yield figure("threads", name.format(f"decode H12 L1/{n} D64"), "", mine)
 
 
 def figures(options: Options) -> Iterator[Row]:
