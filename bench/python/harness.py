@@ -437,7 +437,7 @@ def report(rows: Sequence[Row], options: Options, ceiling: Ceiling, command: str
         "clock": "thread CPU time" if options.threads == 1 else "wall time",
         "ceilings": ceiling.base._asdict() | {"reads": ceiling.reads},
         "rows": [
-            {k: v for k, v in asdict(r).items() if v == v and v != ""}  # NaN is not JSON
+            {k: v for k, v in asdict(r).items() if v == v}  # NaN is not JSON
             for r in rows
         ],
     }

@@ -235,6 +235,17 @@ def test_the_last_lines_name_the_mean_and_the_worst_of_each_group():
     ]
 
 
+def test_a_report_gives_back_its_rows():
+    harness = importlib.import_module("harness")
+    rows = [
+        harness.Row("softmax", "row", "s", 1.0, "numpy", 2.0, 2.0),
+        harness.figure("a", "b", "", 3),
+    ]
+    text = json.dumps(harness.report(rows, harness.Options(), harness.Ceiling(), ""))
+    again = [harness.Row(**row) for row in json.loads(text)["rows"]]
+    assert repr(again) == repr(rows)  # NaN is not itself
+
+
 def test_large_products_are_checked_by_rows_and_columns():
     gemm = importlib.import_module("bench_gemm")
     harness = importlib.import_module("harness")
