@@ -1,6 +1,7 @@
 #include "ops/softmax.h"
 
 #include "ops/float_op.h"
+#include "ops/softmax_args.h"
 #include "ops/staging.h"
 
 namespace vectile::ops {
@@ -21,9 +22,7 @@ void over_rows(const Shape& shape, F&& fn, const Operand&... operand) {
 Array forward(const FloatOp<ForwardKernel>& f, const TensorView& x, i64 axis,
               const TensorView* out) {
   const char* op = f.name;
-  check_floating(op, "x", x);
-  check(x.ndim() > 0, op, "x", "ndim", "at least 1", 0);
-  const int a = check_axis(op, axis, x.ndim());
+  const int a = softmax_args(op, x, axis);
   return dispatch_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const auto kernel = f.kernel<T>();
@@ -51,11 +50,7 @@ Array forward(const FloatOp<ForwardKernel>& f, const TensorView& x, i64 axis,
 Array backward(const FloatOp<BackwardKernel>& f, const TensorView& grad, const TensorView& y,
                i64 axis) {
   const char* op = f.name;
-  check_floating(op, "y", y);
-  check_same_dtype(op, "grad", grad, y);
-  check_shape(op, "grad", grad, y.shape);
-  check(y.ndim() > 0, op, "y", "ndim", "at least 1", 0);
-  const int a = check_axis(op, axis, y.ndim());
+  const int a = softmax_backward_args(op, grad, y, axis);
   return dispatch_float(y.dtype, [&](auto t) {
     using T = decltype(t);
     const auto kernel = f.kernel<T>();

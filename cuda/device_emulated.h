@@ -1,0 +1,150 @@
+// The instructions that device.h declares, by what the PTX manual says of each. A copy arrives at
+// the wait that it must have arrived at, no sooner.
+#pragma once
+
+namespace vectile::cuda {
+
+namespace emulated {
+
+struct Copies {
+  static constexpr int kMost = 256;
+  struct Copy {
+    char* to;
+    const char* from;
+    bool valid;
+    int group;
+  };
+  Copy copies[kMost];
+  int count = 0, groups = 0;
+
+  void wait(int pending) {
+    int kept = 0;
+    for (int i = 0; i < count; ++i) {
+      const Copy& c = copies[i];
+      if (c.group >= groups - pending)
+        copies[kept++] = c;
+      else if (c.valid)
+        std::memcpy(c.to, c.from, 16);
+      else
+        std::memset(c.to, 0, 16);
+    }
+    count = kept;
+  }
+};
+Copies& copies();  // of the running thread
+
+// Element i of the four-byte registers that lane `of` brings, each a piece of S.
+template <class S, int N>
+struct Registers {
+  unsigned r[N];
+  S at(int reg, int i) const {
+    S x;
+    std::memcpy(&x, reinterpret_cast<const char*>(&r[reg]) + i * sizeof(S), sizeof(S));
+    return x;
+  }
+};
+
+template <class S>
+struct Operands {
+  Registers<S, 4> a;
+  Registers<S, 2> b;
+};
+
+// d += a b, exactly as the comment in device.h lays them out.
+template <class S, class D, class Value>
+void multiply_add_as(D (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Value value) {
+  constexpr int part = 4 / sizeof(S), half = 4 * part;  // elements of a register, of half of k
+  Operands<S> mine;
+  std::memcpy(mine.a.r, a, sizeof a);
+  std::memcpy(mine.b.r, b, sizeof b);
+  const int lane = self().lane, g = lane / 4, t = lane % 4;
+  struct Result {
+    D d[4];
+  };
+  const Result result = exchange(mine, [&](auto of) {
+    Result y;
+    for (int i = 0; i < 4; ++i) {
+      const int row = g + i / 2 * 8, column = 2 * t + i % 2;
+      D sum = 0;
+      for (int k = 0; k < 2 * half; ++k) {
+        const int high = k / half, owner = k % half / part, element = k % part;
+        const S x = of(row % 8 * 4 + owner).a.at(row / 8 + 2 * high, element);
+        const S w = of(column * 4 + owner).b.at(high, element);
+        sum += value(x) * value(w);
+      }
+      y.d[i] = d[i] + sum;
+    }
+    return y;
+  });
+  std::memcpy(d, result.d, sizeof d);
+}
+
+template <bool transposed>
+void load_matrices_as(unsigned (&r)[4], const void* row) {
+  const int lane = self().lane, g = lane / 4, t = lane % 4;
+  if (reinterpret_cast<std::uintptr_t>(row) % 16) throw std::logic_error("emulated: unaligned row");
+  struct Result {
+    unsigned r[4];
+  };
+  const Result result = exchange(row, [&](auto of) {
+    Result y;
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (transposed) {
+        for (int k = 0; k < 2; ++k)
+          std::memcpy(reinterpret_cast<char*>(&y.r[i]) + 2 * k,
+                      static_cast<const char*>(of(8 * i + 2 * t + k)) + 2 * g, 2);
+      } else {
+        std::memcpy(&y.r[i], static_cast<const char*>(of(8 * i + g)) + 4 * t, 4);
+      }
+    }
+    return y;
+  });
+  std::memcpy(r, result.r, sizeof r);
+}
+
+inline float truncated_tf32(float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); }
+
+}  // namespace emulated
+
+inline void copy_async(void* shared, const void* global, bool valid) {
+  emulated::Copies& c = emulated::copies();
+  if (reinterpret_cast<std::uintptr_t>(shared) % 16 ||
+      (valid && reinterpret_cast<std::uintptr_t>(global) % 16) ||
+      c.count == emulated::Copies::kMost)
+    throw std::logic_error("emulated: unaligned copies, or more than there is room for");
+  c.copies[c.count++] = {static_cast<char*>(shared), static_cast<const char*>(global), valid,
+                         c.groups};
+}
+inline void copy_commit() { ++emulated::copies().groups; }
+template <int pending>
+void copy_wait() {
+  emulated::copies().wait(pending);
+}
+
+inline void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], BFloat16) {
+  emulated::multiply_add_as<BFloat16>(d, a, b, [](BFloat16 x) { return to_float(x); });
+}
+inline void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Float16) {
+  emulated::multiply_add_as<Float16>(d, a, b, [](Float16 x) { return to_float(x); });
+}
+inline void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Tf32) {
+  emulated::multiply_add_as<float>(d, a, b, emulated::truncated_tf32);
+}
+inline void multiply_add(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], std::int8_t) {
+  emulated::multiply_add_as<std::int8_t>(d, a, b,
+                                         [](std::int8_t x) { return static_cast<int>(x); });
+}
+
+inline void load_matrices(unsigned (&r)[4], const void* row) {
+  emulated::load_matrices_as<false>(r, row);
+}
+inline void load_matrices_transposed(unsigned (&r)[4], const void* row) {
+  emulated::load_matrices_as<true>(r, row);
+}
+
+inline float to_tf32(float x) {
+  const unsigned u = __float_as_uint(x);
+  return (u & 0x7f800000) == 0x7f800000 ? x : __uint_as_float((u + 0x1000) & ~0x1fffu);
+}
+
+}  // namespace vectile::cuda

@@ -1,0 +1,201 @@
+#include "runtime.h"
+
+#include <cstdlib>
+#include <string>
+
+namespace vectile::cuda {
+namespace {
+
+thread_local Call* current = nullptr;
+
+Call& required() {
+  if (!current) throw std::logic_error("cuda: no call is under way");
+  return *current;
+}
+
+#if !defined(VECTILE_CUDA_EMULATED)
+void succeed(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // it would be reported again by the next call
+  throw CudaError(
+      text("cuda: ", what, ": ", cudaGetErrorName(status), ": ", cudaGetErrorString(status)));
+}
+#endif
+
+}  // namespace
+
+int Call::device() { return required().device_; }
+Stream Call::stream() { return required().stream_; }
+
+#if defined(VECTILE_CUDA_EMULATED)
+
+Call::Call(int device, Stream stream) : device_(device), stream_(stream), outer_(current) {
+  current = this;
+}
+Call::~Call() { current = outer_; }
+int device_count() { return 1; }
+int multiprocessors() { return 2; }
+const char* device_name(int device) { return device == 0 ? "emulated" : ""; }
+
+void* allocate_device(std::size_t bytes) {
+  void* p = allocate(bytes);
+  std::memset(p, 0xff, bytes);  // NaNs: new memory holds anything
+  return p;
+}
+void free_device(void* data, int, Stream) noexcept { deallocate(data); }
+void fill_device(void* data, int byte, std::size_t bytes) { std::memset(data, byte, bytes); }
+void copy_to_device(void* to, const void* from, std::size_t bytes) {
+  if (bytes) std::memcpy(to, from, bytes);
+}
+void copy_to_host(void* to, const void* from, std::size_t bytes) {
+  if (bytes) std::memcpy(to, from, bytes);
+}
+
+#else
+
+Call::Call(int device, Stream stream) : device_(device), stream_(stream), outer_(current) {
+  succeed(cudaGetDevice(&before_), "cudaGetDevice");
+  if (before_ != device) succeed(cudaSetDevice(device), "cudaSetDevice");
+  current = this;
+}
+Call::~Call() {
+  current = outer_;
+  if (before_ != device_) cudaSetDevice(before_);
+}
+
+int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return count;
+}
+
+int multiprocessors() {
+  int count = 0;
+  succeed(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, Call::device()),
+          "cudaDeviceGetAttribute");
+  return count;
+}
+
+const char* device_name(int device) {
+  static thread_local cudaDeviceProp properties;
+  if (device >= device_count()) return "";
+  succeed(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  return properties.name;
+}
+
+void* allocate_device(std::size_t bytes) {
+  // Freed memory stays with the pool: the next step takes it without a call to the driver.
+  static const bool kept = [] {
+    for (int i = 0; i < device_count(); ++i) {
+      cudaMemPool_t pool;
+      std::uint64_t all = ~std::uint64_t{0};
+      succeed(cudaDeviceGetDefaultMemPool(&pool, i), "cudaDeviceGetDefaultMemPool");
+      succeed(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all),
+              "cudaMemPoolSetAttribute");
+    }
+    return true;
+  }();
+  static_cast<void>(kept);
+  void* p = nullptr;
+  const cudaError_t status = cudaMallocAsync(&p, bytes ? bytes : 1, Call::stream());
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw std::bad_alloc();
+  }
+  succeed(status, "cudaMallocAsync");
+  return p;
+}
+void free_device(void* data, int device, Stream stream) noexcept {
+  int before = device;
+  cudaGetDevice(&before);
+  if (before != device) cudaSetDevice(device);
+  cudaFreeAsync(data, stream);
+  if (before != device) cudaSetDevice(before);
+}
+void fill_device(void* data, int byte, std::size_t bytes) {
+  succeed(cudaMemsetAsync(data, byte, bytes, Call::stream()), "cudaMemsetAsync");
+}
+void copy_to_device(void* to, const void* from, std::size_t bytes) {
+  succeed(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, Call::stream()),
+          "cudaMemcpyAsync");
+}
+void copy_to_host(void* to, const void* from, std::size_t bytes) {
+  succeed(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, Call::stream()),
+          "cudaMemcpyAsync");
+  succeed(cudaStreamSynchronize(Call::stream()), "cudaStreamSynchronize");
+}
+
+void launch_kernel(const void* kernel, const Launch& l, void** arguments) {
+  if (l.shared > 48 << 10)
+    succeed(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(l.shared)),
+            "cudaFuncSetAttribute");
+  succeed(cudaLaunchKernel(kernel, l.grid, l.block, arguments, l.shared, Call::stream()),
+          "cudaLaunchKernel");
+}
+
+#endif
+
+Array Array::empty(DType dtype, const Shape& shape) {
+  Array a;
+  a.owner_ = allocate_device(checked_bytes(shape, dtype));
+  a.device_ = Call::device();
+  a.stream_ = Call::stream();
+  a.data = a.owner_;
+  a.dtype = dtype;
+  a.writable = true;
+  a.shape = shape;
+  a.set_contiguous_strides();
+  return a;
+}
+
+Array Array::zeros(DType dtype, const Shape& shape) {
+  Array a = empty(dtype, shape);
+  fill_device(a.data, 0, static_cast<std::size_t>(a.elements()) * item_size(dtype));
+  return a;
+}
+
+Array contiguous(const TensorView& x) {
+  if (x.contiguous()) return Array(x);
+  Array packed = Array::empty(x.dtype, x.shape);
+  copy_strided(x, packed);
+  return packed;
+}
+
+Array cast_to(const TensorView& x, DType dtype) {
+  if (x.dtype == dtype) return Array(x);
+  const Array from = contiguous(x);
+  Array to = Array::empty(dtype, x.shape);
+  cast(from, to);
+  return to;
+}
+
+Output::Output(const char* op, DType dtype, const Shape& shape, const TensorView* out,
+               std::initializer_list<const TensorView*> inputs) {
+  if (!out) {
+    array_ = Array::empty(dtype, shape);
+    return;
+  }
+  check_out(op, *out, dtype, shape);
+  bool direct = out->contiguous();
+  for (const TensorView* in : inputs) {
+    const bool elementwise = in && in->data == out->data && in->dtype == out->dtype &&
+                             in->shape == out->shape && in->contiguous();
+    direct = direct && (!in || elementwise || !overlaps(*in, *out));
+  }
+  out_ = out;
+  array_ = direct ? Array(*out) : Array::empty(dtype, shape);
+}
+
+Array Output::finish() {
+  if (out_ && array_.data != out_->data) {
+    copy_strided(array_, *out_);
+    return Array(*out_);
+  }
+  return std::move(array_);
+}
+
+}  // namespace vectile::cuda

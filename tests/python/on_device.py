@@ -1,0 +1,51 @@
+"""Device ops in the tests: on a GPU where there is one, else emulated on the host, else skipped."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+def _module() -> Any:
+    for name in ("_cuda", "_cuda_emulated"):
+        try:
+            module = importlib.import_module(f"vectile.{name}")
+        except ImportError:
+            continue
+        if module.device_count():
+            return module
+    return None
+
+
+cuda = _module()
+EMULATED = cuda is not None and cuda.device_name() == "emulated"
+needs_device = pytest.mark.skipif(
+    cuda is None, reason="no GPU, and no emulation of one (VECTILE_CUDA=EMULATED)"
+)
+
+
+def dev(x: Any) -> Any:
+    """A NumPy array on the device; the emulation takes NumPy's own memory, strides included."""
+    if not isinstance(x, np.ndarray):
+        return x
+    if EMULATED and x.dtype.kind in "biuf":
+        return x
+    return cuda.from_host(np.ascontiguousarray(x).tobytes(), list(x.shape), x.dtype.name)
+
+
+def host(y: Any) -> Any:
+    if isinstance(y, tuple):
+        return tuple(map(host, y))
+    if y is None:
+        return None
+    data, shape, dtype = cuda.to_host(y)
+    return np.frombuffer(data, np.dtype(dtype)).reshape(shape)
+
+
+def run(name: str, *arguments: Any, **options: Any) -> Any:
+    """Call a device op on NumPy arrays; what it returns as NumPy arrays."""
+    options = {key: dev(value) for key, value in options.items()}
+    return host(getattr(cuda, name)(*map(dev, arguments), **options))
