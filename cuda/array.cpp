@@ -92,7 +92,8 @@ nb::object to_python(Array&& array, nb::handle out) {
   // The block goes back on the stream of the call that made it.
   auto* owner = new Array(std::move(array));
   const nb::capsule keep(owner, [](void* p) noexcept { delete static_cast<Array*>(p); });
-  return nb::cast(AnyArray(owner->data, static_cast<std::size_t>(owner->ndim()), shape, keep,
+  using Exported = nb::ndarray<nb::array_api>;
+  return nb::cast(Exported(owner->data, static_cast<std::size_t>(owner->ndim()), shape, keep,
                            strides, dtype_to(owner->dtype), kDevice, Call::device()));
 }
 

@@ -20,8 +20,8 @@ ops::CrossEntropyOptions options(const char* op, i64 ignore_index, double label_
 }  // namespace
 
 void bind_loss(py::module_& m) {
-  m.def(
-      "cross_entropy",
+  define(
+      m, "cross_entropy",
       [](py::handle logits, py::handle targets, i64 ignore_index, double label_smoothing,
          std::string_view reduction, bool return_lse) -> py::object {
         constexpr const char* op = "cross_entropy";
@@ -35,8 +35,8 @@ void bind_loss(py::module_& m) {
       py::arg("logits"), py::arg("targets"), py::arg("ignore_index") = -100,
       py::arg("label_smoothing") = 0.0, py::arg("reduction") = "mean",
       py::arg("return_lse") = false);
-  m.def(
-      "cross_entropy_backward",
+  define(
+      m, "cross_entropy_backward",
       [](py::handle grad, py::handle logits, py::handle targets, py::handle lse, i64 ignore_index,
          double label_smoothing, std::string_view reduction) {
         constexpr const char* op = "cross_entropy_backward";
