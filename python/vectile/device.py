@@ -10,7 +10,20 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-__all__ = ["available", "call", "kernels", "on_device"]
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = [
+    "as_array",
+    "available",
+    "call",
+    "is_array",
+    "is_place",
+    "kernels",
+    "on_device",
+    "place_of",
+    "to",
+]
 
 _CUDA = (2, 13)  # DLDeviceType: memory of a GPU, managed memory
 
@@ -57,6 +70,54 @@ def on_device(x: Any) -> bool:
     """Whether `x` is an array in the memory of a GPU."""
     where = getattr(x, "__dlpack_device__", None)
     return where is not None and where()[0] in _CUDA
+
+
+def is_array(x: Any) -> bool:
+    """Whether `x` is an ndarray, or one on a GPU that NumPy's functions take (CuPy's)."""
+    return isinstance(x, np.ndarray) or (hasattr(type(x), "__array_function__") and on_device(x))
+
+
+def as_array(x: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """`np.asarray`, which leaves an array on a GPU where it is."""
+    if isinstance(x, np.ndarray) or not is_array(x):
+        return np.asarray(x, dtype)
+    array: NDArray[Any] = x if dtype is None or x.dtype == dtype else x.astype(dtype)
+    return array
+
+
+def place_of(x: Any) -> str:
+    """Where the array `x` is: "cpu", or "cuda:0" and so on."""
+    return f"cuda:{int(x.__dlpack_device__()[1])}" if on_device(x) else "cpu"
+
+
+def is_place(x: Any) -> bool:
+    """Whether `x` names a place for arrays, as `to` takes it."""
+    name, colon, number = x.partition(":") if isinstance(x, str) else ("", "", "")
+    return x == "cpu" or (name == "cuda" and (number.isdecimal() or not colon))
+
+
+def to(x: Any, place: str) -> Any:
+    """The array `x` in the memory of `place`: "cpu", "cuda" or "cuda:1", there a CuPy array.
+
+    `x` itself where it is there already. ValueError for another place, RuntimeError without a GPU, the device
+    ops or CuPy.
+    """
+    if not is_place(place):
+        raise ValueError(f"to: device: expected 'cpu', 'cuda' or 'cuda:0', got {place!r}")
+    if place == "cpu":
+        return x.get() if on_device(x) else x
+    number = place.partition(":")[2]
+    kernels()
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        raise RuntimeError(
+            "cuda: expected CuPy for arrays on a GPU: pip install 'vectile[cuda]'"
+        ) from error
+    if on_device(x) and (not number or int(x.__dlpack_device__()[1]) == int(number)):
+        return x
+    with cupy.cuda.Device(int(number) if number else None):
+        return cupy.asarray(x)
 
 
 def kernels() -> Any:
