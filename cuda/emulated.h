@@ -118,6 +118,7 @@ inline unsigned __ballot_sync(unsigned, bool x) {
     return bits;
   });
 }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline bool __any_sync(unsigned mask, bool x) { return __ballot_sync(mask, x) != 0; }
 inline bool __all_sync(unsigned mask, bool x) { return __ballot_sync(mask, x) == ~0u; }
 

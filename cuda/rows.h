@@ -18,6 +18,40 @@ __device__ __forceinline__ bool is_aligned(const void* p) {
   return reinterpret_cast<std::uintptr_t>(p) % kVectorBytes == 0;
 }
 
+// W adjacent elements, whole vectors of them, as far as there are n; zeros past them.
+template <class S, int W>
+__device__ __forceinline__ void load_adjacent(Computed<S> (&to)[W], const S* x, i64 n) {
+  constexpr int size = Vector<S>::size;
+  if (n >= W && is_aligned(x)) {
+#pragma unroll
+    for (int k = 0; k < W; k += size) {
+      const Vector<S> v = *reinterpret_cast<const Vector<S>*>(x + k);
+#pragma unroll
+      for (int j = 0; j < size; ++j) to[k + j] = to_float(v.at[j]);
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < W; ++j) to[j] = j < n ? to_float(x[j]) : Computed<S>(0);
+  }
+}
+template <class S, int W>
+__device__ __forceinline__ void store_adjacent(const Computed<S> (&from)[W], S* y, i64 n) {
+  constexpr int size = Vector<S>::size;
+  if (n >= W && is_aligned(y)) {
+#pragma unroll
+    for (int k = 0; k < W; k += size) {
+      Vector<S> v;
+#pragma unroll
+      for (int j = 0; j < size; ++j) v.at[j] = from_float<S>(from[k + j]);
+      *reinterpret_cast<Vector<S>*>(y + k) = v;
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < W; ++j)
+      if (j < n) y[j] = from_float<S>(from[j]);
+  }
+}
+
 // A piece of a row in the registers of a block: KEEP vectors of adjacent elements a thread.
 template <class S, int THREADS, int KEEP>
 struct Piece {
