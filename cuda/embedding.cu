@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
     if (at >= n) continue;
     T sum[W] = {};
     const i64 end = offsets[v + 1];
-#pragma unroll 4
+#pragma unroll 2
     for (i64 e = offsets[v]; e < end; ++e) {
       T x[W];
       load_adjacent(x, grad + order[e] * n + at, n - at);
