@@ -77,6 +77,16 @@ Input::Input(nb::handle value, const char* op, const char* argument) {
   }
 }
 
+InputList::InputList(nb::handle value, const char* op, const char* argument) {
+  if (!nb::isinstance<nb::list>(value) && !nb::isinstance<nb::tuple>(value))
+    fail<TypeError>(op, argument, "type", "a list or tuple of arrays",
+                    nb::inst_name(value).c_str());
+  for (const nb::handle x : value) {
+    inputs_.emplace_back(x, op, argument);
+    views_.push_back(*inputs_.back());
+  }
+}
+
 void OnDevice::meet(const char* op, int device, const Input& x) {
   check(x.device() == device, op, "arrays", "device", text("all on ", device), x.device());
 }

@@ -24,6 +24,7 @@ using std::isnan, std::isinf;
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __constant__ static const
+#define __grid_constant__
 #define __restrict__ __restrict
 
 struct dim3 {
