@@ -126,7 +126,7 @@ CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
                static_cast<T>(o.label_smoothing), result.loss.as<T>(), result.lse.as<T>(), rows, n);
       });
     if (o.reduction == ops::LossReduction::none) {
-      result.loss = cast_to(result.loss, x.dtype);
+      if (widens<S>) result.loss = cast_to(result.loss, x.dtype);
       return;
     }
     Array y = Array::empty(x.dtype, Shape());
@@ -145,8 +145,8 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
   const Array index = integers(op, "targets", targets);
   ops::cross_entropy_backward_args(op, grad, logits, targets, lse, o);
   const DType compute = compute_dtype(logits.dtype);
-  const Array x = contiguous(logits), l = cast_to(contiguous(lse), compute);
-  Array scale = cast_to(contiguous(grad), compute);
+  const Array x = contiguous(logits), l = converted(lse, compute);
+  Array scale = converted(grad, compute);
   const i64 n = logits.shape.back(), rows = targets.elements();
   Array dx = Array::empty(x.dtype, x.shape);
   if (dx.elements() == 0) return dx;

@@ -173,6 +173,10 @@ Array cast_to(const TensorView& x, DType dtype) {
   return to;
 }
 
+Array converted(const TensorView& x, DType dtype) {
+  return x.dtype == dtype ? contiguous(x) : cast_to(x, dtype);
+}
+
 Output::Output(const char* op, DType dtype, const Shape& shape, const TensorView* out,
                std::initializer_list<const TensorView*> inputs) {
   if (!out) {
