@@ -1,6 +1,7 @@
 // Rows of a table by index: moved as bits, in the widest pieces that all rows begin and end with.
 // The gradient is gathered: positions are put in the order of their ids, stably, by counting for
-// each id those that are smaller; then a warp sums the positions of one id.
+// each id those that are smaller; then a warp sums the positions of one id, or of a piece of them
+// where there are many.
 #include "embedding.h"
 
 #include "indices.h"
@@ -11,6 +12,7 @@ namespace vectile::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kPiece = 64;   // positions that a warp sums at a time
 constexpr int kRows = 1024;  // of the table for a block that orders positions, a thread each
 
 template <class U>
@@ -80,30 +82,84 @@ __global__ void __launch_bounds__(kRows)
   });
 }
 
-// dweight[v] = sum of the grad of its positions; a warp for 16 bytes a lane of a row.
-template <class S>
-__global__ void __launch_bounds__(kThreads)
-    sum_kernel(const S* __restrict__ grad, const i64* __restrict__ offsets,
-               const i64* __restrict__ order, S* __restrict__ dweight, i64 rows, i64 n) {
-  using T = Computed<S>;
+// sum = grad of the positions order[begin .. end), W columns from `at` on.
+template <class S, int W>
+__device__ __forceinline__ void sum_rows(Computed<S> (&sum)[W], const S* __restrict__ grad,
+                                         const i64* __restrict__ order, i64 begin, i64 end, i64 n,
+                                         i64 at) {
+#pragma unroll
+  for (int j = 0; j < W; ++j) sum[j] = 0;
+#pragma unroll 2
+  for (i64 e = begin; e < end; ++e) {
+    Computed<S> x[W];
+    load_adjacent(x, grad + order[e] * n + at, n - at);
+#pragma unroll
+    for (int j = 0; j < W; ++j) sum[j] += x[j];
+  }
+}
+
+// f(row, first column) for `rows` of n columns: a warp for 16 bytes of S a lane of a row.
+template <class S, class F>
+__device__ __forceinline__ void each_slice(i64 rows, i64 n, F&& f) {
   constexpr int W = Vector<S>::size, warps = kThreads / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const i64 slices = ceil_div(n, kWarp * W);
   for (i64 task = i64{blockIdx.x} * warps + threadIdx.x / kWarp; task < rows * slices;
        task += i64{gridDim.x} * warps) {
-    const i64 v = task / slices, at = (task % slices * kWarp + lane) * W;
-    if (at >= n) continue;
+    const i64 at = (task % slices * kWarp + lane) * W;
+    if (at < n) f(task / slices, at);
+  }
+}
+template <class S>
+Launch launch_slices(i64 rows, i64 n) {
+  return {blocks_for(rows * ceil_div(n, kWarp * Vector<S>::size), kThreads / kWarp), kThreads};
+}
+
+// What an id of more than kPiece positions has in piece p, order[kPiece p .. kPiece (p + 1)): at
+// most two have any, that of the piece's first position, part[2 p], and of its last, part[2 p + 1].
+template <class S>
+__global__ void __launch_bounds__(kThreads)
+    piece_kernel(const S* __restrict__ grad, const i64* __restrict__ ids,
+                 const i64* __restrict__ offsets, const i64* __restrict__ order,
+                 Computed<S>* __restrict__ part, i64 pieces, i64 rows, i64 n) {
+  each_slice<S>(pieces, n, [&](i64 p, i64 at) {
+    const i64 begin = p * kPiece, count = offsets[rows];
+    const i64 end = begin + kPiece < count ? begin + kPiece : count;
+    if (begin >= end) return;
+    const i64 first = ids[order[begin]], last = ids[order[end - 1]];
+    for (int side = 0; side < (first == last ? 1 : 2); ++side) {
+      const i64 v = side ? last : first, from = offsets[v], to = offsets[v + 1];
+      if (to - from <= kPiece) continue;
+      Computed<S> sum[Vector<S>::size];
+      sum_rows(sum, grad, order, from > begin ? from : begin, to < end ? to : end, n, at);
+      store_adjacent(sum, part + (2 * p + side) * n + at, n - at);
+    }
+  });
+}
+
+// dweight[v] = sum of the grad of its positions, or of its parts.
+template <class S>
+__global__ void __launch_bounds__(kThreads)
+    sum_kernel(const S* __restrict__ grad, const i64* __restrict__ offsets,
+               const i64* __restrict__ order, const Computed<S>* __restrict__ part,
+               S* __restrict__ dweight, i64 rows, i64 n) {
+  using T = Computed<S>;
+  constexpr int W = Vector<S>::size;
+  each_slice<S>(rows, n, [&](i64 v, i64 at) {
+    const i64 begin = offsets[v], end = offsets[v + 1];
     T sum[W] = {};
-    const i64 end = offsets[v + 1];
-#pragma unroll 2
-    for (i64 e = offsets[v]; e < end; ++e) {
-      T x[W];
-      load_adjacent(x, grad + order[e] * n + at, n - at);
+    if (end - begin <= kPiece) {
+      sum_rows(sum, grad, order, begin, end, n, at);
+    } else {
+      for (i64 p = begin / kPiece; p * kPiece < end; ++p) {
+        T x[W];
+        load_adjacent(x, part + (2 * p + (p * kPiece < begin)) * n + at, n - at);
 #pragma unroll
-      for (int j = 0; j < W; ++j) sum[j] += x[j];
+        for (int j = 0; j < W; ++j) sum[j] += x[j];
+      }
     }
     store_adjacent(sum, dweight + v * n + at, n - at);
-  }
+  });
 }
 
 }  // namespace
@@ -154,11 +210,16 @@ Array embedding_backward(const TensorView& grad, const TensorView& ids, i64 num_
   const Array order = Array::empty(DType::i64, Shape(count));
   launch(order_kernel, {static_cast<unsigned>(ceil_div(num_embeddings + 1, kRows)), kRows},
          index.as<i64>(), count, num_embeddings, offsets.as<i64>(), order.as<i64>());
+  const i64 pieces = count <= kPiece ? 0 : ceil_div(count, kPiece);
+  const Array part = Array::empty(compute_dtype(grad.dtype), Shape(2 * pieces, n));
   dispatch_floating(grad.dtype, [&](auto s) {
     using S = decltype(s);
-    const i64 slices = ceil_div(n, kWarp * Vector<S>::size);
-    launch(sum_kernel<S>, {blocks_for(num_embeddings * slices, kThreads / kWarp), kThreads},
-           g.as<S>(), offsets.as<i64>(), order.as<i64>(), dweight.as<S>(), num_embeddings, n);
+    using T = Computed<S>;
+    if (pieces)
+      launch(piece_kernel<S>, launch_slices<S>(pieces, n), g.as<S>(), index.as<i64>(),
+             offsets.as<i64>(), order.as<i64>(), part.as<T>(), pieces, num_embeddings, n);
+    launch(sum_kernel<S>, launch_slices<S>(num_embeddings, n), g.as<S>(), offsets.as<i64>(),
+           order.as<i64>(), part.as<T>(), dweight.as<S>(), num_embeddings, n);
   });
   return dweight;
 }

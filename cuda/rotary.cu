@@ -69,6 +69,7 @@ __global__ void __launch_bounds__(kThreads)
       store_adjacent(both[0], to + first, left);
       store_adjacent(both[1], to + second, left2);
     }
+#pragma unroll 1
     for (i64 j = 2 * pairs + threadIdx.x; j < n; j += blockDim.x) to[j] = from[j];
   }
 }
