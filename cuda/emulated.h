@@ -15,7 +15,7 @@
 // CUDA overloads these for float; C's own take double alone.
 using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::abs, std::fmax, std::fmin, std::floor, std::ceil, std::rint, std::log1p, std::expm1;
-using std::isnan, std::isinf;
+using std::isnan, std::isinf, std::erfc;
 
 #define __global__ static
 #define __device__
@@ -151,6 +151,14 @@ inline unsigned __float_as_uint(float x) {
   unsigned y;
   std::memcpy(&y, &x, 4);
   return y;
+}
+// Bytes of y:x that the four hexadecimal digits of `select` name, the lowest digit's lowest.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
+  const std::uint64_t bytes = std::uint64_t{y} << 32 | x;
+  unsigned z = 0;
+  for (int i = 0; i < 4; ++i)
+    z |= static_cast<unsigned>(bytes >> 8 * (select >> 4 * i & 7) & 0xff) << 8 * i;
+  return z;
 }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 inline float __ldg(const float* p) { return *p; }
