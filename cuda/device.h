@@ -52,6 +52,13 @@ __device__ __forceinline__ BFloat16 from_float<BFloat16>(float x) {
   return {static_cast<std::uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
 }
 
+// A whole number as the nearest integer that Q, of a byte, holds; NaN as the lowest.
+template <class Q, class T>
+__device__ __forceinline__ Q saturate(T x) {
+  constexpr T least = std::is_signed_v<Q> ? T(-128) : T(0), most = least + T(255);
+  return static_cast<Q>(static_cast<int>(x > least ? (x < most ? x : most) : least));
+}
+
 #if defined(VECTILE_CUDA_EMULATED)
 __device__ inline float to_float(Float16 x) {
   _Float16 h;
