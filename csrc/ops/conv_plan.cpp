@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "ops/matmul_shape.h"
+#include "ops/matmul_args.h"
 
 namespace vectile::ops {
 

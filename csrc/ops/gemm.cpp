@@ -1,10 +1,9 @@
 #include "ops/gemm.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "ops/gemm_plan.h"
-#include "ops/matmul_shape.h"
+#include "ops/matmul_args.h"
 #include "ops/staging.h"
 
 namespace vectile::ops {
@@ -29,18 +28,6 @@ Gemm<S> moved(Gemm<S> g, const Batch::Offsets& by) {
   g.a += by.a, g.b += by.b, result(g) += by.c;
   if (g.residual) g.residual += by.c;
   return g;
-}
-
-// Products that share B are one taller product when A's and C's rows continue across the batch.
-template <class S>
-void fold_into_rows(Batch& batch, Gemm<S>& g) {
-  for (Shape& shape = batch.shape; shape.ndim > 0; --shape.ndim) {
-    const int d = shape.ndim - 1;
-    const bool follows = g.m == 1 || (batch.a[d] == g.m * g.a_row && batch.c[d] == g.m * g.c_row);
-    if (batch.b[d] != 0 || !follows) return;
-    if (g.m == 1) g.a_row = batch.a[d], g.c_row = batch.c[d];
-    g.m *= shape[d];
-  }
 }
 
 // Writes `block` of C from its sums, rows `row` apart: the epilogue, and the rounding of half
@@ -267,13 +254,6 @@ Array linear_any(const Kernels& kernels, const TensorView& x, const TensorView& 
   return y;
 }
 
-void check_compute(const char* op, const char* argument, const TensorView& x, Compute compute) {
-  if (compute != Compute::standard)
-    check<TypeError>(x.dtype != DType::f64, op, argument, "dtype",
-                     text("float32, float16 or bfloat16 for compute='", compute_name(compute), "'"),
-                     x.dtype);
-}
-
 }  // namespace
 
 Array matmul(const TensorView& a, const TensorView& b, const TensorView* out, Compute compute) {
@@ -297,30 +277,9 @@ Array matmul(const TensorView& a, const TensorView& b, const TensorView* out, Co
   return Array(*out);
 }
 
-Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias, const char* op) {
-  check(x.ndim() > 0, op, "x", "ndim", "at least 1", 0);
-  if (x.shape.back() != in) [[unlikely]]
-    fail(op, "x", "shape", text("(..., ", in, ")"), x.shape);
-  if (bias) {
-    check_same_dtype(op, "bias", *bias, x);
-    check_shape(op, "bias", *bias, Shape(out));
-  }
-  Shape shape = x.shape;
-  shape[-1] = out;
-  return shape;
-}
-
-void check_residual(const TensorView& residual, const TensorView& y) {
-  check_same_dtype("linear", "residual", residual, y);
-  check_shape("linear", "residual", residual, y.shape);
-}
-
 Array linear(const TensorView& x, const TensorView& weight, const TensorView* bias,
              Activation activation, const TensorView* residual, Compute compute) {
-  check_floating("linear", "x", x);
-  check_compute("linear", "x", x, compute);
-  check_same_dtype("linear", "weight", weight, x);
-  check(weight.ndim() == 2, "linear", "weight", "ndim", 2, weight.ndim());
+  linear_args(x, weight, bias, compute);
   constexpr int order[] = {1, 0};
   return linear_any(kernels(), x, permuted(weight, order), nullptr, bias, activation, residual,
                     compute);
@@ -370,15 +329,6 @@ Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* 
   shape_only.shape = Shape(weight.columns(), weight.rows());
   shape_only.strides[0] = shape_only.strides[1] = 0;
   return linear_any(weight.kernels(), x, shape_only, &weight, bias, activation, residual, compute);
-}
-
-Activation parse_activation(const char* op, const char* name) {
-  constexpr const char* names[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"};
-  if (!name) return Activation::none;
-  for (int i = 1; i < 7; ++i)
-    if (std::strcmp(name, names[i]) == 0) return static_cast<Activation>(i);
-  fail(op, "activation", "value", "None, 'relu', 'gelu', 'gelu_tanh', 'silu', 'tanh' or 'sigmoid'",
-       text("'", name, "'"));
 }
 
 }  // namespace vectile::ops

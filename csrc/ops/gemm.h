@@ -4,6 +4,7 @@
 
 #include "ops/common.h"
 #include "ops/gemm_16.h"
+#include "ops/gemm_args.h"
 
 namespace vectile::ops {
 
@@ -46,13 +47,5 @@ Array linear(const TensorView& x, const TensorView& weight, const TensorView* bi
 Array linear(const TensorView& x, const PackedMatrix& weight, const TensorView* bias,
              Activation activation, const TensorView* residual = nullptr,
              Compute compute = Compute::standard);
-
-// The activation of that name; ValueError lists the names.
-Activation parse_activation(const char* op, const char* name);
-
-// (..., in) -> (..., out) after checking x and bias against a weight of (out, in).
-Shape check_linear(const TensorView& x, i64 out, i64 in, const TensorView* bias,
-                   const char* op = "linear");
-void check_residual(const TensorView& residual, const TensorView& y);
 
 }  // namespace vectile::ops

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 
 #include "ops/gemm_quantized.h"
 #include "ops/machine.h"
@@ -11,8 +10,6 @@ namespace vectile::ops {
 namespace {
 
 std::atomic<Use16> use{Use16::faster};
-
-constexpr const char* kNames[] = {nullptr, "fp16", "bf16"};
 
 constexpr i64 kCacheBytes = 1 << 20;  // of B, in the L2 cache
 constexpr i64 kFewRows = 128;         // for which packing B once for all threads is not worth it
@@ -35,15 +32,6 @@ struct Format : Gemm16Format {
 };
 
 }  // namespace
-
-Compute parse_compute(const char* op, const char* name) {
-  if (!name) return Compute::standard;
-  for (const Compute c : {Compute::f16, Compute::bf16})
-    if (std::strcmp(name, compute_name(c)) == 0) return c;
-  fail(op, "compute", "value", "None, 'fp16' or 'bf16'", text("'", name, "'"));
-}
-
-const char* compute_name(Compute compute) { return kNames[static_cast<int>(compute)]; }
 
 void set_use_16(Use16 now) { use = now; }
 

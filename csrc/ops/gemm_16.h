@@ -4,16 +4,9 @@
 
 #include "kernels/gemm_types.h"
 #include "ops/common.h"
+#include "ops/gemm_args.h"
 
 namespace vectile::ops {
-
-// What a caller lets products be computed in, besides the arithmetic that is always right: of
-// bfloat16 its own for bfloat16, else float32.
-enum class Compute { standard, f16, bf16 };
-
-// The permission of that name; null is the standard. ValueError lists the names.
-Compute parse_compute(const char* op, const char* name);
-const char* compute_name(Compute compute);  // null for the standard
 
 // The kernels of one 16-bit arithmetic, or nothing where a tier has none.
 struct Unit16 {

@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "ops/gemm_quantized.h"
-#include "ops/matmul_shape.h"
+#include "ops/matmul_args.h"
 
 namespace vectile::ops {
 namespace {

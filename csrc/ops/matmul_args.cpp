@@ -1,4 +1,4 @@
-#include "ops/matmul_shape.h"
+#include "ops/matmul_args.h"
 
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 // The shapes of np.matmul: 1-D operands, broadcast batch dimensions, one product after the other.
 #pragma once
 
-#include "ops/common.h"
+#include "ops/check.h"
 
 namespace vectile::ops {
 
@@ -23,6 +23,18 @@ struct Batch {
   };
   Offsets at(i64 index) const;
 };
+
+// Products g that share B are one taller product when A's and C's rows continue across the batch.
+template <class G>
+void fold_into_rows(Batch& batch, G& g) {
+  for (Shape& shape = batch.shape; shape.ndim > 0; --shape.ndim) {
+    const int d = shape.ndim - 1;
+    const bool follows = g.m == 1 || (batch.a[d] == g.m * g.a_row && batch.c[d] == g.m * g.c_row);
+    if (batch.b[d] != 0 || !follows) return;
+    if (g.m == 1) g.a_row = batch.a[d], g.c_row = batch.c[d];
+    g.m *= shape[d];
+  }
+}
 
 // Checked operands of a product: both with at least two axes, k columns of a meeting k rows of b.
 struct MatmulShape {
