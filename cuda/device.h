@@ -121,6 +121,14 @@ __device__ __forceinline__ T block_reduce(T x, F f, T* scratch) {
   return y;
 }
 
+// sum + the four bytes, signed or unsigned as the last argument is.
+__device__ __forceinline__ int add_bytes(int sum, unsigned four, std::int8_t) {
+  return __dp4a(static_cast<int>(four), 0x01010101, sum);
+}
+__device__ __forceinline__ int add_bytes(int sum, unsigned four, std::uint8_t) {
+  return static_cast<int>(__dp4a(four, 0x01010101u, static_cast<unsigned>(sum)));
+}
+
 // ---- asynchronous copies (sm_80)
 // -----------------------------------------------------------------
 
@@ -150,8 +158,9 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const unsigned (&a)[
                                              const unsigned (&b)[2], Float16);
 __device__ __forceinline__ void multiply_add(float (&d)[4], const unsigned (&a)[4],
                                              const unsigned (&b)[2], Tf32);
+template <class A, class B>  // signed or unsigned bytes
 __device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[4],
-                                             const unsigned (&b)[2], std::int8_t);
+                                             const unsigned (&b)[2], A, B);
 
 // Four matrices of 8 rows of 16 bytes; lane l gives row l % 8 of matrix l / 8. Register i holds
 // bytes 4t to 4t + 3 of row g of matrix i: `a` of multiply_add for matrices (0, 0), (8, 0), (0, 16

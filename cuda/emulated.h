@@ -15,7 +15,7 @@
 // CUDA overloads these for float; C's own take double alone.
 using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::abs, std::fmax, std::fmin, std::floor, std::ceil, std::rint, std::log1p, std::expm1;
-using std::isnan, std::isinf;
+using std::isnan, std::isinf, std::erfc;
 
 #define __global__ static
 #define __device__
@@ -149,6 +149,16 @@ inline unsigned __float_as_uint(float x) {
   unsigned y;
   std::memcpy(&y, &x, 4);
   return y;
+}
+// c + the products of the four bytes of a and b, signed or not as they are.
+inline int __dp4a(int a, int b, int c) {
+  for (int i = 0; i < 4; ++i)
+    c += static_cast<std::int8_t>(a >> 8 * i) * static_cast<std::int8_t>(b >> 8 * i);
+  return c;
+}
+inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
+  for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
+  return c;
 }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 inline float __ldg(const float* p) { return *p; }

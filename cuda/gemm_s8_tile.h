@@ -1,0 +1,281 @@
+// Products of bytes on tensor cores: a block's tile of C from rows of A and columns of B, both
+// contiguous along k, that stream through a ring of stages in shared memory.
+//
+// A stage holds 64 bytes along k of each line (row of A, column of B), in chunks of 16. Chunk c of
+// line l lies in place c ^ (l / 2 % 4): the eight that a matrix load reads together, and the eight
+// that two quarters of a warp write, lie in different banks.
+#pragma once
+
+#include "rows.h"
+
+namespace vectile::cuda {
+
+constexpr int kStepBytes8 = 64, kChunks8 = kStepBytes8 / kVectorBytes;
+
+// The part of C that a block computes, its warps, and the stages of the ring.
+struct TileS8 {
+  int m, n, warps_m, warps_n, stages, blocks;  // that a multiprocessor has at least
+  constexpr int warp_m() const { return m / warps_m; }
+  constexpr int warp_n() const { return n / warps_n; }
+  constexpr int threads() const { return warps_m * warps_n * kWarp; }
+  constexpr int stage_bytes() const { return (m + n) * kStepBytes8; }
+  constexpr std::size_t bytes() const { return static_cast<std::size_t>(stages) * stage_bytes(); }
+};
+constexpr TileS8 kLargeS8{128, 128, 2, 4, 4, 2}, kSmallS8{32, 32, 2, 2, 8, 4};
+
+// Element i of an array of one axis and any type that zero points and scales come in.
+template <class T>
+struct Numbers {
+  const void* data = nullptr;  // null for zeros
+  DType dtype = DType::other;
+  i64 stride = 0;
+
+  Numbers() = default;
+  explicit Numbers(const TensorView& v)  // () and (1,) are the same number everywhere
+      : data(v.data), dtype(v.dtype), stride(v.elements() == 1 ? 0 : v.strides[0]) {}
+  __device__ T operator[](i64 i) const {
+    if (!data) return T(0);
+    switch (dtype) {
+      case DType::i8:
+        return read<std::int8_t>(i);
+      case DType::u8:
+        return read<std::uint8_t>(i);
+      case DType::i32:
+        return read<std::int32_t>(i);
+      case DType::i64:
+        return read<i64>(i);
+      case DType::f64:
+        return read<double>(i);
+      case DType::f16:
+        return read<Float16>(i);
+      case DType::bf16:
+        return read<BFloat16>(i);
+      default:
+        return read<float>(i);
+    }
+  }
+
+ private:
+  template <class S>
+  __device__ T read(i64 i) const {
+    const S x = static_cast<const S*>(data)[i * stride];
+    if constexpr (widens<S>)
+      return static_cast<T>(to_float(x));
+    else
+      return static_cast<T>(x);
+  }
+};
+
+// `count` matrices of lines of k bytes; k is a multiple of 16 or zeros lie up to the next one, and
+// lines and matrices start at multiples of 16 bytes. Strides in bytes, of a batch those by its
+// axes, the last first.
+struct LinesS8 {
+  const char* data;
+  i64 count, line;
+  i64 batch[kMaxDims];
+};
+
+struct ProductS8 {
+  LinesS8 a, b;
+  i64 k, batches;
+  int axes;
+  i64 size[kMaxDims];
+  Numbers<int> a_zero, b_zero;  // of the rows of A, the columns of B
+
+  __device__ const char* start(const LinesS8& x, i64 index) const {
+    const char* p = x.data;
+    for (int d = 0; d < axes; ++d) {
+      p += index % size[d] * x.batch[d];
+      index /= size[d];
+    }
+    return p;
+  }
+};
+
+// The chunks of LINES lines that a thread copies in each step.
+template <int LINES, int THREADS>
+struct CopierS8 {
+  static constexpr int count = LINES * kChunks8 / THREADS;
+  static_assert(LINES * kChunks8 % THREADS == 0);
+  const char* from[count];
+  bool inside[count];
+
+  __device__ static int offset(int line, int chunk) {
+    return (line * kChunks8 + (chunk ^ (line / 2 % kChunks8))) * kVectorBytes;
+  }
+  __device__ CopierS8(const char* data, const LinesS8& x, i64 first) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      const int piece = i * THREADS + static_cast<int>(threadIdx.x);
+      const i64 line = first + piece / kChunks8;
+      inside[i] = line < x.count;
+      from[i] = data + (inside[i] ? line * x.line : 0) + piece % kChunks8 * kVectorBytes;
+    }
+  }
+  // Starts the copies of a step with `left` bytes along k; zeros outside.
+  __device__ void copy(char* stage, i64 left) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      const int piece = i * THREADS + static_cast<int>(threadIdx.x);
+      const int line = piece / kChunks8, chunk = piece % kChunks8;
+      copy_async(stage + offset(line, chunk), from[i], inside[i] && chunk * kVectorBytes < left);
+      from[i] += kStepBytes8;
+    }
+  }
+};
+
+// A warp's sums: C, and those of the rows of A and the columns of B that zero points want.
+template <class A, class B, TileS8 tile, bool row_sums>
+struct SumsS8 {
+  static constexpr int rows = tile.warp_m() / 16, columns = tile.warp_n() / 8;
+  int at[rows][columns][4] = {};
+  int row[rows][2] = {};  // of rows g and g + 8, as registers of A hold them
+  int column[columns] = {};
+
+  // Adds the products of a stage; the warp's lines start at a and b.
+  __device__ void add(const char* stage, int first_a, int first_b) {
+    using Place = CopierS8<tile.m, tile.threads()>;
+    const char* const stage_b = stage + tile.m * kStepBytes8;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks8; chunk += 2) {
+      unsigned right[columns][2];
+#pragma unroll
+      for (int j = 0; j < columns; j += 2) {
+        unsigned r[4];
+        load_matrices(r, stage_b + Place::offset(first_b + 8 * j + lane / 16 * 8 + lane % 8,
+                                                 chunk + lane / 8 % 2));
+        right[j][0] = r[0], right[j][1] = r[1], right[j + 1][0] = r[2], right[j + 1][1] = r[3];
+      }
+#pragma unroll
+      for (int j = 0; j < columns; ++j)
+        column[j] = add_bytes(add_bytes(column[j], right[j][0], B{}), right[j][1], B{});
+#pragma unroll
+      for (int i = 0; i < rows; ++i) {
+        unsigned left[4];
+        load_matrices(left, stage + Place::offset(first_a + 16 * i + lane % 16, chunk + lane / 16));
+        if constexpr (row_sums)
+#pragma unroll
+          for (int r = 0; r < 4; ++r) row[i][r % 2] = add_bytes(row[i][r % 2], left[r], A{});
+#pragma unroll
+        for (int j = 0; j < columns; ++j) multiply_add(at[i][j], left, right[j], A{}, B{});
+      }
+    }
+  }
+
+  // finish.pair(c, row, column, value of two columns, how many are inside), the zero points taken
+  // out: sum (a - x) (b - y) = sum a b - x sum b - y sum a + k x y, modulo 2^32.
+  template <class Finish>
+  __device__ void finish(const ProductS8& p, const Finish& f, i64 batch, i64 first_row,
+                         i64 first_column) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+    const i64 m = p.a.count, n = p.b.count;
+    unsigned x[rows][2], sum_a[rows][2] = {};
+    typename Finish::Row of_row[rows][2];
+#pragma unroll
+    for (int i = 0; i < rows; ++i)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if constexpr (row_sums) sum_a[i][h] = static_cast<unsigned>(over_quad(row[i][h]));
+        const i64 r = first_row + 16 * i + 8 * h + g;
+        if (r >= m) continue;
+        x[i][h] = static_cast<unsigned>(p.a_zero[r]);
+        of_row[i][h] = f.row(r);
+      }
+#pragma unroll
+    for (int j = 0; j < columns; ++j) {
+      const int total = over_quad(column[j]);  // of column g; wanted of 2t and 2t + 1
+      const unsigned sum_b[] = {static_cast<unsigned>(__shfl_sync(kAll, total, 8 * t)),
+                                static_cast<unsigned>(__shfl_sync(kAll, total, 8 * t + 4))};
+      const i64 c = first_column + 8 * j + 2 * t;
+      if (c >= n) continue;
+      const int inside = c + 1 < n ? 2 : 1;
+      const i64 second = c + inside - 1;
+      const unsigned y[] = {static_cast<unsigned>(p.b_zero[c]),
+                            static_cast<unsigned>(p.b_zero[second])};
+      const typename Finish::Column of_column[] = {f.column(c), f.column(second)};
+#pragma unroll
+      for (int i = 0; i < rows; ++i)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const i64 r = first_row + 16 * i + 8 * h + g;
+          if (r >= m) continue;
+          int value[2];
+#pragma unroll
+          for (int e = 0; e < 2; ++e)
+            value[e] =
+                static_cast<int>(static_cast<unsigned>(at[i][j][2 * h + e]) - x[i][h] * sum_b[e] -
+                                 y[e] * sum_a[i][h] + static_cast<unsigned>(p.k) * x[i][h] * y[e]);
+          f.store((batch * m + r) * n + c, of_row[i][h], of_column, value, inside);
+        }
+    }
+  }
+
+ private:
+  __device__ static int over_quad(int x) {
+    x += __shfl_xor_sync(kAll, x, 1);
+    return x + __shfl_xor_sync(kAll, x, 2);
+  }
+};
+
+// Two neighbours at once where they lie so.
+template <class Y>
+__device__ __forceinline__ void store_pair(Y* y, Y first, Y second, int inside) {
+  struct alignas(2 * sizeof(Y)) Pair {
+    Y at[2];
+  };
+  if (inside == 2 && reinterpret_cast<std::uintptr_t>(y) % sizeof(Pair) == 0) {
+    *reinterpret_cast<Pair*>(y) = {{first, second}};
+  } else {
+    y[0] = first;
+    if (inside == 2) y[1] = second;
+  }
+}
+
+constexpr i64 kGroupS8 = 8;  // rows of blocks that run together, for the L2 cache
+
+template <class A, class B, TileS8 tile, bool row_sums, class Finish>
+__global__ void __launch_bounds__(tile.threads(), tile.blocks)
+    gemm_s8_kernel(ProductS8 p, Finish f) {
+  const i64 block_rows = ceil_div(p.a.count, tile.m), block_columns = ceil_div(p.b.count, tile.n);
+  const i64 in_group = kGroupS8 * block_columns, first = blockIdx.x / in_group * kGroupS8;
+  const i64 height = block_rows - first < kGroupS8 ? block_rows - first : kGroupS8;
+  const i64 within = blockIdx.x % in_group;
+  const i64 m0 = (first + within % height) * tile.m, n0 = within / height * tile.n;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int first_a = warp / tile.warps_n * tile.warp_m();
+  const int first_b = warp % tile.warps_n * tile.warp_n();
+  char* const memory = dynamic_memory();
+  for (i64 z = blockIdx.z; z < p.batches; z += gridDim.z) {
+    CopierS8<tile.m, tile.threads()> a(p.start(p.a, z), p.a, m0);
+    CopierS8<tile.n, tile.threads()> b(p.start(p.b, z), p.b, n0);
+    SumsS8<A, B, tile, row_sums> sums;
+    i64 left = p.k;
+    int to = 0, from = 0;
+    // A group of copies a step, empty past the last: that of step i has arrived when at most
+    // stages - 2 later ones are under way.
+    const auto start = [&] {
+      if (left > 0) {
+        char* const stage = memory + to * tile.stage_bytes();
+        a.copy(stage, left);
+        b.copy(stage + tile.m * kStepBytes8, left);
+      }
+      copy_commit();
+      left -= kStepBytes8;
+      to = to + 1 == tile.stages ? 0 : to + 1;
+    };
+    for (int s = 0; s < tile.stages - 1; ++s) start();
+    for (i64 k = 0; k < p.k; k += kStepBytes8) {
+      copy_wait<tile.stages - 2>();
+      __syncthreads();  // all have the step's copies, and have left the stage that start() fills
+      start();
+      sums.add(memory + from * tile.stage_bytes(), first_a, first_b);
+      from = from + 1 == tile.stages ? 0 : from + 1;
+    }
+    sums.finish(p, f, z, m0 + first_a, n0 + first_b);
+    copy_wait<0>();
+    __syncthreads();
+  }
+}
+
+}  // namespace vectile::cuda
