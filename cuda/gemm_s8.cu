@@ -106,60 +106,55 @@ TensorView transposed(const TensorView& x) {
 // --------------------------------------------------------------------
 
 struct Exact {
+  using Y = int;
+  using Value = int;
   struct Row {};
   struct Column {};
-  int* c;
+  Y* y;
   __device__ Row row(i64) const { return {}; }
   __device__ Column column(i64) const { return {}; }
-  __device__ void store(i64 at, Row, const Column (&)[2], const int (&v)[2], int inside) const {
-    store_pair(c + at, v[0], v[1], inside);
-  }
+  __device__ Value value(int c, Row, Column) const { return c; }
+  __device__ Y result(Value v) const { return v; }
 };
 
 // saturate(round(a_scale (b_scale / y_scale) c) + zero)
-template <class Y>
+template <class Q>
 struct Requantize {
+  using Y = Q;
+  using Value = float;
+  using Row = float;
   struct Column {
     float scale, zero;
   };
-  using Row = float;
   Numbers<float> a_scale, b_scale, y_scale, y_zero;
   Y* y;
   __device__ Row row(i64 i) const { return a_scale[i]; }
   __device__ Column column(i64 j) const { return {b_scale[j] / y_scale[0], y_zero[0]}; }
-  __device__ void store(i64 at, Row row, const Column (&column)[2], const int (&v)[2],
-                        int inside) const {
-    Y q[2];
-#pragma unroll
-    for (int e = 0; e < 2; ++e)
-      q[e] = saturate<Y>(rint(static_cast<float>(v[e]) * (row * column[e].scale)) + column[e].zero);
-    store_pair(y + at, q[0], q[1], inside);
+  __device__ Value value(int c, Row row, const Column& column) const {
+    return rint(static_cast<float>(c) * (row * column.scale)) + column.zero;
   }
+  __device__ Y result(Value v) const { return saturate<Y>(v); }
 };
 
 // activation(a_scale b_scale c + bias)
 template <class S>
 struct Linear {
-  using T = Computed<S>;
+  using Y = S;
+  using Value = Computed<S>;
+  using Row = Value;
   struct Column {
-    T scale, bias;
+    Value scale, bias;
   };
-  using Row = T;
-  const T* a_scale;
-  Numbers<T> b_scale, bias;
+  const Value* a_scale;
+  Numbers<Value> b_scale, bias;
   Activation activation;
-  S* y;
+  Y* y;
   __device__ Row row(i64 i) const { return a_scale[i]; }
   __device__ Column column(i64 j) const { return {b_scale[j], bias[j]}; }
-  __device__ void store(i64 at, Row row, const Column (&column)[2], const int (&v)[2],
-                        int inside) const {
-    S out[2];
-#pragma unroll
-    for (int e = 0; e < 2; ++e)
-      out[e] = from_float<S>(
-          activate(activation, static_cast<T>(v[e]) * (row * column[e].scale) + column[e].bias));
-    store_pair(y + at, out[0], out[1], inside);
+  __device__ Value value(int c, Row row, const Column& column) const {
+    return static_cast<Value>(c) * (row * column.scale) + column.bias;
   }
+  __device__ Y result(Value v) const { return from_float<Y>(activate(activation, v)); }
 };
 
 // ---- launches

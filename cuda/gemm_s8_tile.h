@@ -6,7 +6,7 @@
 // that two quarters of a warp write, lie in different banks.
 #pragma once
 
-#include "rows.h"
+#include "epilogue.h"
 
 namespace vectile::cuda {
 
@@ -124,10 +124,29 @@ struct CopierS8 {
   }
 };
 
+// What finishes the lines of a block's tile: zero points, and what Finish wants of each. A Finish
+// makes value() of an exact sum and its line's parameters, and result() of that for the array y.
+template <class Finish, TileS8 tile>
+struct ParametersS8 {
+  unsigned a_zero[tile.m], b_zero[tile.n];
+  typename Finish::Row row[tile.m];
+  typename Finish::Column column[tile.n];
+
+  __device__ void load(const ProductS8& p, const Finish& f, i64 m0, i64 n0) {
+    for (int i = static_cast<int>(threadIdx.x); i < tile.m && m0 + i < p.a.count;
+         i += tile.threads())
+      a_zero[i] = static_cast<unsigned>(p.a_zero[m0 + i]), row[i] = f.row(m0 + i);
+    for (int j = static_cast<int>(threadIdx.x); j < tile.n && n0 + j < p.b.count;
+         j += tile.threads())
+      b_zero[j] = static_cast<unsigned>(p.b_zero[n0 + j]), column[j] = f.column(n0 + j);
+  }
+};
+
 // A warp's sums: C, and those of the rows of A and the columns of B that zero points want.
 template <class A, class B, TileS8 tile, bool row_sums>
 struct SumsS8 {
   static constexpr int rows = tile.warp_m() / 16, columns = tile.warp_n() / 8;
+  static constexpr int pitch = tile.warp_n() + 8;  // of scratch: eight lanes' pairs apart
   int at[rows][columns][4] = {};
   int row[rows][2] = {};  // of rows g and g + 8, as registers of A hold them
   int column[columns] = {};
@@ -163,51 +182,66 @@ struct SumsS8 {
     }
   }
 
-  // finish.pair(c, row, column, value of two columns, how many are inside), the zero points taken
-  // out: sum (a - x) (b - y) = sum a b - x sum b - y sum a + k x y, modulo 2^32.
+  // Each value with the zero points taken out,
+  //   sum (a - x) (b - y) = sum a b - x sum b - y sum a + k x y, modulo 2^32,
+  // goes by way of the warp's scratch memory, from where lanes take whole vectors of a row.
   template <class Finish>
-  __device__ void finish(const ProductS8& p, const Finish& f, i64 batch, i64 first_row,
-                         i64 first_column) {
+  __device__ void finish(const ProductS8& p, const Finish& f, const ParametersS8<Finish, tile>& of,
+                         typename Finish::Value* scratch, i64 batch, i64 m0, i64 n0, int first_a,
+                         int first_b) {
+    using Value = typename Finish::Value;
+    using Y = typename Finish::Y;
+    constexpr int size = Vector<Y>::size, in_row = tile.warp_n() / size;
     const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
-    const i64 m = p.a.count, n = p.b.count;
-    unsigned x[rows][2], sum_a[rows][2] = {};
-    typename Finish::Row of_row[rows][2];
-#pragma unroll
-    for (int i = 0; i < rows; ++i)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        if constexpr (row_sums) sum_a[i][h] = static_cast<unsigned>(over_quad(row[i][h]));
-        const i64 r = first_row + 16 * i + 8 * h + g;
-        if (r >= m) continue;
-        x[i][h] = static_cast<unsigned>(p.a_zero[r]);
-        of_row[i][h] = f.row(r);
-      }
+    const unsigned k = static_cast<unsigned>(p.k);
+    unsigned sum_b[columns][2];
 #pragma unroll
     for (int j = 0; j < columns; ++j) {
       const int total = over_quad(column[j]);  // of column g; wanted of 2t and 2t + 1
-      const unsigned sum_b[] = {static_cast<unsigned>(__shfl_sync(kAll, total, 8 * t)),
-                                static_cast<unsigned>(__shfl_sync(kAll, total, 8 * t + 4))};
-      const i64 c = first_column + 8 * j + 2 * t;
-      if (c >= n) continue;
-      const int inside = c + 1 < n ? 2 : 1;
-      const i64 second = c + inside - 1;
-      const unsigned y[] = {static_cast<unsigned>(p.b_zero[c]),
-                            static_cast<unsigned>(p.b_zero[second])};
-      const typename Finish::Column of_column[] = {f.column(c), f.column(second)};
+      sum_b[j][0] = static_cast<unsigned>(__shfl_sync(kAll, total, 8 * t));
+      sum_b[j][1] = static_cast<unsigned>(__shfl_sync(kAll, total, 8 * t + 4));
+    }
 #pragma unroll
-      for (int i = 0; i < rows; ++i)
+    for (int i = 0; i < rows; ++i) {
+      __syncwarp();
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const i64 r = first_row + 16 * i + 8 * h + g;
-          if (r >= m) continue;
-          int value[2];
+      for (int h = 0; h < 2; ++h) {
+        const int at_row = first_a + 16 * i + 8 * h + g;
+        const unsigned x = of.a_zero[at_row];
+        const unsigned sum_a = row_sums ? static_cast<unsigned>(over_quad(row[i][h])) : 0;
+        const auto row_of = of.row[at_row];
+        Value* const to = scratch + (8 * h + g) * pitch + 2 * t;
 #pragma unroll
-          for (int e = 0; e < 2; ++e)
-            value[e] =
-                static_cast<int>(static_cast<unsigned>(at[i][j][2 * h + e]) - x[i][h] * sum_b[e] -
-                                 y[e] * sum_a[i][h] + static_cast<unsigned>(p.k) * x[i][h] * y[e]);
-          f.store((batch * m + r) * n + c, of_row[i][h], of_column, value, inside);
+        for (int j = 0; j < columns; ++j)
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const int at_column = first_b + 8 * j + 2 * t + e;
+            const unsigned y = of.b_zero[at_column];
+            const unsigned sum = static_cast<unsigned>(at[i][j][2 * h + e]) - x * sum_b[j][e] -
+                                 y * sum_a + k * x * y;
+            to[8 * j + e] = f.value(static_cast<int>(sum), row_of, of.column[at_column]);
+          }
+      }
+      __syncwarp();
+#pragma unroll 1
+      for (int v = lane; v < 16 * in_row; v += kWarp) {
+        const int row_in = v / in_row, column_in = v % in_row * size;
+        const i64 r = m0 + first_a + 16 * i + row_in, c = n0 + first_b + column_in;
+        if (r >= p.a.count || c >= p.b.count) continue;
+        constexpr int part = Vector<Value>::size;
+        const auto* from =
+            reinterpret_cast<const Vector<Value>*>(scratch + row_in * pitch + column_in);
+        Vector<Y> y;
+#pragma unroll
+        for (int q = 0; q < size / part; ++q) {
+          const Vector<Value> held = from[q];
+#pragma unroll
+          for (int e = 0; e < part; ++e) y.at[q * part + e] = f.result(held.at[e]);
         }
+        const i64 left = p.b.count - c;
+        store_vector(f.y + (batch * p.a.count + r) * p.b.count + c, y,
+                     static_cast<int>(left < size ? left : size));
+      }
     }
   }
 
@@ -217,20 +251,6 @@ struct SumsS8 {
     return x + __shfl_xor_sync(kAll, x, 2);
   }
 };
-
-// Two neighbours at once where they lie so.
-template <class Y>
-__device__ __forceinline__ void store_pair(Y* y, Y first, Y second, int inside) {
-  struct alignas(2 * sizeof(Y)) Pair {
-    Y at[2];
-  };
-  if (inside == 2 && reinterpret_cast<std::uintptr_t>(y) % sizeof(Pair) == 0) {
-    *reinterpret_cast<Pair*>(y) = {{first, second}};
-  } else {
-    y[0] = first;
-    if (inside == 2) y[1] = second;
-  }
-}
 
 constexpr i64 kGroupS8 = 8;  // rows of blocks that run together, for the L2 cache
 
@@ -246,6 +266,8 @@ __global__ void __launch_bounds__(tile.threads(), tile.blocks)
   const int first_a = warp / tile.warps_n * tile.warp_m();
   const int first_b = warp % tile.warps_n * tile.warp_n();
   char* const memory = dynamic_memory();
+  __shared__ ParametersS8<Finish, tile> parameters;
+  parameters.load(p, f, m0, n0);
   for (i64 z = blockIdx.z; z < p.batches; z += gridDim.z) {
     CopierS8<tile.m, tile.threads()> a(p.start(p.a, z), p.a, m0);
     CopierS8<tile.n, tile.threads()> b(p.start(p.b, z), p.b, n0);
@@ -272,8 +294,13 @@ __global__ void __launch_bounds__(tile.threads(), tile.blocks)
       sums.add(memory + from * tile.stage_bytes(), first_a, first_b);
       from = from + 1 == tile.stages ? 0 : from + 1;
     }
-    sums.finish(p, f, z, m0 + first_a, n0 + first_b);
     copy_wait<0>();
+    __syncthreads();  // the stages are free
+    using Sums = SumsS8<A, B, tile, row_sums>;
+    using Value = typename Finish::Value;
+    static_assert(sizeof(Value) * 16 * Sums::pitch * tile.threads() / kWarp <= tile.bytes());
+    sums.finish(p, f, parameters, reinterpret_cast<Value*>(memory) + warp * 16 * Sums::pitch, z, m0,
+                n0, first_a, first_b);
     __syncthreads();
   }
 }
