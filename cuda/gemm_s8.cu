@@ -173,22 +173,25 @@ void dispatch_byte(DType dtype, F&& f) {
 
 template <class A, class B, class Finish>
 void multiply(const ProductS8& p, const Finish& f) {
-  const auto count = [&](const TileS8& t) {
-    return ceil_div(p.a.count, t.m) * ceil_div(p.b.count, t.n);
+  const auto blocks_of = [&](auto tile) {
+    return ceil_div(p.a.count, tile.m) * ceil_div(p.b.count, tile.n);
   };
-  const bool large = p.a.count > kSmallS8.m && 2 * count(kLargeS8) * p.batches >= multiprocessors();
-  with_bool(large, [&](auto is_large) {
-    constexpr TileS8 tile = is_large.value ? kLargeS8 : kSmallS8;
-    const i64 blocks = count(tile);
+  const auto run = [&](auto tile) {
+    const i64 blocks = blocks_of(tile);
     check(blocks < i64{1} << 31, "matmul", "result", "blocks", "fewer than 2^31", blocks);
     with_bool(p.b_zero.data != nullptr, [&](auto row_sums) {
-      launch(gemm_s8_kernel<A, B, tile, row_sums.value, Finish>,
+      launch(gemm_s8_kernel<A, B, decltype(tile), row_sums.value, Finish>,
              {dim3(static_cast<unsigned>(blocks), 1,
                    static_cast<unsigned>(std::min(p.batches, kMostBatches))),
-              dim3(static_cast<unsigned>(tile.threads())), tile.bytes()},
+              dim3(static_cast<unsigned>(tile.threads)), static_cast<std::size_t>(tile.bytes)},
              p, f);
     });
-  });
+  };
+  const bool fills = 2 * blocks_of(LargeS8{}) * p.batches >= multiprocessors();
+  if (p.a.count > SmallS8::m && fills)
+    run(LargeS8{});
+  else
+    run(SmallS8{});
 }
 
 // a (..., m, k) and b (..., n, k) of as_lines, c (..., m, n).

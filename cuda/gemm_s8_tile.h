@@ -12,16 +12,17 @@ namespace vectile::cuda {
 
 constexpr int kStepBytes8 = 64, kChunks8 = kStepBytes8 / kVectorBytes;
 
-// The part of C that a block computes, its warps, and the stages of the ring.
+// The part of C that a block computes, by how many warps, in how many stages; BLOCKS are to fit a
+// multiprocessor.
+template <int M, int N, int WARPS_M, int WARPS_N, int STAGES, int BLOCKS>
 struct TileS8 {
-  int m, n, warps_m, warps_n, stages, blocks;  // that a multiprocessor has at least
-  constexpr int warp_m() const { return m / warps_m; }
-  constexpr int warp_n() const { return n / warps_n; }
-  constexpr int threads() const { return warps_m * warps_n * kWarp; }
-  constexpr int stage_bytes() const { return (m + n) * kStepBytes8; }
-  constexpr std::size_t bytes() const { return static_cast<std::size_t>(stages) * stage_bytes(); }
+  static constexpr int m = M, n = N, warps_n = WARPS_N, stages = STAGES, blocks = BLOCKS;
+  static constexpr int warps = WARPS_M * WARPS_N, threads = warps * kWarp;
+  static constexpr int warp_m = M / WARPS_M, warp_n = N / WARPS_N;
+  static constexpr int stage_bytes = (M + N) * kStepBytes8, bytes = STAGES * stage_bytes;
 };
-constexpr TileS8 kLargeS8{128, 128, 2, 4, 4, 2}, kSmallS8{32, 32, 2, 2, 8, 4};
+using LargeS8 = TileS8<128, 128, 2, 4, 4, 2>;
+using SmallS8 = TileS8<32, 32, 2, 2, 8, 4>;
 
 // Element i of an array of one axis and any type that zero points and scales come in.
 template <class T>
@@ -126,35 +127,35 @@ struct CopierS8 {
 
 // What finishes the lines of a block's tile: zero points, and what Finish wants of each. A Finish
 // makes value() of an exact sum and its line's parameters, and result() of that for the array y.
-template <class Finish, TileS8 tile>
+template <class Finish, class Tile>
 struct ParametersS8 {
-  unsigned a_zero[tile.m], b_zero[tile.n];
-  typename Finish::Row row[tile.m];
-  typename Finish::Column column[tile.n];
+  unsigned a_zero[Tile::m], b_zero[Tile::n];
+  typename Finish::Row row[Tile::m];
+  typename Finish::Column column[Tile::n];
 
   __device__ void load(const ProductS8& p, const Finish& f, i64 m0, i64 n0) {
-    for (int i = static_cast<int>(threadIdx.x); i < tile.m && m0 + i < p.a.count;
-         i += tile.threads())
+    for (int i = static_cast<int>(threadIdx.x); i < Tile::m && m0 + i < p.a.count;
+         i += Tile::threads)
       a_zero[i] = static_cast<unsigned>(p.a_zero[m0 + i]), row[i] = f.row(m0 + i);
-    for (int j = static_cast<int>(threadIdx.x); j < tile.n && n0 + j < p.b.count;
-         j += tile.threads())
+    for (int j = static_cast<int>(threadIdx.x); j < Tile::n && n0 + j < p.b.count;
+         j += Tile::threads)
       b_zero[j] = static_cast<unsigned>(p.b_zero[n0 + j]), column[j] = f.column(n0 + j);
   }
 };
 
 // A warp's sums: C, and those of the rows of A and the columns of B that zero points want.
-template <class A, class B, TileS8 tile, bool row_sums>
+template <class A, class B, class Tile, bool row_sums>
 struct SumsS8 {
-  static constexpr int rows = tile.warp_m() / 16, columns = tile.warp_n() / 8;
-  static constexpr int pitch = tile.warp_n() + 8;  // of scratch: eight lanes' pairs apart
+  static constexpr int rows = Tile::warp_m / 16, columns = Tile::warp_n / 8;
+  static constexpr int pitch = Tile::warp_n + 8;  // of scratch: eight lanes' pairs apart
   int at[rows][columns][4] = {};
   int row[rows][2] = {};  // of rows g and g + 8, as registers of A hold them
   int column[columns] = {};
 
   // Adds the products of a stage; the warp's lines start at a and b.
   __device__ void add(const char* stage, int first_a, int first_b) {
-    using Place = CopierS8<tile.m, tile.threads()>;
-    const char* const stage_b = stage + tile.m * kStepBytes8;
+    using Place = CopierS8<Tile::m, Tile::threads>;
+    const char* const stage_b = stage + Tile::m * kStepBytes8;
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
     for (int chunk = 0; chunk < kChunks8; chunk += 2) {
@@ -186,21 +187,16 @@ struct SumsS8 {
   //   sum (a - x) (b - y) = sum a b - x sum b - y sum a + k x y, modulo 2^32,
   // goes by way of the warp's scratch memory, from where lanes take whole vectors of a row.
   template <class Finish>
-  __device__ void finish(const ProductS8& p, const Finish& f, const ParametersS8<Finish, tile>& of,
+  __device__ void finish(const ProductS8& p, const Finish& f, const ParametersS8<Finish, Tile>& of,
                          typename Finish::Value* scratch, i64 batch, i64 m0, i64 n0, int first_a,
                          int first_b) {
     using Value = typename Finish::Value;
     using Y = typename Finish::Y;
-    constexpr int size = Vector<Y>::size, in_row = tile.warp_n() / size;
+    constexpr int size = Vector<Y>::size, in_row = Tile::warp_n / size;
     const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
     const unsigned k = static_cast<unsigned>(p.k);
-    unsigned sum_b[columns][2];
 #pragma unroll
-    for (int j = 0; j < columns; ++j) {
-      const int total = over_quad(column[j]);  // of column g; wanted of 2t and 2t + 1
-      sum_b[j][0] = static_cast<unsigned>(__shfl_sync(kAll, total, 8 * t));
-      sum_b[j][1] = static_cast<unsigned>(__shfl_sync(kAll, total, 8 * t + 4));
-    }
+    for (int j = 0; j < columns; ++j) column[j] = over_quad(column[j]);  // of column g
 #pragma unroll
     for (int i = 0; i < rows; ++i) {
       __syncwarp();
@@ -217,8 +213,9 @@ struct SumsS8 {
           for (int e = 0; e < 2; ++e) {
             const int at_column = first_b + 8 * j + 2 * t + e;
             const unsigned y = of.b_zero[at_column];
-            const unsigned sum = static_cast<unsigned>(at[i][j][2 * h + e]) - x * sum_b[j][e] -
-                                 y * sum_a + k * x * y;
+            const auto sum_b = static_cast<unsigned>(__shfl_sync(kAll, column[j], 4 * (2 * t + e)));
+            const unsigned sum =
+                static_cast<unsigned>(at[i][j][2 * h + e]) - x * sum_b - y * sum_a + k * x * y;
             to[8 * j + e] = f.value(static_cast<int>(sum), row_of, of.column[at_column]);
           }
       }
@@ -254,51 +251,51 @@ struct SumsS8 {
 
 constexpr i64 kGroupS8 = 8;  // rows of blocks that run together, for the L2 cache
 
-template <class A, class B, TileS8 tile, bool row_sums, class Finish>
-__global__ void __launch_bounds__(tile.threads(), tile.blocks)
+template <class A, class B, class Tile, bool row_sums, class Finish>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     gemm_s8_kernel(ProductS8 p, Finish f) {
-  const i64 block_rows = ceil_div(p.a.count, tile.m), block_columns = ceil_div(p.b.count, tile.n);
+  const i64 block_rows = ceil_div(p.a.count, Tile::m), block_columns = ceil_div(p.b.count, Tile::n);
   const i64 in_group = kGroupS8 * block_columns, first = blockIdx.x / in_group * kGroupS8;
   const i64 height = block_rows - first < kGroupS8 ? block_rows - first : kGroupS8;
   const i64 within = blockIdx.x % in_group;
-  const i64 m0 = (first + within % height) * tile.m, n0 = within / height * tile.n;
+  const i64 m0 = (first + within % height) * Tile::m, n0 = within / height * Tile::n;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int first_a = warp / tile.warps_n * tile.warp_m();
-  const int first_b = warp % tile.warps_n * tile.warp_n();
+  const int first_a = warp / Tile::warps_n * Tile::warp_m;
+  const int first_b = warp % Tile::warps_n * Tile::warp_n;
   char* const memory = dynamic_memory();
-  __shared__ ParametersS8<Finish, tile> parameters;
+  __shared__ ParametersS8<Finish, Tile> parameters;
   parameters.load(p, f, m0, n0);
   for (i64 z = blockIdx.z; z < p.batches; z += gridDim.z) {
-    CopierS8<tile.m, tile.threads()> a(p.start(p.a, z), p.a, m0);
-    CopierS8<tile.n, tile.threads()> b(p.start(p.b, z), p.b, n0);
-    SumsS8<A, B, tile, row_sums> sums;
+    CopierS8<Tile::m, Tile::threads> a(p.start(p.a, z), p.a, m0);
+    CopierS8<Tile::n, Tile::threads> b(p.start(p.b, z), p.b, n0);
+    SumsS8<A, B, Tile, row_sums> sums;
     i64 left = p.k;
     int to = 0, from = 0;
     // A group of copies a step, empty past the last: that of step i has arrived when at most
     // stages - 2 later ones are under way.
     const auto start = [&] {
       if (left > 0) {
-        char* const stage = memory + to * tile.stage_bytes();
+        char* const stage = memory + to * Tile::stage_bytes;
         a.copy(stage, left);
-        b.copy(stage + tile.m * kStepBytes8, left);
+        b.copy(stage + Tile::m * kStepBytes8, left);
       }
       copy_commit();
       left -= kStepBytes8;
-      to = to + 1 == tile.stages ? 0 : to + 1;
+      to = to + 1 == Tile::stages ? 0 : to + 1;
     };
-    for (int s = 0; s < tile.stages - 1; ++s) start();
+    for (int s = 0; s < Tile::stages - 1; ++s) start();
     for (i64 k = 0; k < p.k; k += kStepBytes8) {
-      copy_wait<tile.stages - 2>();
+      copy_wait<Tile::stages - 2>();
       __syncthreads();  // all have the step's copies, and have left the stage that start() fills
       start();
-      sums.add(memory + from * tile.stage_bytes(), first_a, first_b);
-      from = from + 1 == tile.stages ? 0 : from + 1;
+      sums.add(memory + from * Tile::stage_bytes, first_a, first_b);
+      from = from + 1 == Tile::stages ? 0 : from + 1;
     }
     copy_wait<0>();
     __syncthreads();  // the stages are free
-    using Sums = SumsS8<A, B, tile, row_sums>;
+    using Sums = SumsS8<A, B, Tile, row_sums>;
     using Value = typename Finish::Value;
-    static_assert(sizeof(Value) * 16 * Sums::pitch * tile.threads() / kWarp <= tile.bytes());
+    static_assert(sizeof(Value) * 16 * Sums::pitch * Tile::warps <= Tile::bytes);
     sums.finish(p, f, parameters, reinterpret_cast<Value*>(memory) + warp * 16 * Sums::pitch, z, m0,
                 n0, first_a, first_b);
     __syncthreads();
