@@ -52,6 +52,13 @@ __device__ __forceinline__ BFloat16 from_float<BFloat16>(float x) {
   return {static_cast<std::uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
 }
 
+// A whole number as the nearest integer that Q, of a byte, holds; NaN as the lowest.
+template <class Q, class T>
+__device__ __forceinline__ Q saturate(T x) {
+  constexpr T least = std::is_signed_v<Q> ? T(-128) : T(0), most = least + T(255);
+  return static_cast<Q>(static_cast<int>(x > least ? (x < most ? x : most) : least));
+}
+
 #if defined(VECTILE_CUDA_EMULATED)
 __device__ inline float to_float(Float16 x) {
   _Float16 h;
@@ -114,6 +121,14 @@ __device__ __forceinline__ T block_reduce(T x, F f, T* scratch) {
   return y;
 }
 
+// sum + the four bytes, signed or unsigned as the last argument is.
+__device__ __forceinline__ int add_bytes(int sum, unsigned four, std::int8_t) {
+  return __dp4a(static_cast<int>(four), 0x01010101, sum);
+}
+__device__ __forceinline__ int add_bytes(int sum, unsigned four, std::uint8_t) {
+  return static_cast<int>(__dp4a(four, 0x01010101u, static_cast<unsigned>(sum)));
+}
+
 // ---- asynchronous copies (sm_80)
 // -----------------------------------------------------------------
 
@@ -144,8 +159,9 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const unsigned (&a)[
                                              const unsigned (&b)[2], Float16);
 __device__ __forceinline__ void multiply_add(float (&d)[4], const unsigned (&a)[4],
                                              const unsigned (&b)[2], Tf32);
+template <class A, class B>  // signed or unsigned bytes
 __device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[4],
-                                             const unsigned (&b)[2], std::int8_t);
+                                             const unsigned (&b)[2], A, B);
 
 // Four matrices of 8 rows of 16 bytes; lane l gives row l % 8 of matrix l / 8. Register i holds
 // bytes 4t to 4t + 3 of row g of matrix i: `a` of multiply_add for matrices (0, 0), (8, 0), (0, 16

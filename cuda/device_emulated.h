@@ -45,17 +45,17 @@ struct Registers {
   }
 };
 
-template <class S>
+template <class A, class B>
 struct Operands {
-  Registers<S, 4> a;
-  Registers<S, 2> b;
+  Registers<A, 4> a;
+  Registers<B, 2> b;
 };
 
 // d += a b, exactly as the comment in device.h lays them out.
-template <class S, class D, class Value>
+template <class A, class B, class D, class Value>
 void multiply_add_as(D (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Value value) {
-  constexpr int part = 4 / sizeof(S), half = 4 * part;  // elements of a register, of half of k
-  Operands<S> mine;
+  constexpr int part = 4 / sizeof(A), half = 4 * part;  // elements of a register, of half of k
+  Operands<A, B> mine;
   std::memcpy(mine.a.r, a, sizeof a);
   std::memcpy(mine.b.r, b, sizeof b);
   const int lane = self().lane, g = lane / 4, t = lane % 4;
@@ -63,14 +63,18 @@ void multiply_add_as(D (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], 
     D d[4];
   };
   const Result result = exchange(mine, [&](auto of) {
+    Operands<A, B> left[4], right[2][4];  // of row g and column 2t, 2t + 1
+    for (int owner = 0; owner < 4; ++owner) {
+      left[owner] = of(4 * g + owner);
+      for (int j = 0; j < 2; ++j) right[j][owner] = of(4 * (2 * t + j) + owner);
+    }
     Result y;
     for (int i = 0; i < 4; ++i) {
-      const int row = g + i / 2 * 8, column = 2 * t + i % 2;
       D sum = 0;
       for (int k = 0; k < 2 * half; ++k) {
         const int high = k / half, owner = k % half / part, element = k % part;
-        const S x = of(row % 8 * 4 + owner).a.at(row / 8 + 2 * high, element);
-        const S w = of(column * 4 + owner).b.at(high, element);
+        const A x = left[owner].a.at(i / 2 + 2 * high, element);
+        const B w = right[i % 2][owner].b.at(high, element);
         sum += value(x) * value(w);
       }
       y.d[i] = d[i] + sum;
@@ -124,17 +128,17 @@ void copy_wait() {
 }
 
 inline void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], BFloat16) {
-  emulated::multiply_add_as<BFloat16>(d, a, b, [](BFloat16 x) { return to_float(x); });
+  emulated::multiply_add_as<BFloat16, BFloat16>(d, a, b, [](BFloat16 x) { return to_float(x); });
 }
 inline void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Float16) {
-  emulated::multiply_add_as<Float16>(d, a, b, [](Float16 x) { return to_float(x); });
+  emulated::multiply_add_as<Float16, Float16>(d, a, b, [](Float16 x) { return to_float(x); });
 }
 inline void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Tf32) {
-  emulated::multiply_add_as<float>(d, a, b, emulated::truncated_tf32);
+  emulated::multiply_add_as<float, float>(d, a, b, emulated::truncated_tf32);
 }
-inline void multiply_add(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], std::int8_t) {
-  emulated::multiply_add_as<std::int8_t>(d, a, b,
-                                         [](std::int8_t x) { return static_cast<int>(x); });
+template <class A, class B>
+void multiply_add(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], A, B) {
+  emulated::multiply_add_as<A, B>(d, a, b, [](auto x) { return static_cast<int>(x); });
 }
 
 inline void load_matrices(unsigned (&r)[4], const void* row) {

@@ -45,9 +45,17 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const unsigned (&a)[
                                              const unsigned (&b)[2], Tf32) {
   VECTILE_MMA("m16n8k8.row.col.f32.tf32.tf32.f32", "+f", d, a, b);
 }
+template <class A, class B>
 __device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[4],
-                                             const unsigned (&b)[2], std::int8_t) {
-  VECTILE_MMA("m16n8k32.row.col.s32.s8.s8.s32", "+r", d, a, b);
+                                             const unsigned (&b)[2], A, B) {
+  if constexpr (std::is_signed_v<A> && std::is_signed_v<B>)
+    VECTILE_MMA("m16n8k32.row.col.s32.s8.s8.s32", "+r", d, a, b);
+  else if constexpr (std::is_signed_v<A>)
+    VECTILE_MMA("m16n8k32.row.col.s32.s8.u8.s32", "+r", d, a, b);
+  else if constexpr (std::is_signed_v<B>)
+    VECTILE_MMA("m16n8k32.row.col.s32.u8.s8.s32", "+r", d, a, b);
+  else
+    VECTILE_MMA("m16n8k32.row.col.s32.u8.u8.s32", "+r", d, a, b);
 }
 #undef VECTILE_MMA
 

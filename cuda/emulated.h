@@ -13,8 +13,8 @@
 #include <stdexcept>
 
 // CUDA overloads these for float; C's own take double alone.
-using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::abs, std::fmax, std::fmin, std::floor, std::ceil, std::rint, std::log1p, std::expm1;
+using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::isnan, std::isinf, std::erfc;
 
 #define __global__ static
@@ -152,6 +152,7 @@ inline unsigned __float_as_uint(float x) {
   std::memcpy(&y, &x, 4);
   return y;
 }
+
 // Bytes of y:x that the four hexadecimal digits of `select` name, the lowest digit's lowest.
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
   const std::uint64_t bytes = std::uint64_t{y} << 32 | x;
@@ -159,6 +160,16 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
   for (int i = 0; i < 4; ++i)
     z |= static_cast<unsigned>(bytes >> 8 * (select >> 4 * i & 7) & 0xff) << 8 * i;
   return z;
+}
+// c + the products of the four bytes of a and b, signed or not as they are.
+inline int __dp4a(int a, int b, int c) {
+  for (int i = 0; i < 4; ++i)
+    c += static_cast<std::int8_t>(a >> 8 * i) * static_cast<std::int8_t>(b >> 8 * i);
+  return c;
+}
+inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
+  for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
+  return c;
 }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 inline float __ldg(const float* p) { return *p; }

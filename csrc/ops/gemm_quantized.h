@@ -6,6 +6,7 @@
 
 #include "kernels/gemm_types.h"
 #include "ops/gemm.h"
+#include "ops/gemm_s8_args.h"
 #include "ops/staging.h"
 
 namespace vectile::ops {
@@ -53,14 +54,8 @@ Array linear_on(const char* op, const TensorView& x, const Matrix& weight, const
     };
     return in_float32(x.dtype, wide, x, bias, residual);
   }
-  check<TypeError>(x.dtype == weight.dtype(), op, "weight", "dtype", given_dtype(x),
-                   weight.dtype());
   const i64 n = weight.rows(), k = weight.columns();
-  const Shape shape = check_linear(x, n, k, nullptr, op);
-  if (bias) {
-    check_parameter_dtype(op, "bias", *bias, x);
-    check_shape(op, "bias", *bias, Shape(n));
-  }
+  const Shape shape = quantized_linear_args(op, x, n, k, weight.dtype(), bias);
   Array y = Array::empty(x.dtype, shape);
   y.origin = x.origin;
   if (residual) check_residual(*residual, y);

@@ -6,17 +6,13 @@
 
 #include "kernels/gemm_s4_types.h"
 #include "ops/gemm_quantized.h"
+#include "ops/gemm_s4_args.h"
 
 namespace vectile::ops {
 namespace {
 
 using std::int8_t;
 using std::uint8_t;
-
-void check_group(const char* op, i64 group) {
-  check(group == 32 || group == 64 || group == 128, op, "group_size", "value", "32, 64 or 128",
-        group);
-}
 
 // Rows of (n, groups) into strips of nr columns, zeros behind the last, and back.
 template <class T>
@@ -138,9 +134,7 @@ Array Int4Matrix::dequantize() const {
 std::unique_ptr<Int4Matrix> quantize_weight_4bit(const TensorView& weight, i64 group,
                                                  bool symmetric) {
   constexpr const char* op = "quantize_weight";
-  check_float(op, "weight", weight);
-  check(weight.ndim() == 2, op, "weight", "ndim", 2, weight.ndim());
-  check_group(op, group);
+  quantize_weight_4bit_args(op, weight, group);
   const Array w = contiguous(weight);
   const i64 n = w.shape[0], k = w.shape[1], groups = ceil_div(k, group);
   Array values = Array::empty(DType::u8, w.shape);

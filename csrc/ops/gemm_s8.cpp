@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "ops/gemm_quantized.h"
-#include "ops/matmul_args.h"
+#include "ops/gemm_s8_args.h"
 
 namespace vectile::ops {
 namespace {
@@ -57,14 +57,9 @@ struct Left {
   Buffer<int32_t> rows, terms, sums;
 };
 
-void check_integers(const char* op, const char* argument, const TensorView& x) {
-  check<TypeError>(x.dtype == DType::i8 || x.dtype == DType::u8, op, argument, "dtype",
-                   "int8 or uint8", x.dtype);
-}
-
 // Calls f with every element of a scalar or 1-D array of integers.
 template <class F>
-void each_integer(const char* op, const char* argument, const TensorView& v, F&& f) {
+void each_integer(const TensorView& v, F&& f) {
   const auto read = [&](auto t) {
     for (i64 i = 0; i < v.elements(); ++i)
       f(i, static_cast<i64>(v.as<decltype(t)>()[v.ndim() ? i * v.strides[0] : 0]));
@@ -76,17 +71,9 @@ void each_integer(const char* op, const char* argument, const TensorView& v, F&&
       return read(std::uint8_t{});
     case DType::i32:
       return read(int32_t{});
-    case DType::i64:
-      return read(i64{});
     default:
-      fail<TypeError>(op, argument, "dtype", "an integer type", v.dtype);
+      return read(i64{});
   }
-}
-
-void check_per_line(const char* op, const char* argument, const TensorView& v, i64 count) {
-  const bool ok = v.ndim() == 0 || (v.ndim() == 1 && (v.shape[0] == 1 || v.shape[0] == count));
-  if (!ok) [[unlikely]]
-    fail(op, argument, "shape", text("() or (", count, ",)"), v.shape);
 }
 
 // Zero points of `count` lines of `x`, plus `offset`; empty when all are zero.
@@ -96,11 +83,10 @@ Buffer<int32_t> zero_points(const char* op, const char* argument, const TensorVi
   Buffer<int32_t> zeros(count);
   std::fill_n(zeros.get(), count, offset);
   if (!given) return zeros;
-  check_per_line(op, argument, *given, count);
   const i64 low = dtype == DType::i8 ? -128 : 0;
   const bool one = given->elements() == 1;
   bool any = false;
-  each_integer(op, argument, *given, [&](i64 i, i64 z) {
+  each_integer(*given, [&](i64 i, i64 z) {
     if (z < low || z > low + 255) [[unlikely]]
       fail(op, argument, "value", text("one of ", dtype), z);
     const auto stored = static_cast<int32_t>(z) + offset;
@@ -176,9 +162,7 @@ void each_product(const char* op, const MatmulShape& shape, const TensorView& c,
 }
 
 // A scalar or 1-D array of positive floats, as `count` floats.
-Buffer<float> scales_of(const char* op, const char* argument, const TensorView& v, i64 count) {
-  check_float(op, argument, v);
-  check_per_line(op, argument, v, count);
+Buffer<float> scales_of(const TensorView& v, i64 count) {
   Buffer<float> scales(count);
   dispatch_float(v.dtype, [&](auto t) {
     for (i64 i = 0; i < count; ++i)
@@ -192,9 +176,7 @@ Buffer<float> scales_of(const char* op, const char* argument, const TensorView& 
 Array matmul_integer(const TensorView& a, const TensorView& b, const TensorView* a_zero_point,
                      const TensorView* b_zero_point) {
   constexpr const char* op = "matmul_integer";
-  check_integers(op, "a", a);
-  check_integers(op, "b", b);
-  const MatmulShape shape(op, a, b);
+  const MatmulShape shape = matmul_integer_args(op, a, b, a_zero_point, b_zero_point);
   Array c = Array::empty(DType::i32, shape.result);
   each_product(op, shape, c, a_zero_point, b_zero_point,
                [&](const Kernels& k, const Product& p, i64 offset) {
@@ -210,18 +192,14 @@ Array qlinear_matmul(const TensorView& a, const TensorView& a_scale, const Tenso
                      const TensorView& b, const TensorView& b_scale, const TensorView& b_zero_point,
                      const TensorView& y_scale, const TensorView& y_zero_point) {
   constexpr const char* op = "qlinear_matmul";
-  check_integers(op, "a", a);
-  check_integers(op, "b", b);
-  check_integers(op, "y_zero_point", y_zero_point);
-  const MatmulShape shape(op, a, b);
-  const auto rows = scales_of(op, "a_scale", a_scale, shape.a.shape[-2]);
-  const auto columns = scales_of(op, "b_scale", b_scale, shape.b.shape[-1]);
-  check(y_scale.elements() == 1, op, "y_scale", "shape", "()", y_scale.shape);
-  check(y_zero_point.elements() == 1, op, "y_zero_point", "shape", "()", y_zero_point.shape);
-  const float scale = scales_of(op, "y_scale", y_scale, 1)[0];
+  const MatmulShape shape = qlinear_matmul_args(op, a, a_scale, a_zero_point, b, b_scale,
+                                                b_zero_point, y_scale, y_zero_point);
+  const auto rows = scales_of(a_scale, shape.a.shape[-2]);
+  const auto columns = scales_of(b_scale, shape.b.shape[-1]);
+  const float scale = scales_of(y_scale, 1)[0];
   for (i64 j = 0; j < shape.b.shape[-1]; ++j) columns[j] /= scale;
   float zero = 0;
-  each_integer(op, "y_zero_point", y_zero_point, [&](i64, i64 z) { zero = static_cast<float>(z); });
+  each_integer(y_zero_point, [&](i64, i64 z) { zero = static_cast<float>(z); });
   Array y = Array::empty(y_zero_point.dtype, shape.result);
   each_product(op, shape, y, &a_zero_point, &b_zero_point,
                [&](const Kernels& k, const Product& p, i64 offset) {
@@ -239,11 +217,8 @@ QuantizedMatrix::QuantizedMatrix(const TensorView& values, const TensorView& sca
                                  const TensorView* zero_points)
     : kernels_(&vectile::kernels()) {
   constexpr const char* op = "QuantizedMatrix";
-  check<TypeError>(values.dtype == DType::i8, op, "values", "dtype", DType::i8, values.dtype);
-  check(values.ndim() == 2, op, "values", "ndim", 2, values.ndim());
-  check_float(op, "scales", scales);
+  quantized_matrix_args(op, values, scales, zero_points);
   n_ = values.shape[0], k_ = values.shape[1];
-  if (scales.ndim() != 0) check_shape(op, "scales", scales, Shape(n_));
   scales_ = Array::empty(scales.dtype, scales.shape);
   copy_strided(scales, scales_);
   line_scales_ = Array::empty(scales.dtype, Shape(n_));
@@ -257,9 +232,6 @@ QuantizedMatrix::QuantizedMatrix(const TensorView& values, const TensorView& sca
     for (i64 i = 0; i < n_; ++i) line_scales_.as<T>()[i] = scales_.as<T>()[i * step];
   });
   if (zero_points) {
-    check<TypeError>(zero_points->dtype == DType::i8, op, "zero_points", "dtype", DType::i8,
-                     zero_points->dtype);
-    check_shape(op, "zero_points", *zero_points, scales.shape);
     zero_points_ = Array::empty(DType::i8, scales.shape);
     copy_strided(*zero_points, zero_points_);
     if (n_ > 0) line_zeros_ = ops::zero_points(op, "zero_points", zero_points, DType::i8, n_, 0);
@@ -298,8 +270,7 @@ Array QuantizedMatrix::dequantize() const {
 std::unique_ptr<QuantizedMatrix> quantize_weight(const TensorView& weight, bool symmetric,
                                                  bool per_channel) {
   constexpr const char* op = "quantize_weight";
-  check_float(op, "weight", weight);
-  check(weight.ndim() == 2, op, "weight", "ndim", 2, weight.ndim());
+  quantize_weight_args(op, weight);
   const Array w = contiguous(weight);
   const i64 n = w.shape[0], k = w.shape[1], step = per_channel ? 1 : 0;
   const Shape lines = per_channel ? Shape(n) : Shape();
@@ -342,14 +313,12 @@ std::unique_ptr<QuantizedMatrix> quantize_weight(const TensorView& weight, bool 
 
 QuantizeRows activation_range(const char* op, bool symmetric, const TensorView* scale,
                               const TensorView* zero_point) {
+  activation_range_args(op, scale, zero_point);
   QuantizeRows how;
   if (!scale) {
-    check(!zero_point, op, "x_zero_point", "value", "None without x_scale", "a zero point");
     how.range = symmetric ? QuantizeRows::symmetric : QuantizeRows::asymmetric;
     return how;
   }
-  check_float(op, "x_scale", *scale);
-  check_shape(op, "x_scale", *scale, Shape());
   dispatch_float(scale->dtype,
                  [&](auto t) { how.scale = static_cast<double>(*scale->as<decltype(t)>()); });
   check(how.scale > 0 && std::isfinite(how.scale), op, "x_scale", "value", "positive and finite",
@@ -357,9 +326,7 @@ QuantizeRows activation_range(const char* op, bool symmetric, const TensorView* 
   how.range = QuantizeRows::fixed;
   how.zero = 128;
   if (zero_point) {
-    check_integers(op, "x_zero_point", *zero_point);
-    check_shape(op, "x_zero_point", *zero_point, Shape());
-    each_integer(op, "x_zero_point", *zero_point, [&](i64, i64 z) {
+    each_integer(*zero_point, [&](i64, i64 z) {
       how.zero = static_cast<int>(z) + (zero_point->dtype == DType::i8 ? 128 : 0);
     });
   }

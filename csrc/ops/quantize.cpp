@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "ops/quantize_args.h"
 #include "ops/reduce.h"
 #include "ops/staging.h"
 
@@ -16,27 +17,17 @@ struct Parameters {
   i64 count, inner;  // lines of the axis (1 when per tensor), elements that share one
   Buffer<T> scale, zero;
 
-  Parameters(const char* op, const TensorView& x, const TensorView& given_scales,
-             const TensorView* zero_point, const i64* axis) {
+  Parameters(const char* op, const ScaleLines& lines, const TensorView& given_scales,
+             const TensorView* zero_point)
+      : count(lines.count), inner(lines.inner) {
     const Array scales = widened(given_scales);
     const bool per_tensor = scales.ndim() == 0;
-    count = inner = 1;
-    if (per_tensor) {
-      inner = x.elements();
-    } else {
-      check(axis != nullptr, op, "axis", "value", "an axis for a 1-D scale", "None");
-      const int a = check_axis(op, *axis, x.ndim());
-      check_shape(op, "scale", scales, Shape(x.shape[a]));
-      count = x.shape[a];
-      for (int i = a + 1; i < x.ndim(); ++i) inner *= x.shape[i];
-    }
     scale = Buffer<T>(count), zero = Buffer<T>(count);
     for (i64 i = 0; i < count; ++i) {
       scale[i] = scales.as<T>()[per_tensor ? 0 : i * scales.strides[0]];
       zero[i] = T(0);
     }
     if (!zero_point) return;
-    check_shape(op, "zero_point", *zero_point, scales.shape);
     const auto read = [&](auto t) {
       for (i64 i = 0; i < count; ++i)
         zero[i] = static_cast<T>(
@@ -99,10 +90,10 @@ void dequantize_f8(const void* q, DType dtype, const T* scale, i64 step, i64 n, 
 }
 
 template <class T>
-Array quantize(const char* op, const TensorView& x, const TensorView& scale,
-               const TensorView* zero_point, const i64* axis) {
+Array quantize(const char* op, const ScaleLines& lines, const TensorView& x,
+               const TensorView& scale, const TensorView* zero_point) {
   const Array in = contiguous(x);
-  const Parameters<T> p(op, x, scale, zero_point, axis);
+  const Parameters<T> p(op, lines, scale, zero_point);
   Array y = Array::empty(zero_point ? zero_point->dtype : DType::u8, x.shape);
   const auto& kernel = kernels_of<T>();
   over_lines(p, x.elements(), [&](i64 at, i64 n, const T* s, const T* z, i64 step) {
@@ -120,38 +111,24 @@ Array quantize(const char* op, const TensorView& x, const TensorView& scale,
   return y;
 }
 
-void check_zero_point(const char* op, const TensorView* zero_point) {
-  if (zero_point)
-    check<TypeError>(zero_point->dtype == DType::i8 || zero_point->dtype == DType::u8 ||
-                         is_float8(zero_point->dtype),
-                     op, "zero_point", "dtype", "int8, uint8, float8_e4m3fn or float8_e5m2",
-                     zero_point->dtype);
-}
-
 }  // namespace
 
 Array quantize_linear(const TensorView& x, const TensorView& scale, const TensorView* zero_point,
                       const i64* axis) {
   constexpr const char* op = "quantize_linear";
-  check_floating(op, "x", x);
-  check_parameter_dtype(op, "scale", scale, x);
-  check_zero_point(op, zero_point);
+  const ScaleLines lines = quantize_linear_args(op, x, scale, zero_point, axis);
   return dispatch_float(
-      x.dtype, [&](auto t) { return quantize<decltype(t)>(op, x, scale, zero_point, axis); });
+      x.dtype, [&](auto t) { return quantize<decltype(t)>(op, lines, x, scale, zero_point); });
 }
 
 Array dequantize_linear(const TensorView& x, const TensorView& scale, const TensorView* zero_point,
                         const i64* axis) {
   constexpr const char* op = "dequantize_linear";
-  check<TypeError>(
-      x.dtype == DType::i8 || x.dtype == DType::u8 || x.dtype == DType::i32 || is_float8(x.dtype),
-      op, "x", "dtype", "int8, uint8, int32, float8_e4m3fn or float8_e5m2", x.dtype);
-  check_floating(op, "scale", scale);
-  if (zero_point) check_same_dtype(op, "zero_point", *zero_point, x);
+  const ScaleLines lines = dequantize_linear_args(op, x, scale, zero_point, axis);
   return dispatch_float(scale.dtype, [&](auto t) {
     using T = decltype(t);
     const Array in = contiguous(x);
-    const Parameters<T> p(op, x, scale, zero_point, axis);
+    const Parameters<T> p(op, lines, scale, zero_point);
     Array y = Array::empty(scale.dtype, x.shape);
     const auto& kernel = kernels_of<T>();
     over_lines(p, x.elements(), [&](i64 at, i64 n, const T* s, const T* z, i64 step) {

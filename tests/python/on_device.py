@@ -31,7 +31,7 @@ def dev(x: Any) -> Any:
     """A NumPy array on the device; the emulation takes NumPy's own memory, strides included."""
     if not isinstance(x, np.ndarray):
         return x
-    if EMULATED and x.dtype.kind in "biuf":
+    if EMULATED and x.dtype.isbuiltin == 1 and x.dtype.kind in "biuf":
         return x
     return cuda.from_host(np.ascontiguousarray(x).tobytes(), list(x.shape), x.dtype.name)
 
