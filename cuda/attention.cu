@@ -98,11 +98,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out,
     const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;
     const Range top_range = p.range(b, upper);
     const Range last_range = p.range(b, lower < p.lq ? lower : p.lq - 1);
-    Range seen[E::kThreadRows];
     T top[E::kThreadRows], total[E::kThreadRows];
 #pragma unroll
     for (int i = 0; i < E::kThreadRows; ++i) {
-      seen[i] = p.range(b, first + E::row(i));
       top[i] = T(-INFINITY);
       total[i] = T(0);
     }
@@ -121,26 +119,41 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out,
         typename E::Scores s;
         E::product(s, query, stream(stage, 0), p.query.width);
         const bool whole = last_range.begin <= from && from + columns <= top_range.end;
+        to_scores<E>(s, p);
+        if (!whole) {
+#pragma unroll
+          for (int i = 0; i < E::kThreadRows; ++i) {
+            const Range seen = p.range(b, first + E::row(i));
+#pragma unroll
+            for (int j = 0; j < E::Scores::kCount; ++j)
+              if (!seen.has(from + E::column(j))) s.at(i, j) = T(-INFINITY);
+          }
+        }
+        T shrink[E::kThreadRows];
+        bool rises = false;
 #pragma unroll
         for (int i = 0; i < E::kThreadRows; ++i) {
           T highest = top[i];
 #pragma unroll
-          for (int j = 0; j < E::Scores::kCount; ++j) {
-            T& x = s.at(i, j);
-            x = whole || seen[i].has(from + E::column(j)) ? Score<T>(p, x).value : T(-INFINITY);
-            highest = x > highest ? x : highest;
-          }
+          for (int j = 0; j < E::Scores::kCount; ++j)
+            highest = s.at(i, j) > highest ? s.at(i, j) : highest;
           highest = row_reduce<E>(highest, [](T a, T b) { return a > b ? a : b; });
-          const T shift = highest == T(-INFINITY) ? T(0) : highest, shrink = exp2(top[i] - shift);
+          const T shift = highest == T(-INFINITY) ? T(0) : highest;
+          shrink[i] = exp2(top[i] - shift);
+          rises = rises || highest > top[i];
           top[i] = highest;
-          total[i] *= shrink;
+          total[i] *= shrink[i];
 #pragma unroll
           for (int j = 0; j < E::Scores::kCount; ++j) {
             s.at(i, j) = exp2(s.at(i, j) - shift);
             total[i] += s.at(i, j);
           }
+        }
+        if (__any_sync(kAll, rises)) {
 #pragma unroll
-          for (int j = 0; j < E::Sums::kCount; ++j) sums.at(i, j) *= shrink;
+          for (int i = 0; i < E::kThreadRows; ++i)
+#pragma unroll
+            for (int j = 0; j < E::Sums::kCount; ++j) sums.at(i, j) *= shrink[i];
         }
         E::add_product(sums, s, stream(stage, 1), width, scratch);
       }

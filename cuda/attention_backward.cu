@@ -153,20 +153,35 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
         typename E::Scores s, slope;  // then P and dS
         E::product(s, x, stream(stage, 0), d);
         if constexpr (sums_u) E::product(slope, y, stream(stage, 1), dv);
+        to_scores<E>(s, f);
+        const auto each = [&](auto f) {
 #pragma unroll
-        for (int j = 0; j < E::Scores::kCount; ++j)
+          for (int j = 0; j < E::Scores::kCount; ++j)
 #pragma unroll
-          for (int i = 0; i < E::kThreadRows; ++i) {
-            const Statistics<T>& query =
-                of_queries ? own[i % (of_queries ? E::kThreadRows : 1)] : seen_by[E::column(j)];
-            const int key = of_queries ? from + E::column(j) : first + E::row(i);
-            const bool seen = whole || query.keys.has(key);
-            const Score<T> score(f, s.at(i, j));
-            const T weight = seen ? exp2(score.value - query.lse) : T(0);
-            s.at(i, j) = weight;
-            if constexpr (sums_u)
-              slope.at(i, j) = seen ? weight * (slope.at(i, j) - query.delta) * score.slope : T(0);
-          }
+            for (int i = 0; i < E::kThreadRows; ++i)
+              if constexpr (of_queries)
+                f(i, j, own[i], from + E::column(j));
+              else
+                f(i, j, seen_by[E::column(j)], first + E::row(i));
+        };
+        // dS by the score, then, through the softcap, by the scaled inner product.
+        if (sums_u && f.outer > 0)
+          each([&](int i, int j, const Statistics<T>& query, int) {
+            const T bend = s.at(i, j) / f.outer;
+            slope.at(i, j) = (slope.at(i, j) - query.delta) * (1 - bend * bend);
+          });
+        else if (sums_u)
+          each([&](int i, int j, const Statistics<T>& query, int) {
+            slope.at(i, j) -= query.delta;
+          });
+        each([&](int i, int j, const Statistics<T>& query, int) {
+          s.at(i, j) = exp2(s.at(i, j) - query.lse);
+          if constexpr (sums_u) slope.at(i, j) *= s.at(i, j);
+        });
+        if (!whole)
+          each([&](int i, int j, const Statistics<T>& query, int key) {
+            if (!query.keys.has(key)) s.at(i, j) = slope.at(i, j) = T(0);
+          });
         if constexpr (sums_w) E::add_product(sum_w, s, stream(stage, 1), dv, scratch);
         if constexpr (sums_u) E::add_product(sum_u, slope, stream(stage, 0), d, scratch);
       }

@@ -31,7 +31,7 @@ struct Problem {
   i64 range_batch;
   i64 batch;
   int heads, kv_heads, lq, lk;
-  T scale, inner, outer;  // see Score; outer is 0 without a softcap
+  T scale, inner, outer;  // see to_scores; outer is 0 without a softcap
 
   __device__ int group() const { return heads / kv_heads; }
   // Past the last query, one that sees nothing.
@@ -43,22 +43,24 @@ struct Problem {
 __device__ __forceinline__ double hyperbolic_tangent(double x) { return tanh(x); }
 // Off by a few 2**-24 absolutely, which is what counts in an exponent.
 __device__ __forceinline__ float hyperbolic_tangent(float x) {
-  return 1 - 2 / (1 + exp2(x * (2 * static_cast<float>(M_LOG2E))));
+  return 1 - __fdividef(2, 1 + exp2(x * (2 * static_cast<float>(M_LOG2E))));
 }
 
-// A score times log2(e), of the inner product `x`; `slope` is its derivative by the scaled product.
-template <class T>
-struct Score {
-  T value, slope;
-  template <class P>
-  __device__ __forceinline__ Score(const P& p, T x) : value(x * p.inner), slope(1) {
-    if (p.outer > 0) {
-      const T bend = hyperbolic_tangent(value);
-      value = p.outer * bend;
-      slope = 1 - bend * bend;
-    }
-  }
-};
+// Inner products to scores times log2(e).
+template <class E, class P>
+__device__ __forceinline__ void to_scores(typename E::Scores& s, const P& p) {
+  const auto each = [&](auto f) {
+#pragma unroll
+    for (int i = 0; i < E::kThreadRows; ++i)
+#pragma unroll
+      for (int j = 0; j < E::Scores::kCount; ++j) s.at(i, j) = f(s.at(i, j));
+  };
+  using T = typename P::T;
+  if (p.outer > 0)
+    each([&](T x) { return p.outer * hyperbolic_tangent(x * p.inner); });
+  else
+    each([&](T x) { return x * p.inner; });
+}
 
 // The checked arguments of a call: the arrays, and the keys of each query.
 struct Arguments {

@@ -22,7 +22,9 @@ struct Tile {
   static constexpr int kChunk = kVectorBytes / sizeof(S), kChunks = D / kChunk;
   static_assert(kChunks % 8 == 0);
   S* data;
-  __device__ S* chunk(int row, int c) const { return data + row * D + (c ^ (row & 7)) * kChunk; }
+  __device__ S* chunk(int row, int c) const {
+    return data + row * D + ((c & ~7) | ((c ^ row) & 7)) * kChunk;
+  }
   __device__ const Vector<S>& vector(int row, int c) const {
     return *reinterpret_cast<const Vector<S>*>(chunk(row, c));
   }
@@ -55,18 +57,25 @@ template <int ROWS, class S, int D>
 __device__ __forceinline__ void load_rows(Tile<S, D> tile, const Rows<S>& x, int first, int begin,
                                           int end) {
   using Place = Tile<S, D>;
-  for (int i = static_cast<int>(threadIdx.x); i < ROWS * Place::kChunks; i += kThreads) {
-    const int r = i / Place::kChunks, c = i % Place::kChunks;
-    const int row = first + r, column = c * Place::kChunk;
-    const bool inside = row >= begin && row < end && column < x.width;
-    const S* from = x.data + (inside ? row * x.stride + column : 0);
-    S* to = tile.chunk(r, c);
-    if (x.aligned) {
-      copy_async(to, from, inside);
-      continue;
+  constexpr int step = kThreads / Place::kChunks;  // rows at a time; a thread keeps to its column
+  static_assert(step > 0 && ROWS % step == 0);
+  const int thread = static_cast<int>(threadIdx.x), c = thread % Place::kChunks;
+  const int column = c * Place::kChunk;
+  int r = thread / Place::kChunks;
+  const S* from = x.data + (first + r) * x.stride + column;
+  if (x.aligned) {
+#pragma unroll 4
+    for (int i = 0; i < ROWS / step; ++i, r += step, from += step * x.stride) {
+      const bool inside = first + r >= begin && first + r < end && column < x.width;
+      copy_async(tile.chunk(r, c), inside ? from : x.data, inside);
     }
-#pragma unroll
-    for (int e = 0; e < Place::kChunk; ++e) to[e] = inside && column + e < x.width ? from[e] : S{};
+    return;
+  }
+#pragma unroll 1
+  for (; r < ROWS; r += step, from += step * x.stride) {
+    const bool inside = first + r >= begin && first + r < end;
+    for (int e = 0; e < Place::kChunk; ++e)
+      tile.chunk(r, c)[e] = inside && column + e < x.width ? from[e] : S{};
   }
 }
 

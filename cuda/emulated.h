@@ -13,8 +13,8 @@
 #include <stdexcept>
 
 // CUDA overloads these for float; C's own take double alone.
-using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::abs, std::fmax, std::fmin, std::floor, std::ceil, std::rint, std::log1p, std::expm1;
+using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::isnan, std::isinf;
 
 #define __global__ static
@@ -156,6 +156,7 @@ template <class T>
 T rsqrt(T x) {
   return T(1) / std::sqrt(x);
 }
+inline float __fdividef(float x, float y) { return x / y; }
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(a) * b) >> 32);
 }
