@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out,
 // Rows of a warp and keys of a step, by what fits the registers.
 template <class S, int D>
 struct ForwardEngine {
-  using type = TensorCores<S, D, D <= 128 ? 2 : 1, 64>;
+  using type = TensorCores<S, D, D <= 128 ? 2 : 1, D <= 64 ? 64 : 32>;
 };
 template <int D>
 struct ForwardEngine<float, D> {

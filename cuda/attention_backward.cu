@@ -164,23 +164,25 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
               else
                 f(i, j, seen_by[E::column(j)], first + E::row(i));
         };
-        // dS by the score, then, through the softcap, by the scaled inner product.
-        if (sums_u && f.outer > 0)
-          each([&](int i, int j, const Statistics<T>& query, int) {
-            const T bend = s.at(i, j) / f.outer;
-            slope.at(i, j) = (slope.at(i, j) - query.delta) * (1 - bend * bend);
-          });
-        else if (sums_u)
+        if constexpr (sums_u) {
           each([&](int i, int j, const Statistics<T>& query, int) {
             slope.at(i, j) -= query.delta;
           });
-        each([&](int i, int j, const Statistics<T>& query, int) {
-          s.at(i, j) = exp2(s.at(i, j) - query.lse);
-          if constexpr (sums_u) slope.at(i, j) *= s.at(i, j);
-        });
-        if (!whole)
+          if (f.outer > 0)
+            each([&](int i, int j, const Statistics<T>&, int) {
+              const T bend = s.at(i, j) / f.outer;
+              slope.at(i, j) *= 1 - bend * bend;
+            });
+        }
+        const auto weigh = [&](int i, int j, const Statistics<T>& query, bool seen) {
+          s.at(i, j) = seen ? exp2(s.at(i, j) - query.lse) : T(0);
+          if constexpr (sums_u) slope.at(i, j) = seen ? slope.at(i, j) * s.at(i, j) : T(0);
+        };
+        if (whole)
+          each([&](int i, int j, const Statistics<T>& query, int) { weigh(i, j, query, true); });
+        else
           each([&](int i, int j, const Statistics<T>& query, int key) {
-            if (!query.keys.has(key)) s.at(i, j) = slope.at(i, j) = T(0);
+            weigh(i, j, query, query.keys.has(key));
           });
         if constexpr (sums_w) E::add_product(sum_w, s, stream(stage, 1), dv, scratch);
         if constexpr (sums_u) E::add_product(sum_u, slope, stream(stage, 0), d, scratch);
@@ -211,7 +213,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
 // not, it makes them one by one.
 template <class S, int D>
 struct BackwardEngine {
-  using type = TensorCores<S, D, 1, D <= 64 ? 64 : 32>;
+  using type = TensorCores<S, D, 1, 32>;
   static constexpr bool kSplit = D > 128;
 };
 template <int D>
