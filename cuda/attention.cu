@@ -2,34 +2,11 @@
 // sum for each query (FlashAttention-2, arXiv 2307.08691). Tiles of keys that no query of a block
 // sees are not loaded, those that a warp's do not see not computed.
 #include "attention_problem.h"
+#include "numbers.h"
 
 namespace vectile::cuda {
 namespace attention {
 namespace {
-
-// An array of any integer type.
-struct Integers {
-  const void* data;
-  DType dtype;
-  __device__ i64 at(i64 i) const {
-    switch (dtype) {
-      case DType::i8:
-        return static_cast<const std::int8_t*>(data)[i];
-      case DType::u8:
-        return static_cast<const std::uint8_t*>(data)[i];
-      case DType::i16:
-        return static_cast<const std::int16_t*>(data)[i];
-      case DType::u16:
-        return static_cast<const std::uint16_t*>(data)[i];
-      case DType::i32:
-        return static_cast<const std::int32_t*>(data)[i];
-      case DType::u32:
-        return static_cast<const std::uint32_t*>(data)[i];
-      default:
-        return static_cast<const i64*>(data)[i];
-    }
-  }
-};
 
 struct Masks {
   i64 lq, lk, left, right;
