@@ -82,6 +82,10 @@ __device__ __forceinline__ Float16 from_float<Float16>(float x) {
 }
 #endif
 
+// Two numbers rounded to a two-byte type, the first in the lower half.
+template <class S>
+__device__ __forceinline__ unsigned pack(float low, float high);
+
 // ---- warps and blocks
 // ----------------------------------------------------------------------------
 

@@ -177,6 +177,7 @@ template <class T>
 T rsqrt(T x) {
   return T(1) / std::sqrt(x);
 }
+inline float __fdividef(float x, float y) { return x / y; }
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(a) * b) >> 32);
 }
