@@ -1,0 +1,258 @@
+// sum, mean, max and min over axes: rows by warps or blocks, columns by blocks that step down them
+// side by side; what is too long for one block is cut, and the parts are reduced in the same way.
+#include "reduce.h"
+
+#include "rows.h"
+
+namespace vectile::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr i64 kWarpRow = 1024;  // longest row that a warp reduces alone
+constexpr i64 kChunk = 8192;    // elements of a row per block
+constexpr int kDeep = 16;       // elements of a column per thread
+
+struct Total : Sum {
+  static constexpr float none = 0;
+};
+struct Largest : Max {
+  static constexpr float none = -INFINITY;
+};
+struct Smallest : Min {
+  static constexpr float none = INFINITY;
+};
+
+struct Target {
+  void* data;
+  DType dtype;
+  template <class T>
+  __device__ void store(i64 i, T x) const {
+    if constexpr (sizeof(T) == 8)
+      static_cast<double*>(data)[i] = x;
+    else if (dtype == DType::f32)
+      static_cast<float*>(data)[i] = x;
+    else if (dtype == DType::f16)
+      static_cast<Float16*>(data)[i] = from_float<Float16>(x);
+    else
+      static_cast<BFloat16*>(data)[i] = from_float<BFloat16>(x);
+  }
+};
+
+// Each item is a chunk of a row, which LANES threads reduce together: a warp or the block.
+template <class S, class F, int LANES>
+__global__ void __launch_bounds__(kThreads)
+    rows_kernel(const S* x, Target y, i64 rows, i64 n, i64 chunk, Computed<S> divisor) {
+  using T = Computed<S>;
+  constexpr int N = Vector<S>::size, groups = kThreads / LANES;
+  __shared__ T scratch[kThreads / kWarp];
+  const int lane = static_cast<int>(threadIdx.x) % LANES;
+  const i64 chunks = ceil_div(n, chunk);
+  for (i64 item = i64{blockIdx.x} * groups + threadIdx.x / LANES; item < rows * chunks;
+       item += i64{gridDim.x} * groups) {
+    const i64 first = item % chunks * chunk;
+    const S* from = x + item / chunks * n + first;
+    const i64 length = n - first < chunk ? n - first : chunk;
+    T sum[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] = F::none;
+#pragma unroll 4
+    for (i64 i = lane * N; i < length; i += LANES * N) {
+      T v[N];
+      load_elements<N>(from, i, length, T(F::none), v);
+#pragma unroll
+      for (int j = 0; j < N; ++j) sum[j] = F{}(sum[j], v[j]);
+    }
+#pragma unroll
+    for (int j = 1; j < N; ++j) sum[0] = F{}(sum[0], sum[j]);
+    const T all =
+        LANES == kWarp ? warp_reduce(sum[0], F{}) : block_reduce<kThreads>(sum[0], F{}, scratch);
+    if (lane == 0) y.store(item, all / divisor);
+  }
+}
+
+// Each item is a tile of `width` vectors of N columns in a chunk of kDeep rows for each line of
+// threads; the lines are then folded in halves.
+template <class S, class F, int N>
+__global__ void __launch_bounds__(kThreads)
+    columns_kernel(const S* x, Target y, i64 outer, i64 n, i64 inner, int width,
+                   Computed<S> divisor) {
+  using T = Computed<S>;
+  __shared__ T shared[N][kThreads];
+  const int thread = static_cast<int>(threadIdx.x), line = thread / width, lines = kThreads / width;
+  const i64 deep = i64{lines} * kDeep, chunks = ceil_div(n, deep);
+  const i64 tiles = ceil_div(inner, i64{width} * N);
+  for (i64 item = blockIdx.x; item < outer * chunks * tiles; item += gridDim.x) {
+    const i64 column = (item % tiles * width + thread % width) * N, part = item / tiles;
+    const i64 first = part % chunks * deep, end = first + deep < n ? first + deep : n;
+    const bool active = line < lines && column < inner;
+    T sum[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] = F::none;
+    if (active) {
+      const S* from = x + part / chunks * n * inner;
+#pragma unroll 4
+      for (i64 k = first + line; k < end; k += lines) {
+        T v[N];
+        load_elements<N>(from + k * inner, column, inner, T(F::none), v);
+#pragma unroll
+        for (int j = 0; j < N; ++j) sum[j] = F{}(sum[j], v[j]);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < N; ++j) shared[j][thread] = sum[j];
+    for (int live = lines; live > 1;) {
+      const int half = (live + 1) / 2;
+      __syncthreads();
+      if (line + half < live)
+#pragma unroll
+        for (int j = 0; j < N; ++j)
+          shared[j][thread] = F{}(shared[j][thread], shared[j][thread + half * width]);
+      live = half;
+    }
+    if (line == 0 && active)
+#pragma unroll
+      for (int j = 0; j < N; ++j)
+        if (column + j < inner) y.store(part * inner + column + j, shared[j][thread] / divisor);
+    __syncthreads();
+  }
+}
+
+// One pass: `run(divisor, y)` reduces every chunk; the chunks' results are then reduced themselves.
+template <class F>
+void reduce_middle(const TensorView& x, i64 outer, i64 n, i64 inner, double divisor,
+                   const TensorView& y) {
+  dispatch_floating(x.dtype, [&](auto s) {
+    using S = decltype(s);
+    using T = Computed<S>;
+    constexpr int size = Vector<S>::size;
+    const bool rows = inner == 1, whole = inner % size == 0;
+    const i64 vectors = whole ? inner / size : inner;
+    const int width = static_cast<int>(vectors < kWarp ? vectors : kWarp);
+    const i64 chunk = rows ? kChunk : i64{kThreads / width} * kDeep, chunks = ceil_div(n, chunk);
+    const Array parts = chunks > 1
+                            ? Array::empty(compute_dtype(x.dtype),
+                                           Shape(checked_elements(Shape(outer, chunks, inner))))
+                            : Array();
+    const Target to = chunks > 1 ? Target{parts.data, parts.dtype} : Target{y.data, y.dtype};
+    const T by = static_cast<T>(chunks > 1 ? 1 : divisor);
+    if (rows && n <= kWarpRow)
+      launch(rows_kernel<S, F, kWarp>, {blocks_for(outer, kThreads / kWarp), kThreads}, x.as<S>(),
+             to, outer, n, chunk, by);
+    else if (rows)
+      launch(rows_kernel<S, F, kThreads>, {blocks_for(outer * chunks, 1), kThreads}, x.as<S>(), to,
+             outer, n, chunk, by);
+    else
+      launch(whole ? columns_kernel<S, F, size> : columns_kernel<S, F, 1>,
+             {blocks_for(outer * chunks * ceil_div(vectors, width), 1), kThreads}, x.as<S>(), to,
+             outer, n, inner, width, by);
+    if (chunks > 1) reduce_middle<F>(parts, outer, chunks, inner, divisor, y);
+  });
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreads) squares_kernel(const S* x, double* y, i64 n) {
+  __shared__ double scratch[kThreads / kWarp];
+  for (i64 first = blockIdx.x * kChunk; first < n; first += gridDim.x * kChunk) {
+    const i64 end = first + kChunk < n ? first + kChunk : n;
+    double sum = 0;
+    for (i64 i = first + threadIdx.x; i < end; i += kThreads) {
+      const double v = to_float(x[i]);
+      sum += v * v;
+    }
+    sum = block_reduce<kThreads>(sum, Sum{}, scratch);
+    if (threadIdx.x == 0) y[first / kChunk] = sum;
+  }
+}
+
+__global__ void root_kernel(double* x) { *x = sqrt(*x); }
+
+}  // namespace
+
+const Reduction kReductions[4] = {
+    {"sum", &reduce_middle<Total>, false, ops::Empty::zero},
+    {"mean", &reduce_middle<Total>, true, ops::Empty::nan},
+    {"max", &reduce_middle<Largest>, false, ops::Empty::error},
+    {"min", &reduce_middle<Smallest>, false, ops::Empty::error},
+};
+
+Array reduce(const Reduction& op, const TensorView& x, unsigned axes, bool keepdims,
+             const TensorView* out) {
+  const ops::Reduced r = ops::reduce_args(op.name, x, axes, keepdims, op.empty);
+  Output y(op.name, x.dtype, r.shape, out, {&x});
+  if (x.elements() == 0) {
+    fill_device(y.data(), op.empty == ops::Empty::nan ? 0xff : 0,  // all ones: a NaN of every type
+                static_cast<std::size_t>(y.view().elements()) * item_size(x.dtype));
+    return y.finish();
+  }
+  // Runs of adjacent axes of more than one element that are all reduced or all kept.
+  i64 size[kMaxDims];
+  bool drop[kMaxDims];
+  int runs = 0, passes = 0;
+  for (int i = 0; i < x.ndim(); ++i) {
+    if (x.shape[i] == 1) continue;
+    if (runs && drop[runs - 1] == r.axis[i]) {
+      size[runs - 1] *= x.shape[i];
+      continue;
+    }
+    drop[runs] = r.axis[i];
+    passes += drop[runs];
+    size[runs++] = x.shape[i];
+  }
+  Array from = contiguous(x);
+  if (passes == 0) {
+    from.shape = r.shape;
+    from.set_contiguous_strides();
+    copy_strided(from, y.view());
+  }
+  for (int i = runs - 1; i >= 0; --i) {  // the innermost first
+    if (!drop[i]) continue;
+    i64 outer = 1, inner = 1;
+    for (int j = 0; j < i; ++j) outer *= size[j];
+    for (int j = i + 1; j < runs; ++j) inner *= size[j];
+    const i64 n = std::exchange(size[i], 1);
+    const bool last = --passes == 0;
+    Array next =
+        last ? Array(y.view()) : Array::empty(compute_dtype(x.dtype), Shape(outer * inner));
+    op.run(from, outer, n, inner, last && op.mean ? static_cast<double>(r.count) : 1, next);
+    from = std::move(next);
+  }
+  return y.finish();
+}
+
+Array sum_to(const TensorView& x, const Shape& shape) {
+  Array y = reduce(kReductions[0], x, ops::sum_to_args(x, shape), false, nullptr);
+  y.shape = shape;
+  y.set_contiguous_strides();
+  return y;
+}
+
+void sum_columns(const TensorView& x, i64 n, const TensorView& y) {
+  reduce_middle<Total>(x, 1, n, y.elements(), 1, y);
+}
+
+Array global_norm(const std::vector<TensorView>& arrays) {
+  i64 pieces = 0;
+  for (const TensorView& x : arrays) {
+    check_floating("global_norm", "arrays", x);
+    pieces += ceil_div(x.elements(), kChunk);
+  }
+  Array norm = Array::zeros(DType::f64, Shape());
+  if (pieces == 0) return norm;
+  const Array squares = Array::empty(DType::f64, Shape(pieces));
+  double* to = squares.as<double>();
+  for (const TensorView& x : arrays) {
+    const i64 n = x.elements();
+    if (n == 0) continue;
+    const Array in = contiguous(x);
+    dispatch_floating(x.dtype, [&](auto s) {
+      using S = decltype(s);
+      launch(squares_kernel<S>, {blocks_for(n, kChunk), kThreads}, in.as<S>(), to, n);
+    });
+    to += ceil_div(n, kChunk);
+  }
+  reduce_middle<Total>(squares, 1, pieces, 1, 1, norm);
+  launch(root_kernel, {1, 1}, norm.as<double>());
+  return norm;
+}
+
+}  // namespace vectile::cuda
