@@ -2,15 +2,14 @@
 // side by side; what is too long for one block is cut, and the parts are reduced in the same way.
 #include "reduce.h"
 
-#include "rows.h"
+#include "columns.h"
 
 namespace vectile::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kColumnThreads;
 constexpr i64 kWarpRow = 1024;  // longest row that a warp reduces alone
 constexpr i64 kChunk = 8192;    // elements of a row per block
-constexpr int kDeep = 16;       // elements of a column per thread
 
 struct Total : Sum {
   static constexpr float none = 0;
@@ -41,17 +40,17 @@ struct Target {
 // Each item is a chunk of a row, which LANES threads reduce together: a warp or the block.
 template <class S, class F, int LANES>
 __global__ void __launch_bounds__(kThreads)
-    rows_kernel(const S* x, Target y, i64 rows, i64 n, i64 chunk, Computed<S> divisor) {
+    rows_kernel(const S* x, Target y, i64 rows, i64 n, Computed<S> divisor) {
   using T = Computed<S>;
   constexpr int N = Vector<S>::size, groups = kThreads / LANES;
   __shared__ T scratch[kThreads / kWarp];
   const int lane = static_cast<int>(threadIdx.x) % LANES;
-  const i64 chunks = ceil_div(n, chunk);
+  const i64 chunks = ceil_div(n, kChunk);
   for (i64 item = i64{blockIdx.x} * groups + threadIdx.x / LANES; item < rows * chunks;
        item += i64{gridDim.x} * groups) {
-    const i64 first = item % chunks * chunk;
+    const i64 first = item % chunks * kChunk;
     const S* from = x + item / chunks * n + first;
-    const i64 length = n - first < chunk ? n - first : chunk;
+    const i64 length = n - first < kChunk ? n - first : kChunk;
     T sum[N];
 #pragma unroll
     for (int j = 0; j < N; ++j) sum[j] = F::none;
@@ -70,54 +69,36 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Each item is a tile of `width` vectors of N columns in a chunk of kDeep rows for each line of
-// threads; the lines are then folded in halves.
+// Each item is a tile of columns in a chunk of rows.
 template <class S, class F, int N>
 __global__ void __launch_bounds__(kThreads)
-    columns_kernel(const S* x, Target y, i64 outer, i64 n, i64 inner, int width,
-                   Computed<S> divisor) {
+    columns_kernel(const S* x, Target y, i64 outer, Columns c, Computed<S> divisor) {
   using T = Computed<S>;
-  __shared__ T shared[N][kThreads];
-  const int thread = static_cast<int>(threadIdx.x), line = thread / width, lines = kThreads / width;
-  const i64 deep = i64{lines} * kDeep, chunks = ceil_div(n, deep);
-  const i64 tiles = ceil_div(inner, i64{width} * N);
-  for (i64 item = blockIdx.x; item < outer * chunks * tiles; item += gridDim.x) {
-    const i64 column = (item % tiles * width + thread % width) * N, part = item / tiles;
-    const i64 first = part % chunks * deep, end = first + deep < n ? first + deep : n;
-    const bool active = line < lines && column < inner;
+  __shared__ T shared[N][kColumnThreads];
+  for (i64 item = blockIdx.x; item < outer * c.chunks * c.tiles; item += gridDim.x) {
+    const i64 part = item / c.tiles;
+    const InColumns<N> at(c, item % c.tiles, part % c.chunks);
     T sum[N];
 #pragma unroll
     for (int j = 0; j < N; ++j) sum[j] = F::none;
-    if (active) {
-      const S* from = x + part / chunks * n * inner;
+    if (at.active) {
+      const S* from = x + part / c.chunks * c.n * c.inner;
 #pragma unroll 4
-      for (i64 k = first + line; k < end; k += lines) {
+      for (i64 k = at.first + at.line; k < at.end; k += c.lines) {
         T v[N];
-        load_elements<N>(from + k * inner, column, inner, T(F::none), v);
+        load_elements<N>(from + k * c.inner, at.column, c.inner, T(F::none), v);
 #pragma unroll
         for (int j = 0; j < N; ++j) sum[j] = F{}(sum[j], v[j]);
       }
     }
+    fold_lines(c, sum, F{}, shared);
+    if (at.line == 0 && at.active)
 #pragma unroll
-    for (int j = 0; j < N; ++j) shared[j][thread] = sum[j];
-    for (int live = lines; live > 1;) {
-      const int half = (live + 1) / 2;
-      __syncthreads();
-      if (line + half < live)
-#pragma unroll
-        for (int j = 0; j < N; ++j)
-          shared[j][thread] = F{}(shared[j][thread], shared[j][thread + half * width]);
-      live = half;
-    }
-    if (line == 0 && active)
-#pragma unroll
-      for (int j = 0; j < N; ++j)
-        if (column + j < inner) y.store(part * inner + column + j, shared[j][thread] / divisor);
-    __syncthreads();
+      for (int j = 0; j < N; ++j) y.store(part * c.inner + at.column + j, sum[j] / divisor);
   }
 }
 
-// One pass: `run(divisor, y)` reduces every chunk; the chunks' results are then reduced themselves.
+// Reduces every chunk; the results of the chunks of a line are then reduced themselves.
 template <class F>
 void reduce_middle(const TensorView& x, i64 outer, i64 n, i64 inner, double divisor,
                    const TensorView& y) {
@@ -126,9 +107,8 @@ void reduce_middle(const TensorView& x, i64 outer, i64 n, i64 inner, double divi
     using T = Computed<S>;
     constexpr int size = Vector<S>::size;
     const bool rows = inner == 1, whole = inner % size == 0;
-    const i64 vectors = whole ? inner / size : inner;
-    const int width = static_cast<int>(vectors < kWarp ? vectors : kWarp);
-    const i64 chunk = rows ? kChunk : i64{kThreads / width} * kDeep, chunks = ceil_div(n, chunk);
+    const Columns columns(n, inner, whole ? size : 1);
+    const i64 chunks = rows ? ceil_div(n, kChunk) : columns.chunks;
     const Array parts = chunks > 1
                             ? Array::empty(compute_dtype(x.dtype),
                                            Shape(checked_elements(Shape(outer, chunks, inner))))
@@ -137,14 +117,14 @@ void reduce_middle(const TensorView& x, i64 outer, i64 n, i64 inner, double divi
     const T by = static_cast<T>(chunks > 1 ? 1 : divisor);
     if (rows && n <= kWarpRow)
       launch(rows_kernel<S, F, kWarp>, {blocks_for(outer, kThreads / kWarp), kThreads}, x.as<S>(),
-             to, outer, n, chunk, by);
+             to, outer, n, by);
     else if (rows)
       launch(rows_kernel<S, F, kThreads>, {blocks_for(outer * chunks, 1), kThreads}, x.as<S>(), to,
-             outer, n, chunk, by);
+             outer, n, by);
     else
       launch(whole ? columns_kernel<S, F, size> : columns_kernel<S, F, 1>,
-             {blocks_for(outer * chunks * ceil_div(vectors, width), 1), kThreads}, x.as<S>(), to,
-             outer, n, inner, width, by);
+             {blocks_for(outer * chunks * columns.tiles, 1), kThreads}, x.as<S>(), to, outer,
+             columns, by);
     if (chunks > 1) reduce_middle<F>(parts, outer, chunks, inner, divisor, y);
   });
 }
