@@ -15,7 +15,7 @@
 // CUDA overloads these for float; C's own take double alone.
 using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::abs, std::fmax, std::fmin, std::floor, std::ceil, std::rint, std::log1p, std::expm1;
-using std::isnan, std::isinf;
+using std::isnan, std::isinf, std::erfc;
 
 #define __global__ static
 #define __device__
