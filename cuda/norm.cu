@@ -5,32 +5,11 @@
 
 #include "columns.h"
 #include "ops/norm_args.h"
+#include "parameter.h"
 #include "reduce.h"
 
 namespace vectile::cuda {
 namespace {
-
-// A parameter of n elements of S or of what S computes in; `absent` in its place where it is null.
-template <class S>
-struct Parameter {
-  const void* data = nullptr;
-  bool wide = false;
-
-  Parameter() = default;
-  explicit Parameter(const TensorView& p) : data(p.data), wide(!is_half(p.dtype)) {}
-  template <int N>
-  __device__ void load(i64 first, i64 n, Computed<S> absent, Computed<S>* at) const {
-    using T = Computed<S>;
-    if (!data) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) at[i] = absent;
-    } else if (wide) {
-      load_elements<N>(static_cast<const T*>(data), first, n, absent, at);
-    } else {
-      load_elements<N>(static_cast<const S*>(data), first, n, absent, at);
-    }
-  }
-};
 
 template <class S>
 struct Forward {

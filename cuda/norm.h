@@ -27,4 +27,17 @@ NormGradient layer_norm_backward(const TensorView& grad, const TensorView& x,
 NormGradient rms_norm_backward(const TensorView& grad, const TensorView& x,
                                const TensorView* weight, const TensorView& rstd);
 
+// The running statistics move in place, on the stream. Per-run sums are merged in float64.
+Normalised batch_norm(const TensorView& x, const TensorView* running_mean,
+                      const TensorView* running_var, const TensorView* weight,
+                      const TensorView* bias, bool training, double momentum, double eps);
+NormGradient batch_norm_backward(const TensorView& grad, const TensorView& x,
+                                 const TensorView* weight, const TensorView& mean,
+                                 const TensorView& rstd, bool training);
+Normalised group_norm(const TensorView& x, i64 groups, const TensorView* weight,
+                      const TensorView* bias, double eps);
+NormGradient group_norm_backward(const TensorView& grad, const TensorView& x, i64 groups,
+                                 const TensorView* weight, const TensorView& mean,
+                                 const TensorView& rstd);
+
 }  // namespace vectile::cuda

@@ -3,6 +3,7 @@
 #include "reduce.h"
 
 #include "columns.h"
+#include "parameter.h"
 
 namespace vectile::cuda {
 namespace {
@@ -19,22 +20,6 @@ struct Largest : Max {
 };
 struct Smallest : Min {
   static constexpr float none = INFINITY;
-};
-
-struct Target {
-  void* data;
-  DType dtype;
-  template <class T>
-  __device__ void store(i64 i, T x) const {
-    if constexpr (sizeof(T) == 8)
-      static_cast<double*>(data)[i] = x;
-    else if (dtype == DType::f32)
-      static_cast<float*>(data)[i] = x;
-    else if (dtype == DType::f16)
-      static_cast<Float16*>(data)[i] = from_float<Float16>(x);
-    else
-      static_cast<BFloat16*>(data)[i] = from_float<BFloat16>(x);
-  }
 };
 
 // Each item is a chunk of a row, which LANES threads reduce together: a warp or the block.
