@@ -9,8 +9,6 @@
 namespace vectile::cuda {
 namespace {
 
-template <class S>
-constexpr int kKeep = sizeof(S) == 2 ? 2 : 4;
 constexpr int kTotal = 1024;  // threads of the block that sums over rows
 
 // loss = keep (lse - x[target]) + smoothing (lse - mean x), 0 for an ignored row.
@@ -19,7 +17,7 @@ __global__ void __launch_bounds__(THREADS)
     forward_kernel(const S* x, const i64* targets, i64 ignored, Computed<S> keep,
                    Computed<S> smoothing, Computed<S>* loss, Computed<S>* lse, i64 rows, i64 n) {
   using T = Computed<S>;
-  using P = Piece<S, THREADS, kKeep<S>>;
+  using P = Piece<S, THREADS, kRowVectors<S>>;
   __shared__ T scratch[THREADS / kWarp];
   for (i64 r = blockIdx.x; r < rows; r += gridDim.x) {
     const S* row = x + r * n;
@@ -86,7 +84,7 @@ __global__ void __launch_bounds__(THREADS)
                     const Computed<S>* scale, int scale_stride, i64 ignored, Computed<S> keep,
                     Computed<S> share, S* dx, i64 rows, i64 n) {
   using T = Computed<S>;
-  using P = Piece<S, THREADS, kKeep<S>>;
+  using P = Piece<S, THREADS, kRowVectors<S>>;
   for (i64 r = blockIdx.x; r < rows; r += gridDim.x) {
     const i64 target = targets[r];
     const bool left_out = target == ignored, inside = target >= 0 && target < n;
@@ -120,7 +118,7 @@ CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
     using S = decltype(s);
     using T = Computed<S>;
     if (rows)
-      with_threads<S, kKeep<S>>(n, [&](auto threads) {
+      with_threads<S, kRowVectors<S>>(n, [&](auto threads) {
         launch(forward_kernel<S, threads.value>, {blocks_for(rows, 1), threads.value}, x.as<S>(),
                index.as<i64>(), o.ignore_index, static_cast<T>(1 - o.label_smoothing),
                static_cast<T>(o.label_smoothing), result.loss.as<T>(), result.lse.as<T>(), rows, n);
@@ -159,7 +157,7 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
              share.as<T>(), rows);
       scale = std::move(share);
     }
-    with_threads<S, kKeep<S>>(n, [&](auto threads) {
+    with_threads<S, kRowVectors<S>>(n, [&](auto threads) {
       launch(backward_kernel<S, threads.value>, {blocks_for(rows, 1), threads.value}, x.as<S>(),
              index.as<i64>(), l.as<T>(), scale.as<T>(), o.reduction == ops::LossReduction::none,
              o.ignore_index, static_cast<T>(1 - o.label_smoothing),

@@ -8,12 +8,10 @@
 namespace vectile::cuda {
 namespace {
 
-constexpr int kKeep = 4;
-
 template <class S, int THREADS, bool logarithm>
 __global__ void __launch_bounds__(THREADS) forward_kernel(const S* x, S* y, i64 rows, i64 n) {
   using T = Computed<S>;
-  using P = Piece<S, THREADS, kKeep>;
+  using P = Piece<S, THREADS, kRowVectors<S>>;
   __shared__ T scratch[THREADS / kWarp];
   for (i64 r = blockIdx.x; r < rows; r += gridDim.x) {
     const S* from = x + r * n;
@@ -37,7 +35,7 @@ template <class S, int THREADS, bool logarithm>
 __global__ void __launch_bounds__(THREADS)
     backward_kernel(const S* grad, const S* y, S* dx, i64 rows, i64 n) {
   using T = Computed<S>;
-  using P = Piece<S, THREADS, kKeep>;
+  using P = Piece<S, THREADS, kRowVectors<S>>;
   __shared__ T scratch[THREADS / kWarp];
   for (i64 r = blockIdx.x; r < rows; r += gridDim.x) {
     P g, out;
@@ -73,7 +71,7 @@ Array forward(const char* op, const TensorView& x, i64 axis, const TensorView* o
   if (in.elements())
     dispatch_floating(x.dtype, [&](auto s) {
       using S = decltype(s);
-      with_threads<S, kKeep>(n, [&](auto threads) {
+      with_threads<S, kRowVectors<S>>(n, [&](auto threads) {
         launch(forward_kernel<S, threads.value, logarithm>,
                {blocks_for(in.elements() / n, 1), threads.value}, in.as<S>(), rows.as<S>(),
                in.elements() / n, n);
@@ -92,7 +90,7 @@ Array backward(const char* op, const TensorView& grad, const TensorView& y, i64 
   if (v.elements())
     dispatch_floating(y.dtype, [&](auto s) {
       using S = decltype(s);
-      with_threads<S, kKeep>(n, [&](auto threads) {
+      with_threads<S, kRowVectors<S>>(n, [&](auto threads) {
         launch(backward_kernel<S, threads.value, logarithm>,
                {blocks_for(v.elements() / n, 1), threads.value}, g.as<S>(), v.as<S>(), dx.as<S>(),
                v.elements() / n, n);
