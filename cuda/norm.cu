@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(THREADS) backward_kernel(Backward<S> p) {
 
 // Sums of grad u and of grad over the chunks of rows: dw and db are (chunks, n).
 template <class S, int N, bool centred>
-__global__ void __launch_bounds__(kColumnThreads)
+__global__ void __launch_bounds__(kColumnThreads, 4)
     parameters_kernel(Backward<S> p, Columns c, Computed<S>* dw, Computed<S>* db) {
   using T = Computed<S>;
   __shared__ T shared[N][kColumnThreads];
@@ -245,7 +245,7 @@ NormGradient backward(const char* op, const TensorView& grad, const TensorView& 
     const Backward<S> p{
         g.as<S>(),       in.as<S>(), m.as<T>(), scale.as<T>(), result.dx.as<S>(), lost.as<T>(),
         Parameter<S>(w), rows,       n};
-    with_threads<S, kRowVectors<S>>(n, [&](auto threads) {
+    with_threads<S, kRowVectors<S>, 512>(n, [&](auto threads) {
       launch(backward_kernel<S, threads.value, centred>, {blocks_for(rows, 1), threads.value}, p);
     });
     if (!weight) return;

@@ -103,19 +103,19 @@ __device__ __forceinline__ void over_pieces(i64 n, F&& f) {
 }
 
 // f(Threads<N>{}) for the threads of a block that hold a row of n elements of S in KEEP vectors
-// each, as far as there are so many: at most 1024, and 512 for eight-byte elements, which need
-// twice the registers.
+// each, as far as there are so many: at most MOST, by default 512 for eight-byte elements, which
+// need twice the registers.
 template <int N>
 struct Threads {
   static constexpr int value = N;
 };
-template <class S, int KEEP, class F>
+template <class S, int KEEP, int MOST = sizeof(S) == 8 ? 512 : 1024, class F>
 void with_threads(i64 n, F&& f) {
   const i64 needed = ceil_div(n, KEEP * Vector<S>::size);
   if (needed <= 32) return f(Threads<32>{});
   if (needed <= 128) return f(Threads<128>{});
   if (needed <= 256) return f(Threads<256>{});
-  f(Threads<sizeof(S) == 8 ? 512 : 1024>{});
+  f(Threads<MOST>{});
 }
 
 }  // namespace vectile::cuda
