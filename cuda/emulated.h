@@ -1,9 +1,9 @@
 // CUDA's kernel language on the host: every thread of a block is a fiber that runs to its next
 // barrier, blocks run one after the other. Tests run the kernels so where there is no GPU.
 //
-// Between barriers threads run one by one, upwards and in the next stretch downwards: what relies
-// on an order, or misses a barrier, gives wrong results. Shared memory of dynamic size starts as
-// NaNs and ends where it was said to.
+// Between barriers threads run one by one, upwards and in the next stretch downwards, and a warp
+// runs as far as it can before the next does: what relies on an order, or misses a barrier, gives
+// wrong results. Shared memory of dynamic size starts as NaNs and ends where it was said to.
 #pragma once
 
 #include <cmath>
@@ -13,8 +13,8 @@
 #include <stdexcept>
 
 // CUDA overloads these for float; C's own take double alone.
-using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::abs, std::fmax, std::fmin, std::floor, std::ceil, std::rint, std::log1p, std::expm1;
+using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::isnan, std::isinf, std::erfc;
 
 #define __global__ static

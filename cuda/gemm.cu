@@ -41,17 +41,6 @@ struct Product {
   Lines<S> a, b;
   Epilogue<S> c;
   BatchAxes batch;
-
-  // That of index i.
-  __device__ Product of_batch(i64 i) const {
-    Product p = *this;
-    const Strides by = batch.at(i);
-    p.a.at += by.a;
-    p.b.at += by.b;
-    p.c.c += by.c;
-    if (p.c.residual) p.c.residual += by.c;
-    return p;
-  }
 };
 
 // Of C for a block, of which each warp has an equal part.
@@ -63,20 +52,25 @@ struct Tile {
 };
 using Large = Tile<128, 128, 2, 4, 4>;
 using Small = Tile<64, 64, 2, 2, 4>;
-using Plain = Tile<64, 64, 2, 4, 0>;
+struct Plain {
+  static constexpr int m = 64, n = 64, threads = 256;
+  static constexpr std::size_t bytes = 0;
+};
 
 // Which block of C a block of the grid computes: down kGroup rows of blocks, then to the right.
 template <class T>
 struct Place {
-  i64 m, n;
+  unsigned row, column;
   __device__ Place(i64 m_size, i64 n_size) {
     const auto rows = static_cast<unsigned>(ceil_div(m_size, T::m));
     const unsigned group = kGroup * static_cast<unsigned>(ceil_div(n_size, T::n));
     const unsigned first = blockIdx.x / group * kGroup, within = blockIdx.x % group;
     const unsigned height = rows - first < kGroup ? rows - first : kGroup;
-    m = i64{first + within % height} * T::m;
-    n = i64{within / height} * T::n;
+    row = first + within % height;
+    column = within / height;
   }
+  __device__ i64 m() const { return i64{row} * T::m; }
+  __device__ i64 n() const { return i64{column} * T::n; }
 };
 
 // A warp's part of C: its sums, and the way to whole vectors of a row through shared memory of its
@@ -157,7 +151,7 @@ struct Sums {
 
 template <class Math, class T, bool a_along_k, bool b_along_k>
 __global__ void __launch_bounds__(T::threads, Math::blocks)
-    gemm_kernel(Product<typename Math::Stored> all) {
+    gemm_kernel(Product<typename Math::Stored> p) {
   using S = typename Math::Stored;
   using TileA = SharedTile<S, T::m, a_along_k>;
   using TileB = SharedTile<S, T::n, b_along_k>;
@@ -169,12 +163,12 @@ __global__ void __launch_bounds__(T::threads, Math::blocks)
   const auto stage_b = [&](int s) { return stage_a(s) + TileA::bytes; };
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int line_a = warp / T::warps_n * warp_m, line_b = warp % T::warps_n * warp_n;
-  const Place<T> place(all.c.m, all.c.n);
+  const Place<T> place(p.c.m, p.c.n);
 
-  for (i64 z = blockIdx.z; z < all.batch.count; z += gridDim.z) {
-    const Product<S> p = all.of_batch(z);
-    Copier<S, T::m, a_along_k, T::threads> a(p.a, place.m);
-    Copier<S, T::n, b_along_k, T::threads> b(p.b, place.n);
+  for (i64 z = blockIdx.z; z < p.batch.count; z += gridDim.z) {
+    const Strides by = p.batch.at(z);
+    Copier<S, T::m, a_along_k, T::threads> a(p.a.moved(by.a), place.m());
+    Copier<S, T::n, b_along_k, T::threads> b(p.b.moved(by.b), place.n());
     Part sums;
     sums.clear();
     // A group of copies for every step, empty ones past the last: a step has arrived when at most
@@ -198,18 +192,18 @@ __global__ void __launch_bounds__(T::threads, Math::blocks)
     }
     copy_wait<0>();
     __syncthreads();
-    sums.finish(p.c, reinterpret_cast<float*>(memory) + warp * warp_m * warp_n, place.m + line_a,
-                place.n + line_b);
+    sums.finish(p.c.moved(by.c), reinterpret_cast<float*>(memory) + warp * warp_m * warp_n,
+                place.m() + line_a, place.n() + line_b);
     __syncthreads();
   }
 }
 
 // float64 without tensor cores: 4 x 4 elements a thread, rows 16 apart, columns in pairs 32 apart.
-__global__ void __launch_bounds__(Plain::threads) plain_kernel(Product<double> all) {
+__global__ void __launch_bounds__(Plain::threads, 1) plain_kernel(Product<double> p) {
   constexpr int depth = 16, pitch = Plain::m + 2;
   __shared__ double a[depth][pitch], b[depth][pitch];
   const int thread = static_cast<int>(threadIdx.x), tx = thread % 16, ty = thread / 16;
-  const Place<Plain> place(all.c.m, all.c.n);
+  const Place<Plain> place(p.c.m, p.c.n);
   const auto load = [&](const Lines<double>& x, i64 first, i64 k, double (&to)[depth][pitch]) {
     const bool along_k = x.depth == 1;
 #pragma unroll
@@ -219,13 +213,15 @@ __global__ void __launch_bounds__(Plain::threads) plain_kernel(Product<double> a
       to[d][l] = inside ? x.at[(first + l) * x.line + (k + d) * x.depth] : 0.;
     }
   };
-  for (i64 z = blockIdx.z; z < all.batch.count; z += gridDim.z) {
-    const Product<double> p = all.of_batch(z);
+  for (i64 z = blockIdx.z; z < p.batch.count; z += gridDim.z) {
+    const Strides by = p.batch.at(z);
+    const Lines<double> lines_a = p.a.moved(by.a), lines_b = p.b.moved(by.b);
+    const Epilogue<double> c = p.c.moved(by.c);
     double sums[4][2][2] = {};
     for (i64 k = 0; k < p.a.k; k += depth) {
       __syncthreads();
-      load(p.a, place.m, k, a);
-      load(p.b, place.n, k, b);
+      load(lines_a, place.m(), k, a);
+      load(lines_b, place.n(), k, b);
       __syncthreads();
 #pragma unroll
       for (int d = 0; d < depth; ++d)
@@ -240,7 +236,7 @@ __global__ void __launch_bounds__(Plain::threads) plain_kernel(Product<double> a
     for (int i = 0; i < 4; ++i)
 #pragma unroll
       for (int j = 0; j < 2; ++j)
-        p.c.finish(sums[i][j], place.m + ty + 16 * i, place.n + 2 * tx + 32 * j);
+        c.finish(sums[i][j], place.m() + ty + 16 * i, place.n() + 2 * tx + 32 * j);
   }
 }
 

@@ -20,6 +20,13 @@ struct Lines {
   const S* at;
   i64 count, k, line, depth;
   bool vectors;  // chunks of the axis that is copied along are whole and aligned
+
+  // The same some elements on.
+  __device__ Lines moved(i64 by) const {
+    Lines x = *this;
+    x.at += by;
+    return x;
+  }
 };
 
 // Where the chunks of a stage's tile lie.
