@@ -78,10 +78,10 @@ struct Copier {
       }
       const i64 stride = along_k ? depth : line, left = inside ? (along_k ? k : lines) : 0;
       if constexpr (sizeof(S) == 4) {
-#pragma unroll
+#pragma unroll 1
         for (int e = 0; e < size; ++e) copy_async<4>(to + 4 * e, at + e * stride, e < left);
       } else {
-#pragma unroll
+#pragma unroll 1
         for (int e = 0; e < size; e += 4) {
           struct alignas(4 * sizeof(S)) {
             S at[4];
