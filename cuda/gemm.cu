@@ -11,7 +11,7 @@
 namespace vectile::cuda {
 namespace {
 
-constexpr i64 kMostBatches = 65535;  // of a grid; kernels stride over what is beyond
+constexpr i64 kMostBatches = 65535;  // of a grid
 constexpr unsigned kGroup = 8;       // rows of blocks that run together, for the L2 cache
 
 // Elements from a product of a batch to the next, by axes, the last first.
@@ -41,17 +41,6 @@ struct Product {
   Lines<S> a, b;
   Epilogue<S> c;
   BatchAxes batch;
-
-  // That of index i.
-  __device__ Product of_batch(i64 i) const {
-    Product p = *this;
-    const Strides by = batch.at(i);
-    p.a.at += by.a;
-    p.b.at += by.b;
-    p.c.c += by.c;
-    if (p.c.residual) p.c.residual += by.c;
-    return p;
-  }
 };
 
 // Of C for a block, of which each warp has an equal part.
@@ -63,20 +52,25 @@ struct Tile {
 };
 using Large = Tile<128, 128, 2, 4, 4>;
 using Small = Tile<64, 64, 2, 2, 4>;
-using Plain = Tile<64, 64, 2, 4, 0>;
+struct Plain {
+  static constexpr int m = 64, n = 64, threads = 256;
+  static constexpr std::size_t bytes = 0;
+};
 
 // Which block of C a block of the grid computes: down kGroup rows of blocks, then to the right.
 template <class T>
 struct Place {
-  i64 m, n;
+  unsigned row, column;
   __device__ Place(i64 m_size, i64 n_size) {
     const auto rows = static_cast<unsigned>(ceil_div(m_size, T::m));
     const unsigned group = kGroup * static_cast<unsigned>(ceil_div(n_size, T::n));
     const unsigned first = blockIdx.x / group * kGroup, within = blockIdx.x % group;
     const unsigned height = rows - first < kGroup ? rows - first : kGroup;
-    m = i64{first + within % height} * T::m;
-    n = i64{within / height} * T::n;
+    row = first + within % height;
+    column = within / height;
   }
+  __device__ i64 m() const { return i64{row} * T::m; }
+  __device__ i64 n() const { return i64{column} * T::n; }
 };
 
 // A warp's part of C: its sums, and the way to whole vectors of a row through shared memory of its
@@ -157,7 +151,7 @@ struct Sums {
 
 template <class Math, class T, bool a_along_k, bool b_along_k>
 __global__ void __launch_bounds__(T::threads, Math::blocks)
-    gemm_kernel(Product<typename Math::Stored> all) {
+    gemm_kernel(Product<typename Math::Stored> p, i64 first_batch) {
   using S = typename Math::Stored;
   using TileA = SharedTile<S, T::m, a_along_k>;
   using TileB = SharedTile<S, T::n, b_along_k>;
@@ -169,47 +163,44 @@ __global__ void __launch_bounds__(T::threads, Math::blocks)
   const auto stage_b = [&](int s) { return stage_a(s) + TileA::bytes; };
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int line_a = warp / T::warps_n * warp_m, line_b = warp % T::warps_n * warp_n;
-  const Place<T> place(all.c.m, all.c.n);
+  const Place<T> place(p.c.m, p.c.n);
 
-  for (i64 z = blockIdx.z; z < all.batch.count; z += gridDim.z) {
-    const Product<S> p = all.of_batch(z);
-    Copier<S, T::m, a_along_k, T::threads> a(p.a, place.m);
-    Copier<S, T::n, b_along_k, T::threads> b(p.b, place.n);
-    Part sums;
-    sums.clear();
-    // A group of copies for every step, empty ones past the last: a step has arrived when at most
-    // stages - 2 of the groups after it are under way.
-    i64 left = p.a.k;
-    int to = 0;
-    const auto start = [&] {
-      if (left > 0) a.copy(stage_a(to), left), b.copy(stage_b(to), left);
-      left -= TileA::depth;
-      copy_commit();
-      to = to + 1 == T::stages ? 0 : to + 1;
-    };
+  const Strides by = p.batch.at(first_batch + blockIdx.z);
+  Copier<S, T::m, a_along_k, T::threads> a(p.a.moved(by.a), place.m());
+  Copier<S, T::n, b_along_k, T::threads> b(p.b.moved(by.b), place.n());
+  Part sums;
+  sums.clear();
+  // A group of copies for every step, empty ones past the last: a step has arrived when at most
+  // stages - 2 of the groups after it are under way.
+  i64 left = p.a.k;
+  int to = 0;
+  const auto start = [&] {
+    if (left > 0) a.copy(stage_a(to), left), b.copy(stage_b(to), left);
+    left -= TileA::depth;
+    copy_commit();
+    to = to + 1 == T::stages ? 0 : to + 1;
+  };
 #pragma unroll 1
-    for (int s = 0; s < T::stages - 1; ++s) start();
-    while (left > -(T::stages - 1) * TileA::depth) {
-      copy_wait<T::stages - 2>();
-      __syncthreads();  // the step is here for all, and its predecessor's stage free
-      start();          // and now `to` is the oldest, of this step
-      sums.template add<a_along_k, b_along_k, TileA, TileB>(stage_a(to), stage_b(to), line_a,
-                                                            line_b);
-    }
-    copy_wait<0>();
-    __syncthreads();
-    sums.finish(p.c, reinterpret_cast<float*>(memory) + warp * warp_m * warp_n, place.m + line_a,
-                place.n + line_b);
-    __syncthreads();
+  for (int s = 0; s < T::stages - 1; ++s) start();
+  while (left > -(T::stages - 1) * TileA::depth) {
+    copy_wait<T::stages - 2>();
+    __syncthreads();  // the step is here for all, and its predecessor's stage free
+    start();          // and now `to` is the oldest, of this step
+    sums.template add<a_along_k, b_along_k, TileA, TileB>(stage_a(to), stage_b(to), line_a, line_b);
   }
+  copy_wait<0>();
+  __syncthreads();
+  sums.finish(p.c.moved(by.c), reinterpret_cast<float*>(memory) + warp * warp_m * warp_n,
+              place.m() + line_a, place.n() + line_b);
 }
 
 // float64 without tensor cores: 4 x 4 elements a thread, rows 16 apart, columns in pairs 32 apart.
-__global__ void __launch_bounds__(Plain::threads) plain_kernel(Product<double> all) {
+__global__ void __launch_bounds__(Plain::threads, 1)
+    plain_kernel(Product<double> p, i64 first_batch) {
   constexpr int depth = 16, pitch = Plain::m + 2;
   __shared__ double a[depth][pitch], b[depth][pitch];
   const int thread = static_cast<int>(threadIdx.x), tx = thread % 16, ty = thread / 16;
-  const Place<Plain> place(all.c.m, all.c.n);
+  const Place<Plain> place(p.c.m, p.c.n);
   const auto load = [&](const Lines<double>& x, i64 first, i64 k, double (&to)[depth][pitch]) {
     const bool along_k = x.depth == 1;
 #pragma unroll
@@ -219,41 +210,44 @@ __global__ void __launch_bounds__(Plain::threads) plain_kernel(Product<double> a
       to[d][l] = inside ? x.at[(first + l) * x.line + (k + d) * x.depth] : 0.;
     }
   };
-  for (i64 z = blockIdx.z; z < all.batch.count; z += gridDim.z) {
-    const Product<double> p = all.of_batch(z);
-    double sums[4][2][2] = {};
-    for (i64 k = 0; k < p.a.k; k += depth) {
-      __syncthreads();
-      load(p.a, place.m, k, a);
-      load(p.b, place.n, k, b);
-      __syncthreads();
+  const Strides by = p.batch.at(first_batch + blockIdx.z);
+  const Lines<double> lines_a = p.a.moved(by.a), lines_b = p.b.moved(by.b);
+  const Epilogue<double> c = p.c.moved(by.c);
+  double sums[4][2][2] = {};
+  for (i64 k = 0; k < p.a.k; k += depth) {
+    __syncthreads();
+    load(lines_a, place.m(), k, a);
+    load(lines_b, place.n(), k, b);
+    __syncthreads();
 #pragma unroll
-      for (int d = 0; d < depth; ++d)
+    for (int d = 0; d < depth; ++d)
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
+      for (int i = 0; i < 4; ++i)
 #pragma unroll
-          for (int j = 0; j < 4; ++j)
-            sums[i][j / 2][j % 2] =
-                fma(a[d][ty + 16 * i], b[d][2 * tx + j / 2 * 32 + j % 2], sums[i][j / 2][j % 2]);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-      for (int j = 0; j < 2; ++j)
-        p.c.finish(sums[i][j], place.m + ty + 16 * i, place.n + 2 * tx + 32 * j);
+        for (int j = 0; j < 4; ++j)
+          sums[i][j / 2][j % 2] =
+              fma(a[d][ty + 16 * i], b[d][2 * tx + j / 2 * 32 + j % 2], sums[i][j / 2][j % 2]);
   }
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 2; ++j)
+      c.finish(sums[i][j], place.m() + ty + 16 * i, place.n() + 2 * tx + 32 * j);
 }
 
 // ---- launches
 // -----------------------------------------------------------------------------------
 
-template <class T>
-Launch blocks_of(i64 m, i64 n, i64 batches) {
-  const i64 blocks = ceil_div(m, T::m) * ceil_div(n, T::n);
+// Runs a kernel for the blocks of all products of the batch.
+template <class T, class S>
+void over_blocks(void (*kernel)(Product<S>, i64), const Product<S>& p) {
+  const i64 blocks = ceil_div(p.c.m, T::m) * ceil_div(p.c.n, T::n);
   check(blocks < i64{1} << 28, "matmul", "result", "blocks", "fewer than 2^28", blocks);
-  return {dim3(static_cast<unsigned>(blocks), 1,
-               static_cast<unsigned>(std::min(batches, kMostBatches))),
-          dim3(static_cast<unsigned>(T::threads)), T::bytes};
+  for (i64 first = 0; first < p.batch.count; first += kMostBatches) {
+    const auto batches = static_cast<unsigned>(std::min(p.batch.count - first, kMostBatches));
+    launch(kernel, {dim3(static_cast<unsigned>(blocks), 1, batches), dim3(T::threads), T::bytes}, p,
+           first);
+  }
 }
 
 template <class F>
@@ -266,10 +260,8 @@ void run(const Product<typename Math::Stored>& p, bool a_along_k, bool b_along_k
   const auto start = [&](auto large) {
     using T = std::conditional_t<large.value, Large, Small>;
     with_bool(a_along_k, [&](auto ak) {
-      with_bool(b_along_k, [&](auto bk) {
-        launch(gemm_kernel<Math, T, ak.value, bk.value>, blocks_of<T>(p.c.m, p.c.n, p.batch.count),
-               p);
-      });
+      with_bool(b_along_k,
+                [&](auto bk) { over_blocks<T>(gemm_kernel<Math, T, ak.value, bk.value>, p); });
     });
   };
   const i64 blocks = ceil_div(p.c.m, Large::m) * ceil_div(p.c.n, Large::n) * p.batch.count;
@@ -333,7 +325,7 @@ void multiply(const TensorView& a, const TensorView& b, const TensorView& c, con
   const bool a_along_k = choose_copies(p.a, p.batch, &Strides::a);
   const bool b_along_k = choose_copies(p.b, p.batch, &Strides::b);
   if constexpr (sizeof(S) == 8) {
-    launch(plain_kernel, blocks_of<Plain>(g.m, g.n, p.batch.count), p);
+    over_blocks<Plain>(plain_kernel, p);
   } else if constexpr (sizeof(S) == 2) {
     run<Halves<S>>(p, a_along_k, b_along_k);
   } else if (compute == ops::Compute::standard) {

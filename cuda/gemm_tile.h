@@ -20,6 +20,13 @@ struct Lines {
   const S* at;
   i64 count, k, line, depth;
   bool vectors;  // chunks of the axis that is copied along are whole and aligned
+
+  // The same some elements on.
+  __device__ Lines moved(i64 by) const {
+    Lines x = *this;
+    x.at += by;
+    return x;
+  }
 };
 
 // Where the chunks of a stage's tile lie.
@@ -71,10 +78,10 @@ struct Copier {
       }
       const i64 stride = along_k ? depth : line, left = inside ? (along_k ? k : lines) : 0;
       if constexpr (sizeof(S) == 4) {
-#pragma unroll
+#pragma unroll 1
         for (int e = 0; e < size; ++e) copy_async<4>(to + 4 * e, at + e * stride, e < left);
       } else {
-#pragma unroll
+#pragma unroll 1
         for (int e = 0; e < size; e += 4) {
           struct alignas(4 * sizeof(S)) {
             S at[4];
