@@ -132,7 +132,8 @@ __device__ __forceinline__ int add_bytes(int sum, unsigned four, std::uint8_t) {
 // ---- asynchronous copies (sm_80)
 // -----------------------------------------------------------------
 
-// 16 bytes from global to shared memory, both aligned to them; zeros if not `valid`.
+// So many bytes, 4 or 16, from global to shared memory, both aligned to them; zeros if not `valid`.
+template <int bytes = 16>
 __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid);
 // Closes a group of copies; waits until at most `pending` of the newest groups are under way. A
 // barrier is needed before other threads' copies are read.

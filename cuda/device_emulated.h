@@ -11,6 +11,7 @@ struct Copies {
   struct Copy {
     char* to;
     const char* from;
+    int bytes;
     bool valid;
     int group;
   };
@@ -24,9 +25,9 @@ struct Copies {
       if (c.group >= groups - pending)
         copies[kept++] = c;
       else if (c.valid)
-        std::memcpy(c.to, c.from, 16);
+        std::memcpy(c.to, c.from, static_cast<std::size_t>(c.bytes));
       else
-        std::memset(c.to, 0, 16);
+        std::memset(c.to, 0, static_cast<std::size_t>(c.bytes));
     }
     count = kept;
   }
@@ -110,13 +111,14 @@ inline float truncated_tf32(float x) { return __uint_as_float(__float_as_uint(x)
 
 }  // namespace emulated
 
-inline void copy_async(void* shared, const void* global, bool valid) {
+template <int bytes>
+void copy_async(void* shared, const void* global, bool valid) {
   emulated::Copies& c = emulated::copies();
-  if (reinterpret_cast<std::uintptr_t>(shared) % 16 ||
-      (valid && reinterpret_cast<std::uintptr_t>(global) % 16) ||
+  if (reinterpret_cast<std::uintptr_t>(shared) % bytes ||
+      (valid && reinterpret_cast<std::uintptr_t>(global) % bytes) ||
       c.count == emulated::Copies::kMost)
     throw std::logic_error("emulated: unaligned copies, or more than there is room for");
-  c.copies[c.count++] = {static_cast<char*>(shared), static_cast<const char*>(global), valid,
+  c.copies[c.count++] = {static_cast<char*>(shared), static_cast<const char*>(global), bytes, valid,
                          c.groups};
 }
 inline void copy_commit() { ++emulated::copies().groups; }

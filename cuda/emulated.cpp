@@ -47,6 +47,7 @@ struct Scheduler {
   void block(dim3 at, dim3 grid, dim3 size);
   void resume(std::size_t i);
   void leave(State state);
+  bool release_warp(std::size_t first, std::size_t end);
   bool release();
 };
 Scheduler scheduler;
@@ -88,27 +89,21 @@ void Scheduler::resume(std::size_t i) {
   current = nullptr;
 }
 
-// Lets those go on whose barrier all they wait for have reached; false if there is none.
+// Lets a warp go on whose lanes all are at its barrier.
+bool Scheduler::release_warp(std::size_t first, std::size_t end) {
+  for (std::size_t i = first; i < end; ++i)
+    if (fibers[i].state != State::at_warp) return false;
+  for (std::size_t i = first; i < end; ++i) fibers[i].state = State::ready;
+  return true;
+}
+
+// The same of the block, of whose threads those that have ended are no more.
 bool Scheduler::release() {
-  bool any = false, all_at_block = true;  // those that have not ended
-  for (std::size_t first = 0; first < fibers.size(); first += kWarp) {
-    const std::size_t end = std::min(fibers.size(), first + kWarp);
-    bool all = true;
-    for (std::size_t i = first; i < end; ++i) {
-      all = all && fibers[i].state == State::at_warp;
-      all_at_block =
-          all_at_block && (fibers[i].state == State::at_block || fibers[i].state == State::ended);
-    }
-    if (!all) continue;
-    any = true;
-    for (std::size_t i = first; i < end; ++i) fibers[i].state = State::ready;
-  }
-  if (all_at_block) {
-    any = true;
-    for (Fiber& f : fibers)
-      if (f.state == State::at_block) f.state = State::ready;
-  }
-  return any;
+  for (const Fiber& f : fibers)
+    if (f.state != State::at_block && f.state != State::ended) return false;
+  for (Fiber& f : fibers)
+    if (f.state == State::at_block) f.state = State::ready;
+  return true;
 }
 
 void Scheduler::block(dim3 at, dim3 grid, dim3 size) {
@@ -127,14 +122,22 @@ void Scheduler::block(dim3 at, dim3 grid, dim3 size) {
     makecontext(&f.context, entry, 0);
   }
   for (bool up = true;; up = !up) {
-    std::size_t ended = 0;
-    for (std::size_t k = 0; k < n; ++k) {
-      const std::size_t i = up ? k : n - 1 - k;
-      if (fibers[i].state == State::ready) resume(i);
-      ended += fibers[i].state == State::ended;
+    // Warp by warp to the next barrier of the block: no warp waits for another without one.
+    const std::size_t warps = (n + kWarp - 1) / kWarp;
+    for (std::size_t k = 0; k < warps; ++k) {
+      const std::size_t first = (up ? k : warps - 1 - k) * kWarp, end = std::min(n, first + kWarp);
+      for (bool lanes_up = up, again = true; again; lanes_up = !lanes_up) {
+        for (std::size_t i = first; i < end; ++i) {
+          const std::size_t j = lanes_up ? i : end - 1 - (i - first);
+          if (fibers[j].state == State::ready) resume(j);
+        }
+        again = !error && release_warp(first, end);
+      }
     }
     if (error) std::rethrow_exception(std::exchange(error, nullptr));
-    if (ended == n) return;
+    if (std::all_of(fibers.begin(), fibers.end(),
+                    [](const Fiber& f) { return f.state == State::ended; }))
+      return;
     if (!release()) throw std::logic_error("emulated: threads wait at different barriers");
   }
 }

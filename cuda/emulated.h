@@ -1,9 +1,9 @@
 // CUDA's kernel language on the host: every thread of a block is a fiber that runs to its next
 // barrier, blocks run one after the other. Tests run the kernels so where there is no GPU.
 //
-// Between barriers threads run one by one, upwards and in the next stretch downwards: what relies
-// on an order, or misses a barrier, gives wrong results. Shared memory of dynamic size starts as
-// NaNs and ends where it was said to.
+// Between barriers threads run one by one, upwards and in the next stretch downwards, and a warp
+// runs as far as it can before the next does: what relies on an order, or misses a barrier, gives
+// wrong results. Shared memory of dynamic size starts as NaNs and ends where it was said to.
 #pragma once
 
 #include <cmath>
@@ -13,8 +13,8 @@
 #include <stdexcept>
 
 // CUDA overloads these for float; C's own take double alone.
-using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::abs, std::fmax, std::fmin, std::floor, std::ceil, std::rint, std::log1p, std::expm1;
+using std::exp, std::exp2, std::log, std::log2, std::tanh, std::erf, std::sqrt, std::pow, std::fma;
 using std::isnan, std::isinf, std::erfc;
 
 #define __global__ static
@@ -159,6 +159,14 @@ inline int __dp4a(int a, int b, int c) {
 inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
   for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
   return c;
+}
+// Bytes of y:x that the four hexadecimal digits of `select` name, the lowest digit's lowest.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
+  const std::uint64_t bytes = std::uint64_t{y} << 32 | x;
+  unsigned z = 0;
+  for (int i = 0; i < 4; ++i)
+    z |= static_cast<unsigned>(bytes >> 8 * (select >> 4 * i & 7) & 0xff) << 8 * i;
+  return z;
 }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 inline float __ldg(const float* p) { return *p; }

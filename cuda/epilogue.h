@@ -73,6 +73,13 @@ struct Epilogue {
   const S *bias, *residual;
   Activation activation;
 
+  // The same some elements on.
+  __device__ Epilogue moved(i64 by) const {
+    Epilogue e = *this;
+    e.c += by;
+    if (residual) e.residual += by;
+    return e;
+  }
   // A vector of row `row` from column `col` on, as far as they are inside.
   __device__ void finish(const Computed<S>* sums, i64 row, i64 col) const {
     constexpr int size = Vector<S>::size;
