@@ -32,7 +32,7 @@ INTRINSICS = re.compile(r"([a-z0-9]*intrin|cpuid|arm_neon)\.h$")
 # Layers of python/vectile/, lowest first; a module may import from its own layer and below.
 PYTHON = [
     {"_core", "_cuda", "_cuda_emulated", "py.typed"},
-    {"ops", "runtime", "info", "random", "machine"},
+    {"ops", "device", "runtime", "info", "random", "machine"},
     {"autograd"},
     {"nn", "optim", "precision", "quant", "checkpoint", "extras", "terminal"},
     {"data", "metrics", "models", "train", "kernel_table", "viz"},

@@ -77,6 +77,16 @@ Input::Input(nb::handle value, const char* op, const char* argument) {
   }
 }
 
+InputList::InputList(nb::handle value, const char* op, const char* argument) {
+  if (!nb::isinstance<nb::list>(value) && !nb::isinstance<nb::tuple>(value))
+    fail<TypeError>(op, argument, "type", "a list or tuple of arrays",
+                    nb::inst_name(value).c_str());
+  for (const nb::handle x : value) {
+    inputs_.emplace_back(x, op, argument);
+    views_.push_back(*inputs_.back());
+  }
+}
+
 void OnDevice::meet(const char* op, int device, const Input& x) {
   check(x.device() == device, op, "arrays", "device", text("all on ", device), x.device());
 }
@@ -92,7 +102,8 @@ nb::object to_python(Array&& array, nb::handle out) {
   // The block goes back on the stream of the call that made it.
   auto* owner = new Array(std::move(array));
   const nb::capsule keep(owner, [](void* p) noexcept { delete static_cast<Array*>(p); });
-  return nb::cast(AnyArray(owner->data, static_cast<std::size_t>(owner->ndim()), shape, keep,
+  using Exported = nb::ndarray<nb::array_api>;
+  return nb::cast(Exported(owner->data, static_cast<std::size_t>(owner->ndim()), shape, keep,
                            strides, dtype_to(owner->dtype), kDevice, Call::device()));
 }
 

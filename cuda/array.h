@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "runtime.h"
 
@@ -41,19 +42,55 @@ class OptionalInput {
   std::optional<Input> input_;
 };
 
+// A list or tuple of arrays.
+class InputList {
+ public:
+  InputList(nb::handle value, const char* op, const char* argument);
+  const std::vector<TensorView>& operator*() const { return views_; }
+  const std::vector<Input>& inputs() const { return inputs_; }
+
+ private:
+  std::vector<Input> inputs_;
+  std::vector<TensorView> views_;
+};
+
+class OptionalInputList {
+ public:
+  OptionalInputList(nb::handle value, const char* op, const char* argument) {
+    if (!value.is_none()) list_.emplace(value, op, argument);
+  }
+  const std::vector<TensorView>* get() const { return list_ ? &**list_ : nullptr; }
+  const std::optional<InputList>& list() const { return list_; }
+
+ private:
+  std::optional<InputList> list_;
+};
+
 // Checks that all arrays of a call are on one device, and makes the call there while it lives.
 class OnDevice {
  public:
-  template <class... In>
-  OnDevice([[maybe_unused]] const char* op, std::uintptr_t stream, const Input& first, const In&... more)
-      : call_(first.device(), reinterpret_cast<Stream>(stream)) {
-    (meet(op, first.device(), more), ...);
+  template <class First, class... In>
+  OnDevice([[maybe_unused]] const char* op, std::uintptr_t stream, const First& first,
+           const In&... more)
+      : call_(device_of(first), reinterpret_cast<Stream>(stream)) {
+    meet(op, device_of(first), first);
+    (meet(op, device_of(first), more), ...);
   }
 
  private:
+  static int device_of(const Input& x) { return x.device(); }
+  static int device_of(const InputList& x) {  // any where there is nothing to do
+    return x.inputs().empty() ? 0 : x.inputs()[0].device();
+  }
   static void meet(const char* op, int device, const Input& x);
   static void meet(const char* op, int device, const OptionalInput& x) {
     if (x.input()) meet(op, device, *x.input());
+  }
+  static void meet(const char* op, int device, const InputList& list) {
+    for (const Input& x : list.inputs()) meet(op, device, x);
+  }
+  static void meet(const char* op, int device, const OptionalInputList& x) {
+    if (x.list()) meet(op, device, *x.list());
   }
   Call call_;
 };

@@ -82,6 +82,10 @@ __device__ __forceinline__ Float16 from_float<Float16>(float x) {
 }
 #endif
 
+// Two numbers rounded to a two-byte type, the first in the lower half.
+template <class S>
+__device__ __forceinline__ unsigned pack(float low, float high);
+
 // ---- warps and blocks
 // ----------------------------------------------------------------------------
 
@@ -95,6 +99,12 @@ struct Max {  // NaN if there is one
   template <class T>
   __device__ T operator()(T a, T b) const {
     return a > b || a != a ? a : b;
+  }
+};
+struct Min {  // the same
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a < b || a != a ? a : b;
   }
 };
 
@@ -127,6 +137,24 @@ __device__ __forceinline__ int add_bytes(int sum, unsigned four, std::int8_t) {
 }
 __device__ __forceinline__ int add_bytes(int sum, unsigned four, std::uint8_t) {
   return static_cast<int>(__dp4a(four, 0x01010101u, static_cast<unsigned>(sum)));
+}
+
+// Every thread gets the N sums over the block in place of its own terms; `scratch` holds N T a warp
+// and must not be in use. Ends with a barrier.
+template <int THREADS, int N, class T>
+__device__ __forceinline__ void block_sums(T (&x)[N], T* scratch) {
+  constexpr int warps = THREADS / kWarp;
+  for (int i = 0; i < N; ++i) x[i] = warp_reduce(x[i], Sum{});
+  if constexpr (warps == 1) return;
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread % kWarp == 0)
+    for (int i = 0; i < N; ++i) scratch[i * warps + thread / kWarp] = x[i];
+  __syncthreads();
+  for (int i = 0; i < N; ++i) {
+    x[i] = scratch[i * warps];
+    for (int w = 1; w < warps; ++w) x[i] += scratch[i * warps + w];
+  }
+  __syncthreads();
 }
 
 // ---- asynchronous copies (sm_80)

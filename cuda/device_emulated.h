@@ -148,6 +148,11 @@ inline void load_matrices_transposed(unsigned (&r)[4], const void* row) {
   emulated::load_matrices_as<true>(r, row);
 }
 
+template <class S>
+unsigned pack(float low, float high) {
+  return from_float<S>(low).bits | static_cast<unsigned>(from_float<S>(high).bits) << 16;
+}
+
 inline float to_tf32(float x) {
   const unsigned u = __float_as_uint(x);
   return (u & 0x7f800000) == 0x7f800000 ? x : __uint_as_float((u + 0x1000) & ~0x1fffu);

@@ -73,6 +73,19 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const
 }
 #undef VECTILE_LDMATRIX
 
+template <>
+__device__ __forceinline__ unsigned pack<BFloat16>(float low, float high) {
+  unsigned y;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  return y;
+}
+template <>
+__device__ __forceinline__ unsigned pack<Float16>(float low, float high) {
+  unsigned y;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  return y;
+}
+
 __device__ __forceinline__ float to_tf32(float x) {
   unsigned y;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));

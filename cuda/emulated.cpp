@@ -44,6 +44,7 @@ struct Scheduler {
   std::size_t main_size = 0;
   std::exception_ptr error;
 
+  void start(std::size_t i, dim3 at, dim3 grid, dim3 size);
   void block(dim3 at, dim3 grid, dim3 size);
   void resume(std::size_t i);
   void leave(State state);
@@ -106,21 +107,24 @@ bool Scheduler::release() {
   return true;
 }
 
+// Has fiber i begin the kernel as its thread of block `at`.
+void Scheduler::start(std::size_t i, dim3 at, dim3 grid, dim3 size) {
+  Fiber& f = fibers[i];
+  const auto t = static_cast<unsigned>(i);
+  f.thread = {dim3(t % size.x, t / size.x % size.y, t / size.x / size.y), at, grid, size,
+              static_cast<int>(i % kWarp)};
+  f.state = State::ready;
+  f.copies.count = f.copies.groups = 0;
+  getcontext(&f.context);
+  f.context.uc_stack.ss_sp = stacks[i].get();
+  f.context.uc_stack.ss_size = kStack;
+  f.context.uc_link = nullptr;
+  makecontext(&f.context, entry, 0);
+}
+
 void Scheduler::block(dim3 at, dim3 grid, dim3 size) {
   const std::size_t n = fibers.size();
-  for (std::size_t i = 0; i < n; ++i) {
-    Fiber& f = fibers[i];
-    const auto t = static_cast<unsigned>(i);
-    f.thread = {dim3(t % size.x, t / size.x % size.y, t / size.x / size.y), at, grid, size,
-                static_cast<int>(i % kWarp)};
-    f.state = State::ready;
-    f.copies.count = f.copies.groups = 0;
-    getcontext(&f.context);
-    f.context.uc_stack.ss_sp = stacks[i].get();
-    f.context.uc_stack.ss_size = kStack;
-    f.context.uc_link = nullptr;
-    makecontext(&f.context, entry, 0);
-  }
+  for (std::size_t i = 0; i < n; ++i) start(i, at, grid, size);
   for (bool up = true;; up = !up) {
     // Warp by warp to the next barrier of the block: no warp waits for another without one.
     const std::size_t warps = (n + kWarp - 1) / kWarp;

@@ -1,9 +1,9 @@
 // CUDA's kernel language on the host: every thread of a block is a fiber that runs to its next
 // barrier, blocks run one after the other. Tests run the kernels so where there is no GPU.
 //
-// Between barriers threads run one by one, upwards and in the next stretch downwards, and a warp
-// runs as far as it can before the next does: what relies on an order, or misses a barrier, gives
-// wrong results. Shared memory of dynamic size starts as NaNs and ends where it was said to.
+// Between barriers threads run one by one, upwards and in the next stretch downwards: what relies
+// on an order, or misses a barrier, gives wrong results. Shared memory of dynamic size starts as
+// NaNs and ends where it was said to.
 #pragma once
 
 #include <cmath>
@@ -24,6 +24,7 @@ using std::isnan, std::isinf, std::erfc;
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __constant__ static const
+#define __grid_constant__
 #define __restrict__ __restrict
 
 struct dim3 {
@@ -118,6 +119,7 @@ inline unsigned __ballot_sync(unsigned, bool x) {
     return bits;
   });
 }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline bool __any_sync(unsigned mask, bool x) { return __ballot_sync(mask, x) != 0; }
 inline bool __all_sync(unsigned mask, bool x) { return __ballot_sync(mask, x) == ~0u; }
 
@@ -150,6 +152,15 @@ inline unsigned __float_as_uint(float x) {
   std::memcpy(&y, &x, 4);
   return y;
 }
+
+// Bytes of y:x that the four hexadecimal digits of `select` name, the lowest digit's lowest.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
+  const std::uint64_t bytes = std::uint64_t{y} << 32 | x;
+  unsigned z = 0;
+  for (int i = 0; i < 4; ++i)
+    z |= static_cast<unsigned>(bytes >> 8 * (select >> 4 * i & 7) & 0xff) << 8 * i;
+  return z;
+}
 // c + the products of the four bytes of a and b, signed or not as they are.
 inline int __dp4a(int a, int b, int c) {
   for (int i = 0; i < 4; ++i)
@@ -160,20 +171,13 @@ inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
   for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 0xff) * (b >> 8 * i & 0xff);
   return c;
 }
-// Bytes of y:x that the four hexadecimal digits of `select` name, the lowest digit's lowest.
-inline unsigned __byte_perm(unsigned x, unsigned y, unsigned select) {
-  const std::uint64_t bytes = std::uint64_t{y} << 32 | x;
-  unsigned z = 0;
-  for (int i = 0; i < 4; ++i)
-    z |= static_cast<unsigned>(bytes >> 8 * (select >> 4 * i & 7) & 0xff) << 8 * i;
-  return z;
-}
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 inline float __ldg(const float* p) { return *p; }
 template <class T>
 T rsqrt(T x) {
   return T(1) / std::sqrt(x);
 }
+inline float __fdividef(float x, float y) { return x / y; }
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(a) * b) >> 32);
 }

@@ -18,6 +18,56 @@ __device__ __forceinline__ bool is_aligned(const void* p) {
   return reinterpret_cast<std::uintptr_t>(p) % kVectorBytes == 0;
 }
 
+// at[i] = x[first + i] for i < N; `outside` from element n of x on. In whole vectors where they are
+// aligned.
+template <int N, class S, class T>
+__device__ __forceinline__ void load_elements(const S* x, i64 first, i64 n, T outside, T* at) {
+  constexpr int size = Vector<S>::size;
+  if constexpr (N % size == 0)
+    if (first + N <= n && is_aligned(x + first)) {
+#pragma unroll
+      for (int k = 0; k < N; k += size) {
+        const Vector<S> v = *reinterpret_cast<const Vector<S>*>(x + first + k);
+#pragma unroll
+        for (int j = 0; j < size; ++j) at[k + j] = static_cast<T>(to_float(v.at[j]));
+      }
+      return;
+    }
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+    at[i] = first + i < n ? static_cast<T>(to_float(x[first + i])) : outside;
+}
+
+// y[first + i] = at[i] likewise.
+template <int N, class S, class T>
+__device__ __forceinline__ void store_elements(S* y, i64 first, i64 n, const T* at) {
+  constexpr int size = Vector<S>::size;
+  if constexpr (N % size == 0)
+    if (first + N <= n && is_aligned(y + first)) {
+#pragma unroll
+      for (int k = 0; k < N; k += size) {
+        Vector<S> v;
+#pragma unroll
+        for (int j = 0; j < size; ++j) v.at[j] = from_float<S>(at[k + j]);
+        *reinterpret_cast<Vector<S>*>(y + first + k) = v;
+      }
+      return;
+    }
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+    if (first + i < n) y[first + i] = from_float<S>(at[i]);
+}
+
+// W adjacent elements of x as far as there are n, zeros past them; and back.
+template <class S, int W>
+__device__ __forceinline__ void load_adjacent(Computed<S> (&to)[W], const S* x, i64 n) {
+  load_elements<W>(x, 0, n, Computed<S>(0), to);
+}
+template <class S, int W>
+__device__ __forceinline__ void store_adjacent(const Computed<S> (&from)[W], S* y, i64 n) {
+  store_elements<W>(y, 0, n, from);
+}
+
 // A piece of a row in the registers of a block: KEEP vectors of adjacent elements a thread.
 template <class S, int THREADS, int KEEP>
 struct Piece {
@@ -32,39 +82,18 @@ struct Piece {
   }
   // The first n elements of x, n at most the capacity; `outside` past them.
   __device__ void load(const S* x, int n, T outside) {
-    const bool whole = is_aligned(x);
 #pragma unroll
-    for (int k = 0; k < KEEP; ++k) {
-      const int first = index(k * size);
-      if (whole && first + size <= n) {
-        const Vector<S> v = *reinterpret_cast<const Vector<S>*>(x + first);
-#pragma unroll
-        for (int j = 0; j < size; ++j) at[k * size + j] = to_float(v.at[j]);
-      } else {
-#pragma unroll
-        for (int j = 0; j < size; ++j)
-          at[k * size + j] = first + j < n ? T(to_float(x[first + j])) : outside;
-      }
-    }
+    for (int i = 0; i < count; i += size) load_elements<size>(x, index(i), n, outside, at + i);
   }
   __device__ void store(S* y, int n) const {
-    const bool whole = is_aligned(y);
 #pragma unroll
-    for (int k = 0; k < KEEP; ++k) {
-      const int first = index(k * size);
-      if (whole && first + size <= n) {
-        Vector<S> v;
-#pragma unroll
-        for (int j = 0; j < size; ++j) v.at[j] = from_float<S>(at[k * size + j]);
-        *reinterpret_cast<Vector<S>*>(y + first) = v;
-      } else {
-#pragma unroll
-        for (int j = 0; j < size; ++j)
-          if (first + j < n) y[first + j] = from_float<S>(at[k * size + j]);
-      }
-    }
+    for (int i = 0; i < count; i += size) store_elements<size>(y, index(i), n, at + i);
   }
 };
+
+// Vectors of a row that a thread keeps: no more than 1024 threads have registers for twice.
+template <class S>
+constexpr int kRowVectors = sizeof(S) == 2 ? 2 : 4;
 
 // f(first element, length) for the pieces of a row; one piece where it fits the registers.
 template <class P, class F>
@@ -74,18 +103,19 @@ __device__ __forceinline__ void over_pieces(i64 n, F&& f) {
 }
 
 // f(Threads<N>{}) for the threads of a block that hold a row of n elements of S in KEEP vectors
-// each, as far as there are so many.
+// each, as far as there are so many: at most MOST, by default 512 for eight-byte elements, which
+// need twice the registers.
 template <int N>
 struct Threads {
   static constexpr int value = N;
 };
-template <class S, int KEEP, class F>
+template <class S, int KEEP, int MOST = sizeof(S) == 8 ? 512 : 1024, class F>
 void with_threads(i64 n, F&& f) {
   const i64 needed = ceil_div(n, KEEP * Vector<S>::size);
   if (needed <= 32) return f(Threads<32>{});
   if (needed <= 128) return f(Threads<128>{});
   if (needed <= 256) return f(Threads<256>{});
-  f(Threads<1024>{});
+  f(Threads<MOST>{});
 }
 
 }  // namespace vectile::cuda

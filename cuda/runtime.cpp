@@ -37,12 +37,19 @@ int device_count() { return 1; }
 int multiprocessors() { return 2; }
 const char* device_name(int device) { return device == 0 ? "emulated" : ""; }
 
+// New memory holds anything, and so does freed memory: NaNs.
 void* allocate_device(std::size_t bytes) {
-  void* p = allocate(bytes);
-  std::memset(p, 0xff, bytes);  // NaNs: new memory holds anything
-  return p;
+  auto* block = static_cast<char*>(allocate(kAlignment + bytes));
+  std::memcpy(block, &bytes, sizeof bytes);
+  return std::memset(block + kAlignment, 0xff, bytes);
 }
-void free_device(void* data, int, Stream) noexcept { deallocate(data); }
+void free_device(void* data, int, Stream) noexcept {
+  char* block = static_cast<char*>(data) - kAlignment;
+  std::size_t bytes;
+  std::memcpy(&bytes, block, sizeof bytes);
+  std::memset(data, 0xff, bytes);
+  deallocate(block);
+}
 void fill_device(void* data, int byte, std::size_t bytes) { std::memset(data, byte, bytes); }
 void copy_to_device(void* to, const void* from, std::size_t bytes) {
   if (bytes) std::memcpy(to, from, bytes);
@@ -171,6 +178,10 @@ Array cast_to(const TensorView& x, DType dtype) {
   Array to = Array::empty(dtype, x.shape);
   cast(from, to);
   return to;
+}
+
+Array converted(const TensorView& x, DType dtype) {
+  return x.dtype == dtype ? contiguous(x) : cast_to(x, dtype);
 }
 
 Output::Output(const char* op, DType dtype, const Shape& shape, const TensorView* out,

@@ -91,7 +91,8 @@ void copy_strided(const TensorView& x, const TensorView& y);
 Array contiguous(const TensorView& x);
 // y[i] = x[i] between floating-point types, both row-major.
 void cast(const TensorView& x, const TensorView& y);
-Array cast_to(const TensorView& x, DType dtype);  // `x` itself where it is of that type
+Array cast_to(const TensorView& x, DType dtype);    // `x` itself where it is of that type
+Array converted(const TensorView& x, DType dtype);  // and row-major
 
 // The place an op writes its row-major result; see vectile::Output.
 class Output {

@@ -1,59 +1,23 @@
-// softmax and log_softmax of rows: one read and one write where a row fits a block's registers. The
-// maximum and the sum of exponentials are taken in one pass (arXiv 1805.02867). A row of -inf alone
-// gives zeros (log_softmax: -inf), its gradient zeros.
+// softmax and log_softmax of rows: one read and one write where a row fits a block's registers. A
+// row of -inf alone gives zeros (log_softmax: -inf), its gradient zeros.
 #include "softmax.h"
 
+#include "exp_sum.h"
 #include "ops/softmax_args.h"
-#include "rows.h"
 
 namespace vectile::cuda {
 namespace {
 
-constexpr int kKeep = 4;
-
-// A maximum, and the sum of exponentials about it.
-template <class T>
-struct Partial {
-  T top, sum;
-};
-struct Merge {
-  template <class T>
-  __device__ Partial<T> operator()(Partial<T> a, Partial<T> b) const {
-    const T top = Max{}(a.top, b.top);
-    const T shift = top == -INFINITY ? T(0) : top;
-    return {top, a.sum * exp(a.top - shift) + b.sum * exp(b.top - shift)};
-  }
-};
-
-// Of partials, field by field: a Partial is no type to shuffle.
-template <int THREADS, class T>
-__device__ Partial<T> reduce(Partial<T> p, T* scratch) {
-  const T top = block_reduce<THREADS>(p.top, Max{}, scratch);
-  const T shift = top == -INFINITY ? T(0) : top;
-  return {top, block_reduce<THREADS>(p.sum * exp(p.top - shift), Sum{}, scratch)};
-}
-
 template <class S, int THREADS, bool logarithm>
 __global__ void __launch_bounds__(THREADS) forward_kernel(const S* x, S* y, i64 rows, i64 n) {
   using T = Computed<S>;
-  using P = Piece<S, THREADS, kKeep>;
+  using P = Piece<S, THREADS, kRowVectors<S>>;
   __shared__ T scratch[THREADS / kWarp];
   for (i64 r = blockIdx.x; r < rows; r += gridDim.x) {
     const S* from = x + r * n;
     P piece;
-    Partial<T> mine{T(-INFINITY), T(0)};
-    over_pieces<P>(n, [&](i64 first, int count) {
-      piece.load(from + first, count, T(-INFINITY));
-      Partial<T> more{piece.at[0], T(0)};
-#pragma unroll
-      for (int i = 1; i < P::count; ++i) more.top = Max{}(more.top, piece.at[i]);
-      const T shift = more.top == -INFINITY ? T(0) : more.top;
-#pragma unroll
-      for (int i = 0; i < P::count; ++i) more.sum += exp(piece.at[i] - shift);
-      mine = Merge{}(mine, more);
-    });
-    const Partial<T> all = reduce<THREADS>(mine, scratch);
-    const T shift = all.top == -INFINITY ? T(0) : all.top;
+    const ExpSum<T> all = exp_sum<THREADS>(from, n, piece, scratch);
+    const T shift = all.shift();
     const T scale = all.sum == T(0) ? T(0) : T(1) / all.sum, lse = shift + log(all.sum);
     over_pieces<P>(n, [&](i64 first, int count) {
       if (n > P::capacity) piece.load(from + first, count, T(-INFINITY));
@@ -71,7 +35,7 @@ template <class S, int THREADS, bool logarithm>
 __global__ void __launch_bounds__(THREADS)
     backward_kernel(const S* grad, const S* y, S* dx, i64 rows, i64 n) {
   using T = Computed<S>;
-  using P = Piece<S, THREADS, kKeep>;
+  using P = Piece<S, THREADS, kRowVectors<S>>;
   __shared__ T scratch[THREADS / kWarp];
   for (i64 r = blockIdx.x; r < rows; r += gridDim.x) {
     P g, out;
@@ -107,7 +71,7 @@ Array forward(const char* op, const TensorView& x, i64 axis, const TensorView* o
   if (in.elements())
     dispatch_floating(x.dtype, [&](auto s) {
       using S = decltype(s);
-      with_threads<S, kKeep>(n, [&](auto threads) {
+      with_threads<S, kRowVectors<S>>(n, [&](auto threads) {
         launch(forward_kernel<S, threads.value, logarithm>,
                {blocks_for(in.elements() / n, 1), threads.value}, in.as<S>(), rows.as<S>(),
                in.elements() / n, n);
@@ -126,7 +90,7 @@ Array backward(const char* op, const TensorView& grad, const TensorView& y, i64 
   if (v.elements())
     dispatch_floating(y.dtype, [&](auto s) {
       using S = decltype(s);
-      with_threads<S, kKeep>(n, [&](auto threads) {
+      with_threads<S, kRowVectors<S>>(n, [&](auto threads) {
         launch(backward_kernel<S, threads.value, logarithm>,
                {blocks_for(v.elements() / n, 1), threads.value}, g.as<S>(), v.as<S>(), dx.as<S>(),
                v.elements() / n, n);

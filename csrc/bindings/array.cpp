@@ -107,9 +107,23 @@ py::dtype dtype_to_numpy(DType dtype) {
   throw TypeError("no NumPy dtype");
 }
 
+void expect_host(py::handle value) {
+  constexpr const char* name = "__dlpack_device__";
+  if (PyObject_HasAttrString(value.ptr(), name) != 1) return;
+  constexpr int cuda = 2, cuda_managed = 13;  // DLDeviceType
+  const auto type = value.attr(name)().cast<py::tuple>()[0].cast<int>();
+  if (type == cuda || type == cuda_managed) throw OnDevice{};
+}
+
+py::object call_on_device(const std::string& name, const py::tuple& arguments) {
+  return py::module_::import("vectile.device").attr("call")(name, *arguments);
+}
+
 TensorView in_place(py::handle value, const char* op, const char* argument) {
-  if (!npy_api::get().PyArray_Check_(value.ptr()))
+  if (!npy_api::get().PyArray_Check_(value.ptr())) {
+    expect_host(value);
     fail<TypeError>(op, argument, "type", "numpy.ndarray", Py_TYPE(value.ptr())->tp_name);
+  }
   TensorView view;
   check(describe(value.ptr(), view, op, argument), op, argument, "layout",
         "aligned memory in native byte order", "neither");
@@ -117,10 +131,12 @@ TensorView in_place(py::handle value, const char* op, const char* argument) {
 }
 
 Input::Input(py::handle value, const char* op, const char* argument) {
-  if (npy_api::get().PyArray_Check_(value.ptr()))
+  if (npy_api::get().PyArray_Check_(value.ptr())) {
     owner_ = py::reinterpret_borrow<py::object>(value);
-  else
+  } else {
+    expect_host(value);
     owner_ = numpy_call("asarray", value);
+  }
   if (!describe(owner_.ptr(), view_, op, argument)) {
     // `+x` would keep the byte order; astype to the native descriptor packs and swaps.
     owner_ = owner_.attr("astype")(dtype_to_numpy(view_.dtype), py::arg("order") = "C");

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "ops/common.h"
@@ -16,6 +17,35 @@ namespace py = pybind11;
 // The dtype of a NumPy descriptor; `other` for what no kernel takes.
 DType dtype_from_numpy(PyObject* descr);
 py::dtype dtype_to_numpy(DType dtype);
+
+// An argument is an array on a GPU: the whole call belongs there.
+struct OnDevice {};
+
+// Throws OnDevice if `value` is an array on a GPU.
+void expect_host(py::handle value);
+
+// The op of that name for device arrays (python/vectile/device.py).
+py::object call_on_device(const std::string& name, const py::tuple& arguments);
+
+// m.def for an op: a call with an array on a GPU goes to the device's op of the same name.
+template <class F, class R, class... A, class... Extra>
+void define_as(py::module_& m, const char* name, F f, R (F::*)(A...) const, const Extra&... extra) {
+  m.def(
+      name,
+      [f = std::move(f), name = std::string(name)](A... a) -> R {
+        try {
+          return f(a...);
+        } catch (const OnDevice&) {
+          const py::object result = call_on_device(name, py::make_tuple(a...));
+          if constexpr (!std::is_void_v<R>) return py::cast<R>(result);
+        }
+      },
+      extra...);
+}
+template <class F, class... Extra>
+void define(py::module_& m, const char* name, F f, const Extra&... extra) {
+  define_as(m, name, std::move(f), &F::operator(), extra...);
+}
 
 // One array argument. Anything that is not an ndarray goes through numpy.asarray; byte-swapped,
 // unaligned or oddly strided memory is copied once.

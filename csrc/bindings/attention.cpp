@@ -58,8 +58,8 @@ class Options {
 }  // namespace
 
 void bind_attention(py::module_& m) {
-  m.def(
-      "scaled_dot_product_attention",
+  define(
+      m, "scaled_dot_product_attention",
       [](py::handle query, py::handle key, py::handle value, py::handle attn_mask, bool is_causal,
          const Window& window, py::handle block_mask, const BlockSize& block_size,
          py::handle key_lengths, py::handle cu_seqlens_q, py::handle cu_seqlens_k,
@@ -94,8 +94,8 @@ void bind_attention(py::module_& m) {
       py::arg("sinks"), py::arg("rotary"), py::arg("rotary_interleaved"), py::arg("dropout_p"),
       py::arg("seed"), py::arg("return_lse"), py::arg("return_weights"),
       py::arg("return_column_sums"), py::arg("return_top_k"));
-  m.def(
-      "scaled_dot_product_attention_backward",
+  define(
+      m, "scaled_dot_product_attention_backward",
       [](py::handle grad, py::handle query, py::handle key, py::handle value, py::handle out,
          py::handle lse, py::handle attn_mask, bool is_causal, const Window& window,
          py::handle block_mask, const BlockSize& block_size, py::handle key_lengths,

@@ -5,8 +5,8 @@
 namespace vectile {
 
 void bind_cast(py::module_& m) {
-  m.def(
-      "cast",
+  define(
+      m, "cast",
       [](py::handle x, const py::dtype& dtype) {
         const Input in(x, "cast", "x");
         const DType to = dtype_from_numpy(dtype.ptr());

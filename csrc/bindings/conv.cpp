@@ -54,8 +54,8 @@ void check_axes(const char* op, int axes) {
 
 // `op` names the caller in errors; `axes` counts spatial axes.
 void bind_conv(py::module_& m) {
-  m.def(
-      "conv",
+  define(
+      m, "conv",
       [](const std::string& op, int axes, py::handle x, py::handle weight, py::handle bias,
          const Sizes& stride, const Sizes& padding, const Sizes& dilation, i64 groups,
          const char* activation) {
@@ -71,8 +71,8 @@ void bind_conv(py::module_& m) {
       py::arg("op"), py::arg("axes"), py::arg("x"), py::arg("weight"), py::arg("bias"),
       py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
       py::arg("activation").none(true) = py::none());
-  m.def(
-      "conv_input_grad",
+  define(
+      m, "conv_input_grad",
       [](const std::string& op, int axes, py::handle grad, py::handle weight, py::handle bias,
          const Sizes& input_shape, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
          i64 groups, const char* activation) {
@@ -89,8 +89,8 @@ void bind_conv(py::module_& m) {
       py::arg("op"), py::arg("axes"), py::arg("grad"), py::arg("weight"), py::arg("bias"),
       py::arg("input_shape"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
       py::arg("groups"), py::arg("activation").none(true) = py::none());
-  m.def(
-      "conv_weight_grad",
+  define(
+      m, "conv_weight_grad",
       [](const std::string& op, int axes, py::handle grad, py::handle x, const Sizes& weight_shape,
          const Sizes& stride, const Sizes& padding, const Sizes& dilation, i64 groups) {
         const char* name = op.c_str();

@@ -36,8 +36,8 @@ class Cache {
 }  // namespace
 
 void bind_decode(py::module_& m) {
-  m.def(
-      "decode_attention",
+  define(
+      m, "decode_attention",
       [](py::handle query, py::handle key_cache, py::handle value_cache, py::handle block_tables,
          py::handle lengths, py::handle key_scales, py::handle value_scales,
          std::optional<double> scale, const Window& window, std::optional<double> softcap,
@@ -63,8 +63,8 @@ void bind_decode(py::module_& m) {
       py::arg("lengths"), py::arg("key_scales"), py::arg("value_scales"), py::arg("scale"),
       py::arg("window"), py::arg("softcap"), py::arg("alibi_slopes"), py::arg("sinks"),
       py::arg("return_lse"));
-  m.def(
-      "append_to_cache",
+  define(
+      m, "append_to_cache",
       [](py::handle key, py::handle value, py::handle key_cache, py::handle value_cache,
          py::handle block_tables, py::handle lengths, py::handle counts, py::handle key_scales,
          py::handle value_scales) {

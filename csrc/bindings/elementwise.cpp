@@ -79,8 +79,8 @@ std::uint64_t checked_seed(const char* op, py::handle seed) {
 
 void bind_elementwise(py::module_& m) {
   const auto bind_unary = [&m](const char* name, const auto& op) {
-    m.def(
-        name,
+    define(
+        m, name,
         [&op](py::handle x, py::handle out) {
           const Input in(x, op.name, "x");
           const OutInput y(out, op.name);
@@ -89,8 +89,8 @@ void bind_elementwise(py::module_& m) {
         py::arg("x"), py::arg("out") = py::none());
   };
   const auto bind_gradient = [&m](const char* name, const auto& op, const char* v_name) {
-    m.def(
-        name,
+    define(
+        m, name,
         [&op, v_name](py::handle grad, py::handle v) {
           const Input g(grad, op.name, "grad"), in(v, op.name, v_name);
           return to_numpy(unlocked([&] { return ops::gradient(op, *g, *in, v_name); }));
@@ -104,32 +104,32 @@ void bind_elementwise(py::module_& m) {
   for (const auto& op : ops::kGradientFromX) bind_gradient(op.name, op, "x");
   bind_gradient("gelu_backward", ops::kGeluGradient[0], "x");
   bind_gradient("gelu_tanh_backward", ops::kGeluGradient[1], "x");
-  m.def(
-      "leaky_relu",
+  define(
+      m, "leaky_relu",
       [](py::handle x, double negative_slope, py::handle out) {
         const Input in(x, "leaky_relu", "x");
         const OutInput y(out, "leaky_relu");
         return y.result(unlocked([&] { return ops::leaky_relu(*in, negative_slope, y.get()); }));
       },
       py::arg("x"), py::arg("negative_slope") = 0.01, py::arg("out") = py::none());
-  m.def(
-      "leaky_relu_backward",
+  define(
+      m, "leaky_relu_backward",
       [](py::handle grad, py::handle x, double negative_slope) {
         const Input g(grad, "leaky_relu_backward", "grad"), in(x, "leaky_relu_backward", "x");
         return to_numpy(
             unlocked([&] { return ops::leaky_relu_backward(*g, *in, negative_slope); }));
       },
       py::arg("grad"), py::arg("x"), py::arg("negative_slope") = 0.01);
-  m.def(
-      "prelu",
+  define(
+      m, "prelu",
       [](py::handle x, py::handle weight, py::handle out) {
         const Input in(x, "prelu", "x"), w(weight, "prelu", "weight");
         const OutInput y(out, "prelu");
         return y.result(unlocked([&] { return ops::prelu(*in, *w, y.get()); }));
       },
       py::arg("x"), py::arg("weight"), py::arg("out") = py::none());
-  m.def(
-      "prelu_backward",
+  define(
+      m, "prelu_backward",
       [](py::handle grad, py::handle x, py::handle weight) {
         const Input g(grad, "prelu_backward", "grad"), in(x, "prelu_backward", "x"),
             w(weight, "prelu_backward", "weight");
@@ -138,20 +138,20 @@ void bind_elementwise(py::module_& m) {
       },
       py::arg("grad"), py::arg("x"), py::arg("weight"));
   for (const auto& op : ops::kBinary)
-    m.def(
-        op.name,
+    define(
+        m, op.name,
         [&op](py::handle a, py::handle b, py::handle out) { return binary(op, a, b, out); },
         py::arg("a"), py::arg("b"), py::arg("out") = py::none());
-  m.def(
-      "dropout",
+  define(
+      m, "dropout",
       [](py::handle x, double p, py::handle seed) {
         const Input in(x, "dropout", "x");
         const std::uint64_t s = checked_seed("dropout", seed);
         return to_numpy(unlocked([&] { return ops::dropout(*in, p, s); }));
       },
       py::arg("x"), py::arg("p"), py::arg("seed"));
-  m.def(
-      "bias_activation_dropout",
+  define(
+      m, "bias_activation_dropout",
       [](py::handle x, py::handle bias, const char* activation, double p, py::handle seed) {
         constexpr const char* op = "bias_activation_dropout";
         const Input in(x, op, "x");
@@ -163,8 +163,8 @@ void bind_elementwise(py::module_& m) {
       },
       py::arg("x"), py::arg("bias"), py::arg("activation").none(true), py::arg("p"),
       py::arg("seed"));
-  m.def(
-      "bias_activation_dropout_backward",
+  define(
+      m, "bias_activation_dropout_backward",
       [](py::handle grad, py::handle x, py::handle bias, const char* activation, double p,
          py::handle seed) {
         constexpr const char* op = "bias_activation_dropout_backward";

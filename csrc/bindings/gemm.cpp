@@ -22,16 +22,16 @@ void bind_gemm(py::module_& m) {
         return text("PackedMatrix(shape=(", p.rows(), ", ", p.columns(), "), dtype=", p.dtype(),
                     ")");
       });
-  m.def(
-      "pack",
+  define(
+      m, "pack",
       [](py::handle weight, const char* compute) {
         const ops::Compute c = ops::parse_compute("pack", compute);
         const Input w(weight, "pack", "weight");
         return unlocked([&] { return std::make_unique<ops::PackedMatrix>(*w, c); });
       },
       py::arg("weight"), py::arg("compute").none(true) = py::none());
-  m.def(
-      "matmul",
+  define(
+      m, "matmul",
       [](py::handle a, py::handle b, py::handle out, const char* compute) {
         const ops::Compute how = ops::parse_compute("matmul", compute);
         const Input left(a, "matmul", "a"), right(b, "matmul", "b");
@@ -40,8 +40,8 @@ void bind_gemm(py::module_& m) {
       },
       py::arg("a"), py::arg("b"), py::arg("out") = py::none(),
       py::arg("compute").none(true) = py::none());
-  m.def(
-      "linear",
+  define(
+      m, "linear",
       [](py::handle x, py::handle weight, py::handle bias, const char* activation,
          py::handle residual, const char* compute) {
         const Activation f = ops::parse_activation("linear", activation);

@@ -55,8 +55,8 @@ void bind_gemm_s4(py::module_& m) {
                     ", group_size=", q.group(), ", symmetric=", q.symmetric() ? "True" : "False",
                     ")");
       });
-  m.def(
-      "quantize_weight_4bit",
+  define(
+      m, "quantize_weight_4bit",
       [](py::handle weight, i64 group_size, bool symmetric) {
         const Input w(weight, "quantize_weight", "weight");
         return unlocked([&] { return ops::quantize_weight_4bit(*w, group_size, symmetric); });

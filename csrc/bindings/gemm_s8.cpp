@@ -60,15 +60,15 @@ void bind_gemm_s8(py::module_& m) {
         return text("QuantizedMatrix(shape=(", q.rows(), ", ", q.columns(), "), dtype=", q.dtype(),
                     ")");
       });
-  m.def(
-      "quantize_weight",
+  define(
+      m, "quantize_weight",
       [](py::handle weight, bool symmetric, bool per_channel) {
         const Input w(weight, "quantize_weight", "weight");
         return unlocked([&] { return ops::quantize_weight(*w, symmetric, per_channel); });
       },
       py::arg("weight"), py::kw_only(), py::arg("symmetric") = true, py::arg("per_channel") = true);
-  m.def(
-      "quantized_linear",
+  define(
+      m, "quantized_linear",
       [](py::handle x, const QuantizedMatrix& weight, py::handle bias, const char* activation,
          py::handle x_scale, py::handle x_zero_point, bool symmetric) {
         constexpr const char* op = "quantized_linear";
@@ -84,8 +84,8 @@ void bind_gemm_s8(py::module_& m) {
       py::arg("x"), py::arg("weight"), py::arg("bias") = py::none(), py::kw_only(),
       py::arg("activation").none(true) = py::none(), py::arg("x_scale") = py::none(),
       py::arg("x_zero_point") = py::none(), py::arg("symmetric") = false);
-  m.def(
-      "matmul_integer",
+  define(
+      m, "matmul_integer",
       [](py::handle a, py::handle b, py::handle a_zero_point, py::handle b_zero_point) {
         constexpr const char* op = "matmul_integer";
         const Input left(a, op, "a"), right(b, op, "b");
@@ -96,8 +96,8 @@ void bind_gemm_s8(py::module_& m) {
       },
       py::arg("a"), py::arg("b"), py::arg("a_zero_point") = py::none(),
       py::arg("b_zero_point") = py::none());
-  m.def(
-      "qlinear_matmul",
+  define(
+      m, "qlinear_matmul",
       [](py::handle a, py::handle a_scale, py::handle a_zero_point, py::handle b,
          py::handle b_scale, py::handle b_zero_point, py::handle y_scale, py::handle y_zero_point) {
         constexpr const char* op = "qlinear_matmul";

@@ -5,27 +5,13 @@
 #include "bindings/array.h"
 
 namespace vectile {
-namespace {
-
-ops::CrossEntropyOptions options(const char* op, i64 ignore_index, double label_smoothing,
-                                 std::string_view reduction) {
-  using ops::LossReduction;
-  constexpr std::pair<std::string_view, LossReduction> names[] = {
-      {"none", LossReduction::none}, {"mean", LossReduction::mean}, {"sum", LossReduction::sum}};
-  for (const auto& [name, value] : names)
-    if (name == reduction) return {ignore_index, label_smoothing, value};
-  fail(op, "reduction", "value", "'none', 'mean' or 'sum'", text("'", reduction, "'"));
-}
-
-}  // namespace
-
 void bind_loss(py::module_& m) {
-  m.def(
-      "cross_entropy",
+  define(
+      m, "cross_entropy",
       [](py::handle logits, py::handle targets, i64 ignore_index, double label_smoothing,
          std::string_view reduction, bool return_lse) -> py::object {
         constexpr const char* op = "cross_entropy";
-        const auto o = options(op, ignore_index, label_smoothing, reduction);
+        const auto o = ops::cross_entropy_options(op, ignore_index, label_smoothing, reduction);
         const Input x(logits, op, "logits"), t(targets, op, "targets");
         auto r = unlocked([&] { return ops::cross_entropy(*x, *t, o); });
         py::object loss = to_numpy(std::move(r.loss));
@@ -35,12 +21,12 @@ void bind_loss(py::module_& m) {
       py::arg("logits"), py::arg("targets"), py::arg("ignore_index") = -100,
       py::arg("label_smoothing") = 0.0, py::arg("reduction") = "mean",
       py::arg("return_lse") = false);
-  m.def(
-      "cross_entropy_backward",
+  define(
+      m, "cross_entropy_backward",
       [](py::handle grad, py::handle logits, py::handle targets, py::handle lse, i64 ignore_index,
          double label_smoothing, std::string_view reduction) {
         constexpr const char* op = "cross_entropy_backward";
-        const auto o = options(op, ignore_index, label_smoothing, reduction);
+        const auto o = ops::cross_entropy_options(op, ignore_index, label_smoothing, reduction);
         const Input g(grad, op, "grad"), x(logits, op, "logits"), t(targets, op, "targets");
         const Input l(lse, op, "lse");
         return to_numpy(unlocked([&] { return ops::cross_entropy_backward(*g, *x, *t, *l, o); }));

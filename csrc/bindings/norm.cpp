@@ -36,8 +36,8 @@ py::tuple gradients(ops::NormGradient&& r) {
 }
 
 void bind_groups(py::module_& m) {
-  m.def(
-      "batch_norm",
+  define(
+      m, "batch_norm",
       [](py::handle x, py::handle running_mean, py::handle running_var, py::handle weight,
          py::handle bias, bool training, double momentum, double eps, bool return_stats) {
         constexpr const char* op = "batch_norm";
@@ -54,8 +54,8 @@ void bind_groups(py::module_& m) {
       py::arg("x"), py::arg("running_mean") = py::none(), py::arg("running_var") = py::none(),
       py::arg("weight") = py::none(), py::arg("bias") = py::none(), py::arg("training") = false,
       py::arg("momentum") = 0.1, py::arg("eps") = 1e-5, py::arg("return_stats") = false);
-  m.def(
-      "batch_norm_backward",
+  define(
+      m, "batch_norm_backward",
       [](py::handle grad, py::handle x, py::handle weight, py::handle mean, py::handle rstd,
          bool training) {
         constexpr const char* op = "batch_norm_backward";
@@ -66,8 +66,8 @@ void bind_groups(py::module_& m) {
       },
       py::arg("grad"), py::arg("x"), py::arg("weight"), py::arg("mean"), py::arg("rstd"),
       py::arg("training"));
-  m.def(
-      "group_norm",
+  define(
+      m, "group_norm",
       [](py::handle x, i64 num_groups, py::handle weight, py::handle bias, double eps,
          bool return_stats) {
         constexpr const char* op = "group_norm";
@@ -79,8 +79,8 @@ void bind_groups(py::module_& m) {
       },
       py::arg("x"), py::arg("num_groups"), py::arg("weight") = py::none(),
       py::arg("bias") = py::none(), py::arg("eps") = 1e-5, py::arg("return_stats") = false);
-  m.def(
-      "group_norm_backward",
+  define(
+      m, "group_norm_backward",
       [](py::handle grad, py::handle x, i64 num_groups, py::handle weight, py::handle mean,
          py::handle rstd) {
         constexpr const char* op = "group_norm_backward";
@@ -97,8 +97,8 @@ void bind_groups(py::module_& m) {
 
 void bind_norm(py::module_& m) {
   bind_groups(m);
-  m.def(
-      "layer_norm",
+  define(
+      m, "layer_norm",
       [](py::handle x, py::handle weight, py::handle bias, double eps,
          bool return_stats) -> py::object {
         constexpr const char* op = "layer_norm";
@@ -112,8 +112,8 @@ void bind_norm(py::module_& m) {
       },
       py::arg("x"), py::arg("weight") = py::none(), py::arg("bias") = py::none(),
       py::arg("eps") = 1e-5, py::arg("return_stats") = false);
-  m.def(
-      "rms_norm",
+  define(
+      m, "rms_norm",
       [](py::handle x, py::handle weight, double eps, bool return_stats) -> py::object {
         const Input in(x, "rms_norm", "x");
         const OptionalInput w(weight, "rms_norm", "weight");
@@ -124,8 +124,8 @@ void bind_norm(py::module_& m) {
       },
       py::arg("x"), py::arg("weight") = py::none(), py::arg("eps") = 1e-6,
       py::arg("return_stats") = false);
-  m.def(
-      "add_layer_norm",
+  define(
+      m, "add_layer_norm",
       [](py::handle x, py::handle residual, py::handle weight, py::handle bias, double eps,
          bool return_stats) -> py::object {
         constexpr const char* op = "add_layer_norm";
@@ -139,8 +139,8 @@ void bind_norm(py::module_& m) {
       },
       py::arg("x"), py::arg("residual"), py::arg("weight") = py::none(),
       py::arg("bias") = py::none(), py::arg("eps") = 1e-5, py::arg("return_stats") = false);
-  m.def(
-      "add_rms_norm",
+  define(
+      m, "add_rms_norm",
       [](py::handle x, py::handle residual, py::handle weight, double eps,
          bool return_stats) -> py::object {
         constexpr const char* op = "add_rms_norm";
@@ -154,8 +154,8 @@ void bind_norm(py::module_& m) {
       },
       py::arg("x"), py::arg("residual"), py::arg("weight") = py::none(), py::arg("eps") = 1e-6,
       py::arg("return_stats") = false);
-  m.def(
-      "layer_norm_backward",
+  define(
+      m, "layer_norm_backward",
       [](py::handle grad, py::handle x, py::handle weight, py::handle mean, py::handle rstd) {
         constexpr const char* op = "layer_norm_backward";
         const Input g(grad, op, "grad"), in(x, op, "x"), mu(mean, op, "mean"), s(rstd, op, "rstd");
@@ -165,8 +165,8 @@ void bind_norm(py::module_& m) {
                               optional(std::move(r.dbias)));
       },
       py::arg("grad"), py::arg("x"), py::arg("weight"), py::arg("mean"), py::arg("rstd"));
-  m.def(
-      "rms_norm_backward",
+  define(
+      m, "rms_norm_backward",
       [](py::handle grad, py::handle x, py::handle weight, py::handle rstd) {
         constexpr const char* op = "rms_norm_backward";
         const Input g(grad, op, "grad"), in(x, op, "x"), s(rstd, op, "rstd");

@@ -48,34 +48,42 @@ class OptionalArrays {
 }  // namespace
 
 void bind_optimizer(py::module_& m) {
-  m.def("sgd_", [](py::handle params, py::handle grads, py::handle momentum_buffers, double lr,
-                   double momentum, double dampening, double weight_decay, bool nesterov) {
-    const Arrays p(params, "sgd_", "params"), g(grads, "sgd_", "grads");
-    const OptionalArrays b(momentum_buffers, "sgd_", "momentum_buffers");
-    unlocked([&] { ops::sgd(*p, *g, b.get(), {lr, momentum, dampening, weight_decay, nesterov}); });
-  });
+  define(m, "sgd_",
+         [](py::handle params, py::handle grads, py::handle momentum_buffers, double lr,
+            double momentum, double dampening, double weight_decay, bool nesterov) {
+           const Arrays p(params, "sgd_", "params"), g(grads, "sgd_", "grads");
+           const OptionalArrays b(momentum_buffers, "sgd_", "momentum_buffers");
+           unlocked([&] {
+             ops::sgd(*p, *g, b.get(), {lr, momentum, dampening, weight_decay, nesterov});
+           });
+         });
   const auto adam = [&m](const char* name, bool decoupled) {
-    m.def(name, [name, decoupled](py::handle params, py::handle grads, py::handle exp_avgs,
-                                  py::handle exp_avg_sqs, double lr, double beta1, double beta2,
-                                  double eps, double weight_decay, i64 step) {
-      const Arrays p(params, name, "params"), g(grads, name, "grads");
-      const Arrays e(exp_avgs, name, "exp_avgs"), s(exp_avg_sqs, name, "exp_avg_sqs");
-      unlocked([&] {
-        ops::adam(name, *p, *g, *e, *s, {lr, beta1, beta2, eps, weight_decay, step, decoupled});
-      });
-    });
+    define(m, name,
+           [name, decoupled](py::handle params, py::handle grads, py::handle exp_avgs,
+                             py::handle exp_avg_sqs, double lr, double beta1, double beta2,
+                             double eps, double weight_decay, i64 step) {
+             const Arrays p(params, name, "params"), g(grads, name, "grads");
+             const Arrays e(exp_avgs, name, "exp_avgs"), s(exp_avg_sqs, name, "exp_avg_sqs");
+             unlocked([&] {
+               ops::adam(name, *p, *g, *e, *s,
+                         {lr, beta1, beta2, eps, weight_decay, step, decoupled});
+             });
+           });
   };
   adam("adam_", false);
   adam("adamw_", true);
-  m.def("rmsprop_", [](py::handle params, py::handle grads, py::handle square_avgs,
-                       py::handle momentum_buffers, double lr, double alpha, double eps,
-                       double weight_decay, double momentum) {
-    constexpr const char* op = "rmsprop_";
-    const Arrays p(params, op, "params"), g(grads, op, "grads"), s(square_avgs, op, "square_avgs");
-    const OptionalArrays b(momentum_buffers, op, "momentum_buffers");
-    unlocked([&] { ops::rmsprop(*p, *g, *s, b.get(), {lr, alpha, eps, weight_decay, momentum}); });
-  });
-  m.def("scale_", [](py::handle arrays, double factor) {
+  define(
+      m, "rmsprop_",
+      [](py::handle params, py::handle grads, py::handle square_avgs, py::handle momentum_buffers,
+         double lr, double alpha, double eps, double weight_decay, double momentum) {
+        constexpr const char* op = "rmsprop_";
+        const Arrays p(params, op, "params"), g(grads, op, "grads"),
+            s(square_avgs, op, "square_avgs");
+        const OptionalArrays b(momentum_buffers, op, "momentum_buffers");
+        unlocked(
+            [&] { ops::rmsprop(*p, *g, *s, b.get(), {lr, alpha, eps, weight_decay, momentum}); });
+      });
+  define(m, "scale_", [](py::handle arrays, double factor) {
     const Arrays a(arrays, "scale_", "arrays");
     unlocked([&] { ops::scale(*a, factor); });
   });

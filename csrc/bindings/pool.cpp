@@ -33,8 +33,8 @@ ops::Interpolating interpolating(const char* op, const std::string& mode, bool a
 }  // namespace
 
 void bind_pool(py::module_& m) {
-  m.def(
-      "max_pool",
+  define(
+      m, "max_pool",
       [](py::handle x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
          bool ceil_mode, bool return_indices) {
         const Input in(x, "max_pool", "x");
@@ -44,16 +44,16 @@ void bind_pool(py::module_& m) {
       },
       py::arg("x"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"),
       py::arg("dilation"), py::arg("ceil_mode"), py::arg("return_indices"));
-  m.def(
-      "adaptive_max_pool",
+  define(
+      m, "adaptive_max_pool",
       [](py::handle x, const Sizes& output_size, bool return_indices) {
         const Input in(x, "adaptive_max_pool", "x");
         return pooled(
             unlocked([&] { return ops::adaptive_max_pool(*in, output_size, return_indices); }));
       },
       py::arg("x"), py::arg("output_size"), py::arg("return_indices"));
-  m.def(
-      "max_pool_backward",
+  define(
+      m, "max_pool_backward",
       [](py::handle grad, py::handle index, const Sizes& input_size) {
         const Input g(grad, "max_pool_backward", "grad"), i(index, "max_pool_backward", "index");
         return to_numpy(unlocked([&] { return ops::max_pool_backward(*g, *i, input_size); }));
@@ -69,8 +69,8 @@ void bind_pool(py::module_& m) {
         include_pad,
         divisor.value_or(0)};
   };
-  m.def(
-      "avg_pool",
+  define(
+      m, "avg_pool",
       [averaging](py::handle x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode,
                   bool count_include_pad, std::optional<i64> divisor_override) {
         const Input in(x, "avg_pool", "x");
@@ -80,8 +80,8 @@ void bind_pool(py::module_& m) {
       },
       py::arg("x"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"),
       py::arg("ceil_mode"), py::arg("count_include_pad"), py::arg("divisor_override"));
-  m.def(
-      "avg_pool_backward",
+  define(
+      m, "avg_pool_backward",
       [averaging](py::handle grad, const Sizes& input_size, Sizes kernel_size, Sizes stride,
                   Sizes padding, bool ceil_mode, bool count_include_pad,
                   std::optional<i64> divisor_override) {
@@ -94,23 +94,23 @@ void bind_pool(py::module_& m) {
       py::arg("padding"), py::arg("ceil_mode"), py::arg("count_include_pad"),
       py::arg("divisor_override"));
 
-  m.def(
-      "adaptive_avg_pool",
+  define(
+      m, "adaptive_avg_pool",
       [](py::handle x, const Sizes& output_size) {
         const Input in(x, "adaptive_avg_pool", "x");
         return to_numpy(unlocked([&] { return ops::adaptive_avg_pool(*in, output_size); }));
       },
       py::arg("x"), py::arg("output_size"));
-  m.def(
-      "adaptive_avg_pool_backward",
+  define(
+      m, "adaptive_avg_pool_backward",
       [](py::handle grad, const Sizes& input_size) {
         const Input g(grad, "adaptive_avg_pool_backward", "grad");
         return to_numpy(unlocked([&] { return ops::adaptive_avg_pool_adjoint(*g, input_size); }));
       },
       py::arg("grad"), py::arg("input_size"));
 
-  m.def(
-      "interpolate",
+  define(
+      m, "interpolate",
       [](py::handle x, const Sizes& size, const std::string& mode, bool align_corners,
          std::vector<double> scale) {
         const Input in(x, "interpolate", "x");
@@ -118,8 +118,8 @@ void bind_pool(py::module_& m) {
         return to_numpy(unlocked([&] { return ops::interpolate(*in, size, how); }));
       },
       py::arg("x"), py::arg("size"), py::arg("mode"), py::arg("align_corners"), py::arg("scale"));
-  m.def(
-      "interpolate_backward",
+  define(
+      m, "interpolate_backward",
       [](py::handle grad, const Sizes& input_size, const std::string& mode, bool align_corners,
          std::vector<double> scale) {
         constexpr const char* op = "interpolate_backward";

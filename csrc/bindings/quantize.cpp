@@ -8,8 +8,8 @@ namespace vectile {
 
 void bind_quantize(py::module_& m) {
   const auto linear = [&m](const char* name, auto op) {
-    m.def(
-        name,
+    define(
+        m, name,
         [name, op](py::handle x, py::handle scale, py::handle zero_point, std::optional<i64> axis) {
           const Input in(x, name, "x"), s(scale, name, "scale");
           const OptionalInput z(zero_point, name, "zero_point");
@@ -20,8 +20,8 @@ void bind_quantize(py::module_& m) {
   };
   linear("quantize_linear", &ops::quantize_linear);
   linear("dequantize_linear", &ops::dequantize_linear);
-  m.def(
-      "dynamic_quantize_linear",
+  define(
+      m, "dynamic_quantize_linear",
       [](py::handle x) {
         const Input in(x, "dynamic_quantize_linear", "x");
         auto r = unlocked([&] { return ops::dynamic_quantize_linear(*in); });

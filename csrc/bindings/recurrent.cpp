@@ -51,8 +51,8 @@ py::object optional(Array&& a) { return a.data ? to_numpy(std::move(a)) : py::no
 }  // namespace
 
 void bind_recurrent(py::module_& m) {
-  m.def(
-      "recurrent",
+  define(
+      m, "recurrent",
       [](const char* cell, py::handle x, py::handle h0, py::handle c0, py::handle w_ih,
          py::handle w_hh, py::handle b_ih, py::handle b_hh, bool reverse, py::handle lengths,
          bool return_kept) -> py::object {
@@ -65,8 +65,8 @@ void bind_recurrent(py::module_& m) {
       py::arg("cell"), py::arg("x"), py::arg("h0"), py::arg("c0"), py::arg("w_ih"), py::arg("w_hh"),
       py::arg("b_ih"), py::arg("b_hh"), py::arg("reverse"), py::arg("lengths"),
       py::arg("return_kept"));
-  m.def(
-      "recurrent_backward",
+  define(
+      m, "recurrent_backward",
       [](const char* cell, py::handle grad, py::handle states, py::handle gates, py::handle c,
          py::handle x, py::handle h0, py::handle c0, py::handle w_ih, py::handle w_hh, bool reverse,
          py::handle lengths, bool want_x, bool want_parameters) {

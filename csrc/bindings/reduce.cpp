@@ -39,8 +39,8 @@ Shape to_shape(const char* op, py::handle shape) {
 
 void bind_reduce(py::module_& m) {
   for (const auto& op : ops::kReductions)
-    m.def(
-        op.rows.name,
+    define(
+        m, op.rows.name,
         [&op](py::handle x, py::handle axis, bool keepdims, py::handle out) {
           const char* name = op.rows.name;
           const Input in(x, name, "x");
@@ -50,16 +50,16 @@ void bind_reduce(py::module_& m) {
         },
         py::arg("x"), py::arg("axis") = py::none(), py::arg("keepdims") = false,
         py::arg("out") = py::none());
-  m.def(
-      "sum_to",
+  define(
+      m, "sum_to",
       [](py::handle x, py::handle shape) {
         const Input in(x, "sum_to", "x");
         const Shape target = to_shape("sum_to", shape);
         return to_numpy(unlocked([&] { return ops::sum_to(*in, target); }));
       },
       py::arg("x"), py::arg("shape"));
-  m.def(
-      "global_norm",
+  define(
+      m, "global_norm",
       [](py::object arrays) {
         std::vector<Input> inputs;
         std::vector<TensorView> views;

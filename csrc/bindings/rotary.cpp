@@ -5,8 +5,8 @@
 namespace vectile {
 
 void bind_rotary(py::module_& m) {
-  m.def(
-      "rotary_embedding",
+  define(
+      m, "rotary_embedding",
       [](py::handle x, py::handle cosine, py::handle sine, bool interleaved, bool inverse) {
         constexpr auto op = "rotary_embedding";
         const Input a(x, op, "x"), c(cosine, op, "cosine"), s(sine, op, "sine");

@@ -6,8 +6,8 @@ namespace vectile {
 
 void bind_softmax(py::module_& m) {
   const auto forward = [&m](const char* name, auto op) {
-    m.def(
-        name,
+    define(
+        m, name,
         [name, op](py::handle x, i64 axis, py::handle out) {
           const Input in(x, name, "x");
           const OutInput y(out, name);
@@ -16,8 +16,8 @@ void bind_softmax(py::module_& m) {
         py::arg("x"), py::arg("axis") = -1, py::arg("out") = py::none());
   };
   const auto backward = [&m](const char* name, auto op) {
-    m.def(
-        name,
+    define(
+        m, name,
         [name, op](py::handle grad, py::handle y, i64 axis) {
           const Input g(grad, name, "grad"), v(y, name, "y");
           return to_numpy(unlocked([&] { return op(*g, *v, axis); }));

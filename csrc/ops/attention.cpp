@@ -10,8 +10,6 @@
 namespace vectile::ops {
 namespace {
 
-// Heads of an array (..., heads, rows, columns); 1 for a matrix.
-i64 heads_of(const Shape& s) { return s.ndim > 2 ? s[-3] : 1; }
 i64 head_stride(const TensorView& x) { return x.ndim() > 2 ? x.stride(-3) : 0; }
 
 // Checked arguments of one call, in the layouts the kernels read.
@@ -159,41 +157,21 @@ void check_rotary(const char* op, const AttentionOptions& o, const TensorView& q
 
 Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, const TensorView& v,
                      const TensorView* mask, const AttentionOptions& options) {
-  check_floating(op, "query", q);
-  check_same_dtype(op, "key", k, q);
-  check_same_dtype(op, "value", v, q);
-  check(q.ndim() >= 2, op, "query", "ndim", "at least 2", q.ndim());
-  check(k.ndim() == q.ndim(), op, "key", "ndim", q.ndim(), k.ndim());
-  check(v.ndim() == q.ndim(), op, "value", "ndim", q.ndim(), v.ndim());
+  const AttentionSizes s = attention_args(op, q, k, v);
   Problem p;
   p.dtype = q.dtype;
-  const auto batch_of = [](const TensorView& x) {
-    Shape s = x.shape;
-    s.ndim = std::max(0, s.ndim - 3);
-    return s;
-  };
-  const Shape batch = batch_of(q);
-  check(batch_of(k) == batch, op, "key", "batch", batch, batch_of(k));
-  check(batch_of(v) == batch, op, "value", "batch", batch, batch_of(v));
-  p.batch = batch.elements();
-  p.heads = heads_of(q.shape);
-  p.kv_heads = heads_of(k.shape);
-  if (p.kv_heads == 0 ? p.heads != 0 : p.heads % p.kv_heads != 0)
-    fail(op, "key", "heads", text("a divisor of the query's ", p.heads), p.kv_heads);
-  check(heads_of(v.shape) == p.kv_heads, op, "value", "heads", p.kv_heads, heads_of(v.shape));
-  p.lq = q.shape[-2];
-  p.lk = k.shape[-2];
-  p.d = q.shape[-1];
-  p.dv = v.shape[-1];
-  check(k.shape[-1] == p.d, op, "key", "dim", p.d, k.shape[-1]);
-  check(v.shape[-2] == p.lk, op, "value", "length", p.lk, v.shape[-2]);
+  p.batch = s.batch.elements();
+  p.heads = s.query_heads;
+  p.kv_heads = s.kv_heads;
+  p.lq = s.lq;
+  p.lk = s.lk;
+  p.d = s.d;
+  p.dv = s.dv;
   p.scale = checked_scale(op, options.scale, p.d);
   if (mask) check_mask(op, *mask, p.dtype, with_last(q.shape, p.lk), p);
-  Shape heads = q.shape;
-  heads.ndim -= 2;
-  check_terms(op, options, heads, p);
-  p.maps = AttentionMaps(op, options, heads, p.lq, p.lk);
-  check_rotary(op, options, q, batch, p);
+  check_terms(op, options, s.heads, p);
+  p.maps = AttentionMaps(op, options, s.heads, p.lq, p.lk);
+  check_rotary(op, options, q, s.batch, p);
   if (p.maps.ids_recur())
     p.documents = compared_documents(op, p.maps.document_numbers(), compute_dtype(p.dtype));
   p.query = rows_contiguous(q);
@@ -333,13 +311,8 @@ AttentionGradients scaled_dot_product_attention_backward(
   constexpr auto op = "scaled_dot_product_attention_backward";
   const Problem p = check_inputs(op, query, key, value, mask, options);
   const DType dtype = compute_dtype(p.dtype);
-  const Shape out_shape = with_last(query.shape, p.dv), rows = without_last(query.shape);
-  check_same_dtype(op, "grad", grad, query);
-  check_same_dtype(op, "out", out, query);
-  check_parameter_dtype(op, "lse", lse, query);
-  check_shape(op, "grad", grad, out_shape);
-  check_shape(op, "out", out, out_shape);
-  check_shape(op, "lse", lse, rows);
+  const Shape rows = without_last(query.shape);
+  attention_backward_args(op, grad, query, out, lse, p.dv);
   const Array grad_rows = rows_contiguous(grad), out_rows = rows_contiguous(out);
   const Array lse_rows = converted(lse, dtype), delta_rows = Array::empty(dtype, rows);
 

@@ -2,40 +2,10 @@
 // lk, dv) of one floating-point type; kv_heads divides heads. Two-dimensional arrays are one head.
 #pragma once
 
-#include <optional>
-#include <tuple>
-
+#include "ops/attention_args.h"
 #include "ops/common.h"
 
 namespace vectile::ops {
-
-// Which pairs of query and key count, as work that is left out where they do not. Query i stands
-// at key i + lk - lq: the last one at the last key.
-struct AttentionSparsity {
-  bool is_causal = false;                  // no key after the query's place
-  std::optional<i64> left, right;          // at most so many keys before and after it
-  const TensorView* block_mask = nullptr;  // (..., heads, block rows, block columns), broadcast
-  std::optional<i64> block_rows, block_columns;  // of such sizes; the fewest that fit by default
-  const TensorView* key_lengths = nullptr;       // (...): keys from there on do not count
-  // (n + 1,): where each of n sequences begins among the queries and the keys, and the end; places
-  // are those within a sequence. The keys' are the queries' by default.
-  const TensorView *cu_seqlens_q = nullptr, *cu_seqlens_k = nullptr;
-  const TensorView* document_ids = nullptr;  // (..., lk); queries have the ids of the last lq keys
-};
-
-struct AttentionOptions : AttentionSparsity {
-  std::optional<double> scale;  // 1 / sqrt(d)
-  std::optional<double> softcap;
-  const TensorView* alibi_slopes = nullptr;             // (..., heads), broadcast
-  const TensorView* sinks = nullptr;                    // (heads,)
-  const TensorView *cosine = nullptr, *sine = nullptr;  // (..., lk, pairs), broadcast to the batch
-  bool interleaved = false;
-  double dropout_p = 0;
-  std::uint64_t seed = 0;
-  // What the forward pass also returns.
-  bool return_lse = false, return_weights = false, return_column_sums = false;
-  i64 return_top_k = 0;
-};
 
 struct AttentionResult {
   Array out;                    // (..., heads, lq, dv)

@@ -1,7 +1,6 @@
 #include "ops/attention_map.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "ops/indices.h"
@@ -17,9 +16,8 @@ KeyRange meet(KeyRange a, KeyRange b) {
 // The starts of sequences and their end, n + 1 increasing numbers from 0 to `length`.
 Buffer<i64> checked_starts(const char* op, const char* argument, const TensorView& starts,
                            i64 length) {
-  check(starts.ndim() == 1, op, argument, "ndim", 1, starts.ndim());
+  check_starts(op, argument, starts);
   const i64 n = starts.elements();
-  check(n >= 1, op, argument, "length", "at least 1", n);
   Buffer<i64> at = integers(op, argument, starts);
   check(at[0] == 0, op, argument, "first", 0, at[0]);
   for (i64 s = 1; s < n; ++s)
@@ -40,51 +38,6 @@ i64 checked_block(const char* op, const char* property, std::optional<i64> given
 }
 
 }  // namespace
-
-i64 checked_reach(const char* op, std::optional<i64> reach, i64 most) {
-  if (!reach) return most;
-  check(*reach >= 0, op, "window", "value", "at least 0, or None", *reach);
-  return std::min(*reach, most);
-}
-
-double checked_scale(const char* op, std::optional<double> scale, i64 d) {
-  const double found = scale.value_or(d ? 1 / std::sqrt(static_cast<double>(d)) : 1.0);
-  check(std::isfinite(found), op, "scale", "value", "a finite number", found);
-  return found;
-}
-
-double checked_softcap(const char* op, std::optional<double> softcap) {
-  if (!softcap) return 0;
-  check(std::isfinite(*softcap) && *softcap > 0, op, "softcap", "value", "a finite number above 0",
-        *softcap);
-  return *softcap;
-}
-
-i64 plane_offset(const TensorView& x, int skip, i64 b) {
-  i64 offset = 0;
-  for (int i = x.ndim() - skip - 1; i >= 0; --i) {
-    offset += b % x.shape[i] * x.strides[i];
-    b /= x.shape[i];
-  }
-  return offset;
-}
-
-TensorView broadcast_to(const TensorView& x, const Shape& shape) {
-  TensorView y = x;
-  y.shape = shape;
-  const int lead = shape.ndim - x.ndim();
-  for (int i = 0; i < shape.ndim; ++i)
-    y.strides[i] = i < lead || x.shape[i - lead] == 1 ? 0 : x.strides[i - lead];
-  return y;
-}
-
-void check_broadcast(const char* op, const char* argument, const TensorView& x,
-                     const Shape& shape) {
-  bool fits = x.ndim() <= shape.ndim;
-  for (int i = 1; fits && i <= x.ndim(); ++i) fits = x.shape[-i] == 1 || x.shape[-i] == shape[-i];
-  if (!fits) [[unlikely]]
-    fail(op, argument, "shape", text("one that broadcasts to ", shape), x.shape);
-}
 
 AttentionMaps::AttentionMaps(const char* op, const AttentionSparsity& options, const Shape& heads,
                              i64 lq, i64 lk)

@@ -6,21 +6,6 @@
 
 namespace vectile::ops {
 
-// Offset of plane b among the axes before the last `skip`, in row-major order.
-i64 plane_offset(const TensorView& x, int skip, i64 b);
-
-// `x` seen as `shape`, whose trailing axes it broadcasts to.
-TensorView broadcast_to(const TensorView& x, const Shape& shape);
-
-// ValueError unless `x` broadcasts to `shape`.
-void check_broadcast(const char* op, const char* argument, const TensorView& x, const Shape& shape);
-
-// Checked options that attention and decoding share: a side of the window, at most `most`; the
-// scale, by default of head size d; the softcap, 0 for none.
-i64 checked_reach(const char* op, std::optional<i64> reach, i64 most);
-double checked_scale(const char* op, std::optional<double> scale, i64 d);
-double checked_softcap(const char* op, std::optional<double> softcap);
-
 class AttentionMaps {
  public:
   AttentionMaps() = default;

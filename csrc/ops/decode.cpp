@@ -11,10 +11,7 @@ namespace vectile::ops {
 namespace {
 
 // A checked cache, and the places that a call reads or writes.
-struct Blocks {
-  DType dtype;  // of the cache; kernels compute in `compute`
-  DType compute;
-  i64 blocks, kv_heads, block_size, d, dv, batch, most;  // most: entries of a table
+struct Blocks : CacheSizes {
   Buffer<i64> table, lengths;
 
   Blocks(const char* op, const BlockCache& c);
@@ -23,46 +20,10 @@ struct Blocks {
   DecodeCache of(const BlockCache& c, i64 b, i64 kv) const;
 };
 
-void check_cache(const char* op, const char* argument, const TensorView& x) {
-  check(x.ndim() == 4, op, argument, "ndim", 4, x.ndim());
-  check(x.contiguous(), op, argument, "layout", "C-contiguous", "strided");
-}
-
-void check_scales(const char* op, const char* argument, const TensorView* x, DType dtype,
-                  const Shape& expected) {
-  if (dtype != DType::i8) {
-    check(!x, op, argument, "value", text("None beside a cache of ", dtype), "an array");
-    return;
-  }
-  check(x != nullptr, op, argument, "value", "an array beside a cache of int8", "None");
-  if (x->dtype != DType::f32) fail<TypeError>(op, argument, "dtype", "float32", x->dtype);
-  check_shape(op, argument, *x, expected);
-  check(x->contiguous(), op, argument, "layout", "C-contiguous", "strided");
-}
-
-Blocks::Blocks(const char* op, const BlockCache& c) : dtype(c.key.dtype) {
-  if (dtype != DType::i8 && dtype != DType::f32 && dtype != DType::f64 && !is_half(dtype))
-    fail<TypeError>(op, "key_cache", "dtype", "float32, float64, float16, bfloat16 or int8", dtype);
-  check_same_dtype(op, "value_cache", c.value, c.key);
-  compute = dtype == DType::f64 ? DType::f64 : DType::f32;
-  check_cache(op, "key_cache", c.key);
-  check_cache(op, "value_cache", c.value);
-  blocks = c.key.shape[0];
-  kv_heads = c.key.shape[1];
-  block_size = c.key.shape[2];
-  d = c.key.shape[3];
-  dv = c.value.shape[3];
-  check_shape(op, "value_cache", c.value, with_last(c.key.shape, dv));
-  const Shape scales = without_last(c.key.shape);
-  check_scales(op, "key_scales", c.key_scales, dtype, scales);
-  check_scales(op, "value_scales", c.value_scales, dtype, scales);
-  check(c.block_tables->ndim() == 2, op, "block_tables", "ndim", 2, c.block_tables->ndim());
-  batch = c.block_tables->shape[0];
-  most = c.block_tables->shape[1];
-  check_shape(op, "lengths", *c.lengths, Shape(batch));
-  table = integers(op, "block_tables", *c.block_tables);
-  lengths = integers(op, "lengths", *c.lengths);
-}
+Blocks::Blocks(const char* op, const BlockCache& c)
+    : CacheSizes(cache_args(op, c)),
+      table(integers(op, "block_tables", *c.block_tables)),
+      lengths(integers(op, "lengths", *c.lengths)) {}
 
 void Blocks::check_places(const char* op, i64 b, i64 begin, i64 end) const {
   if (begin >= end) return;
@@ -135,32 +96,19 @@ struct Problem {
 
 Problem check_query(const char* op, const TensorView& q, const Blocks& blocks,
                     const DecodeOptions& o) {
-  check_floating(op, "query", q);
-  check(q.ndim() == 4, op, "query", "ndim", 4, q.ndim());
-  check(q.shape[0] == blocks.batch, op, "query", "batch", blocks.batch, q.shape[0]);
-  check(q.shape[3] == blocks.d, op, "query", "dim", blocks.d, q.shape[3]);
+  decode_args(op, q, blocks, o);
   Problem p;
   p.heads = q.shape[1];
   p.lq = q.shape[2];
-  if (blocks.kv_heads == 0 ? p.heads != 0 : p.heads % blocks.kv_heads != 0)
-    fail(op, "key_cache", "heads", text("a divisor of the query's ", p.heads), blocks.kv_heads);
   p.scale = checked_scale(op, o.scale, blocks.d);
   p.softcap = checked_softcap(op, o.softcap);
-  if (o.alibi_slopes) {
-    const Shape full(blocks.batch, p.heads);
-    check_floating(op, "alibi_slopes", *o.alibi_slopes);
-    check_broadcast(op, "alibi_slopes", *o.alibi_slopes, full);
-    p.slopes = converted(broadcast_to(*o.alibi_slopes, full), blocks.compute);
-  }
-  if (o.sinks) {
-    check_floating(op, "sinks", *o.sinks);
-    check_shape(op, "sinks", *o.sinks, Shape(p.heads));
-    p.sinks = converted(*o.sinks, blocks.compute);
-  }
+  if (o.alibi_slopes)
+    p.slopes =
+        converted(broadcast_to(*o.alibi_slopes, Shape(blocks.batch, p.heads)), blocks.compute);
+  if (o.sinks) p.sinks = converted(*o.sinks, blocks.compute);
   const i64 places = checked_elements(Shape(blocks.batch, p.lq));
   p.keys = Buffer<KeyRange>(places);
   p.position = Buffer<i64>(places);
-  checked_reach(op, o.left, 0), checked_reach(op, o.right, 0);
   for (i64 b = 0; b < blocks.batch; ++b) {
     const i64 length = blocks.lengths[b];
     check(length >= 0, op, "lengths", text("at ", b).c_str(), "at least 0", length);
@@ -287,24 +235,9 @@ void append_to_cache(const TensorView& key, const TensorView& value, const Block
                      const TensorView* counts) {
   constexpr auto op = "append_to_cache";
   const Blocks blocks(op, cache);
-  check_floating(op, "key", key);
-  check_floating(op, "value", value);
-  check(key.ndim() == 4, op, "key", "ndim", 4, key.ndim());
+  append_args(op, key, value, cache, blocks, counts);
   const i64 n = key.shape[2];
-  check_shape(op, "key", key, Shape(blocks.batch, blocks.kv_heads, n, blocks.d));
-  check_shape(op, "value", value, Shape(blocks.batch, blocks.kv_heads, n, blocks.dv));
-  const auto check_writable = [&](const char* argument, const TensorView& x) {
-    check(x.writable, op, argument, "flags", "a writable array", "a read-only one");
-  };
-  check_writable("key_cache", cache.key);
-  check_writable("value_cache", cache.value);
-  if (cache.key_scales) check_writable("key_scales", *cache.key_scales);
-  if (cache.value_scales) check_writable("value_scales", *cache.value_scales);
-  Buffer<i64> count;
-  if (counts) {
-    check_shape(op, "counts", *counts, Shape(blocks.batch));
-    count = integers(op, "counts", *counts);
-  }
+  const Buffer<i64> count = counts ? integers(op, "counts", *counts) : Buffer<i64>();
   const auto count_of = [&](i64 b) { return counts ? count[b] : n; };
   for (i64 b = 0; b < blocks.batch; ++b) {
     const i64 length = blocks.lengths[b], more = count_of(b);

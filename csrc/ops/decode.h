@@ -1,31 +1,10 @@
 // decode family: attention of the newest tokens to a cache of keys and values in blocks.
-//
-// key_cache (blocks, kv_heads, block_size, d) and value_cache (blocks, kv_heads, block_size, dv),
-// row-major, of one dtype: floating-point or int8, the latter with a float32 scale for each token
-// and head, (blocks, kv_heads, block_size). Token t of sequence b lies in block
-// block_tables[b, t / block_size], row t % block_size.
 #pragma once
 
-#include <optional>
-
 #include "ops/common.h"
+#include "ops/decode_args.h"
 
 namespace vectile::ops {
-
-struct BlockCache {
-  TensorView key, value;
-  const TensorView *key_scales = nullptr, *value_scales = nullptr;
-  const TensorView *block_tables, *lengths;  // (batch, max_blocks), (batch,)
-};
-
-struct DecodeOptions {
-  std::optional<double> scale;     // 1 / sqrt(d)
-  std::optional<i64> left, right;  // as in AttentionSparsity
-  std::optional<double> softcap;
-  const TensorView* alibi_slopes = nullptr;  // (batch, heads), broadcast
-  const TensorView* sinks = nullptr;         // (heads,)
-  bool return_lse = false;
-};
 
 struct DecodeResult {
   Array out;  // (batch, heads, lq, dv) of the query's dtype

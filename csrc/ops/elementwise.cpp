@@ -2,53 +2,11 @@
 
 #include <algorithm>
 
+#include "ops/elementwise_args.h"
 #include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
-
-// Both operands over the shape of the result, without axes of one element and with adjacent axes
-// merged where both operands allow it; the result itself is row-major.
-struct Broadcast {
-  Shape shape;
-  i64 a[kMaxDims], b[kMaxDims];  // strides
-
-  Broadcast(const Shape& result, const TensorView& x, const TensorView& y) {
-    for (int i = 0; i < result.ndim; ++i) {
-      const i64 n = result[i];
-      if (n == 1) continue;
-      const i64 sx = stride(x, i - result.ndim), sy = stride(y, i - result.ndim);
-      const int k = shape.ndim - 1;
-      if (k >= 0 && a[k] == sx * n && b[k] == sy * n) {
-        shape[k] *= n;
-        a[k] = sx;
-        b[k] = sy;
-      } else {
-        a[shape.ndim] = sx;
-        b[shape.ndim] = sy;
-        shape.push(n);
-      }
-    }
-  }
-  i64 inner_a() const { return shape.ndim ? a[shape.ndim - 1] : 0; }
-  i64 inner_b() const { return shape.ndim ? b[shape.ndim - 1] : 0; }
-
- private:
-  static i64 stride(const TensorView& x, int i) {  // i counts from the end: -1 is the last axis
-    return i < -x.ndim() || x.shape[i] == 1 ? 0 : x.stride(i);
-  }
-};
-
-Shape broadcast_shape(const char* op, const TensorView& a, const TensorView& b) {
-  Shape s = a.ndim() >= b.ndim() ? a.shape : b.shape;
-  for (int i = -1; i >= -std::min(a.ndim(), b.ndim()); --i) {
-    const i64 n = a.shape[i], m = b.shape[i];
-    if (n != m && n != 1 && m != 1) [[unlikely]]
-      fail(op, "b", "shape", text("one that broadcasts with ", a.shape), b.shape);
-    s[i] = n == 1 ? m : n;
-  }
-  return s;
-}
 
 // An operand of the type kernels compute in, or one of a half type that is row-major and as large
 // as the result; anything else is widened or packed first.
@@ -147,9 +105,7 @@ Array map(const char* op, const TensorView& x, const TensorView* out, Kernel ker
 template <class Kernel>
 Array map_gradient(const char* op, const TensorView& grad, const TensorView& v, const char* v_name,
                    Kernel kernel) {
-  check_floating(op, v_name, v);
-  check_same_dtype(op, "grad", grad, v);
-  check_shape(op, "grad", grad, v.shape);
+  gradient_args(op, grad, v, v_name);
   const Array g = readable_rows(grad), in = readable_rows(v);
   Array dx = Array::empty(v.dtype, v.shape);
   const i64 width = row_length(in, g);
@@ -162,16 +118,6 @@ Array map_gradient(const char* op, const TensorView& grad, const TensorView& v, 
         reading<T>(g, width), reading<T>(in, width), producing<T>(dx, width));
   });
   return dx;
-}
-
-// One slope for all of x, or one for each place on its axis 1.
-void check_slopes(const char* op, const TensorView& x, const TensorView& weight) {
-  check_floating(op, "x", x);
-  check_same_dtype(op, "weight", weight, x);
-  check(weight.ndim() <= 1, op, "weight", "rank", "at most 1", weight.ndim());
-  const i64 channels = x.ndim() > 1 ? x.shape[1] : 1;
-  if (weight.elements() != 1 && weight.elements() != channels) [[unlikely]]
-    fail(op, "weight", "length", text("1 or x's channels, ", channels), weight.elements());
 }
 
 }  // namespace
@@ -205,10 +151,8 @@ Array leaky_relu_backward(const TensorView& grad, const TensorView& x, double sl
 
 Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorView& b,
              const TensorView* out) {
-  check_floating(op.name, "a", a);
-  check_same_dtype(op.name, "b", b, a);
   const bool same = a.shape == b.shape;
-  const Shape shape = same ? a.shape : broadcast_shape(op.name, a, b);
+  const Shape shape = binary_args(op.name, a, b);
   Output y(op.name, given_dtype(a), shape, out, {&a, &b});
   const i64 n = y.view().elements();
   if (n == 0) return y.finish();
@@ -230,15 +174,8 @@ Array binary(const FloatOp<BinaryKernel>& op, const TensorView& a, const TensorV
 
 Array prelu(const TensorView& x, const TensorView& weight, const TensorView* out) {
   check_slopes("prelu", x, weight);
-  TensorView slopes = weight;
-  const bool shared = weight.elements() == 1;
-  slopes.shape = Shape();
-  for (int i = shared ? x.ndim() : 1; i < x.ndim(); ++i) {
-    slopes.strides[i - 1] = i == 1 ? weight.stride(0) : 0;
-    slopes.shape.push(i == 1 ? weight.shape[0] : 1);
-  }
-  return binary({"prelu", &FloatKernels<float>::prelu, &FloatKernels<double>::prelu}, x, slopes,
-                out);
+  return binary({"prelu", &FloatKernels<float>::prelu, &FloatKernels<double>::prelu}, x,
+                slopes_along(x, weight), out);
 }
 
 PreluGradient prelu_backward(const TensorView& grad, const TensorView& x,
@@ -290,7 +227,7 @@ PreluGradient prelu_backward(const TensorView& grad, const TensorView& x,
 
 Array dropout(const TensorView& x, double p, std::uint64_t seed) {
   check_floating("dropout", "x", x);
-  check(p >= 0 && p <= 1, "dropout", "p", "value", "0 <= p <= 1", p);
+  check_rate("dropout", p);
   if (p == 1) return Array::zeros(x.dtype, x.shape);
   const auto threshold = static_cast<std::uint32_t>(p * 0x1p32);
   return map("dropout", x, nullptr, [&](auto t) {

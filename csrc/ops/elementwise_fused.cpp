@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "ops/elementwise.h"
+#include "ops/elementwise_args.h"
 #include "ops/reduce.h"
 #include "ops/staging.h"
 
@@ -40,14 +41,8 @@ struct Fused {
       : activation(f == Activation::none ? nullptr : &kSteps[static_cast<int>(f) - 1]),
         p(rate),
         seed(key) {
-    check_floating(op, "x", input);
-    check(input.ndim() > 0, op, "x", "ndim", "at least 1", 0);
-    check(p >= 0 && p <= 1, op, "p", "value", "0 <= p <= 1", p);
-    if (b) {
-      check_same_dtype(op, "bias", *b, input);
-      check_shape(op, "bias", *b, Shape(input.shape.back()));
-      bias = vectile::contiguous(*b);
-    }
+    fused_args(op, input, b, rate);
+    if (b) bias = vectile::contiguous(*b);
     x = vectile::contiguous(input);
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/embedding_args.h"
 #include "ops/indices.h"
 #include "ops/staging.h"
 
@@ -10,9 +11,7 @@ namespace vectile::ops {
 
 Array embedding(const TensorView& ids, const TensorView& weight) {
   constexpr const char* op = "embedding";
-  check_floating(op, "weight", weight);
-  check(weight.ndim() == 2, op, "weight", "ndim", 2, weight.ndim());
-  check(ids.ndim() < kMaxDims, op, "ids", "ndim", kMaxDims - 1, ids.ndim());
+  embedding_args(op, ids, weight);
   const i64 n = weight.shape[1], count = ids.elements();
   const Buffer<i64> index = checked_indices(op, "ids", ids, weight.shape[0]);
   // A table of contiguous rows is read in place, however far apart the rows are.
@@ -43,16 +42,9 @@ Array embedding(const TensorView& ids, const TensorView& weight) {
 
 Array embedding_backward(const TensorView& grad, const TensorView& ids, i64 num_embeddings) {
   constexpr const char* op = "embedding_backward";
-  check_floating(op, "grad", grad);
-  check(num_embeddings >= 0, op, "num_embeddings", "value", "at least 0", num_embeddings);
-  Shape expected = ids.shape;
-  const bool fits = ids.ndim() < kMaxDims && grad.ndim() == ids.ndim() + 1;
-  if (fits) expected.push(grad.shape.back());
-  if (!fits || !(grad.shape == expected))
-    fail(op, "grad", "shape", text("ids.shape ", ids.shape, " + (n,)"), grad.shape);
+  embedding_backward_args(op, grad, ids, num_embeddings);
   const i64 n = grad.shape.back(), count = ids.elements();
   Array dweight = Array::empty(grad.dtype, Shape(num_embeddings, n));
-  checked_bytes(Shape(num_embeddings), DType::i64);  // also where n is 0: offsets has two more
   const Buffer<i64> index = checked_indices(op, "ids", ids, num_embeddings);
   const Array g = widened(grad);
   // Counting sort, stable: order[offsets[v] .. offsets[v + 1]) are the positions of id v.

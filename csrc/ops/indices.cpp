@@ -3,6 +3,8 @@
 #include <limits>
 #include <type_traits>
 
+#include "ops/indices_args.h"
+
 namespace vectile {
 namespace {
 
@@ -36,34 +38,7 @@ void widen(const TensorView& ids, i64* y) {
 Buffer<i64> integers(const char* op, const char* argument, const TensorView& ids) {
   Buffer<i64> y(checked_elements(ids.shape));
   const Array x = contiguous(ids);
-  switch (ids.dtype) {
-    case DType::i8:
-      widen<std::int8_t>(x, y.get());
-      break;
-    case DType::u8:
-      widen<std::uint8_t>(x, y.get());
-      break;
-    case DType::i16:
-      widen<std::int16_t>(x, y.get());
-      break;
-    case DType::u16:
-      widen<std::uint16_t>(x, y.get());
-      break;
-    case DType::i32:
-      widen<std::int32_t>(x, y.get());
-      break;
-    case DType::u32:
-      widen<std::uint32_t>(x, y.get());
-      break;
-    case DType::i64:
-      widen<std::int64_t>(x, y.get());
-      break;
-    case DType::u64:
-      widen<std::uint64_t>(x, y.get());
-      break;
-    default:
-      fail<TypeError>(op, argument, "dtype", "an integer type", ids.dtype);
-  }
+  dispatch_integer(op, argument, ids.dtype, [&](auto i) { widen<decltype(i)>(x, y.get()); });
   return y;
 }
 

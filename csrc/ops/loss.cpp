@@ -16,13 +16,7 @@ struct Targets {
 
 Targets check_arguments(const char* op, const TensorView& logits, const TensorView& targets,
                         const CrossEntropyOptions& o) {
-  check_floating(op, "logits", logits);
-  check(logits.ndim() > 0, op, "logits", "ndim", "at least 1", 0);
-  check(o.label_smoothing >= 0 && o.label_smoothing <= 1, op, "label_smoothing", "value", "0 to 1",
-        o.label_smoothing);
-  Shape batch = logits.shape;
-  --batch.ndim;
-  check_shape(op, "targets", targets, batch);
+  cross_entropy_args(op, logits, targets, o);
   Targets t{checked_indices(op, "targets", targets, logits.shape.back(), &o.ignore_index)};
   const i64 rows = targets.elements();
   for (i64 r = 0; r < rows; ++r) {
@@ -73,11 +67,8 @@ Array cross_entropy_backward(const TensorView& grad, const TensorView& logits,
                              const CrossEntropyOptions& o) {
   constexpr const char* op = "cross_entropy_backward";
   const Targets t = check_arguments(op, logits, targets, o);
-  check_parameter_dtype(op, "lse", lse, logits);
-  check_shape(op, "lse", lse, targets.shape);
-  check_same_dtype(op, "grad", grad, logits);
+  cross_entropy_backward_args(op, grad, logits, targets, lse, o);
   const bool per_row = o.reduction == LossReduction::none;
-  check_shape(op, "grad", grad, per_row ? targets.shape : Shape());
   const Array x = readable_rows(logits), g = widened(grad), l = widened(lse);
   const i64 n = x.shape.back(), rows = targets.elements();
   Array dx = Array::empty(x.dtype, x.shape);

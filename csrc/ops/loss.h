@@ -2,16 +2,9 @@
 #pragma once
 
 #include "ops/common.h"
+#include "ops/loss_args.h"
 
 namespace vectile::ops {
-
-enum class LossReduction { none, mean, sum };
-
-struct CrossEntropyOptions {
-  i64 ignore_index = -100;
-  double label_smoothing = 0;
-  LossReduction reduction = LossReduction::mean;
-};
 
 struct CrossEntropy {
   Array loss;  // 0-D, or targets.shape for LossReduction::none

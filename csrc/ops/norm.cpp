@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/norm_args.h"
 #include "ops/staging.h"
 
 namespace vectile::ops {
@@ -17,34 +18,17 @@ Array per_row(const TensorView& x, bool wanted) {
   return wanted ? Array::empty(compute_dtype(x.dtype), without_last(x.shape)) : Array();
 }
 
-void check_input(const char* op, const TensorView& x, double eps) {
-  check_floating(op, "x", x);
-  check(x.ndim() > 0, op, "x", "ndim", "at least 1", 0);
-  check(eps >= 0, op, "eps", "value", "at least 0", eps);
-}
-
 // A parameter of shape (n,), row-major; empty when it is not given.
 Array parameter(const char* op, const char* name, const TensorView* p, const TensorView& x) {
-  if (!p) return {};
-  check_parameter_dtype(op, name, *p, x);
-  check_shape(op, name, *p, Shape(x.shape.back()));
-  return widened(*p);
-}
-
-Array statistic(const char* op, const char* name, const TensorView& s, const TensorView& x) {
-  check_parameter_dtype(op, name, s, x);
-  check_shape(op, name, s, without_last(x.shape));
-  return widened(s);
+  norm_parameter_args(op, name, p, x);
+  return p ? widened(*p) : Array();
 }
 
 NormGradient backward(const char* op, const TensorView& grad, const TensorView& x,
                       const TensorView* weight, const TensorView* mean, const TensorView& rstd) {
-  check_input(op, x, 0);
-  check_same_dtype(op, "grad", grad, x);
-  check_shape(op, "grad", grad, x.shape);
-  const Array w = parameter(op, "weight", weight, x);
-  const Array m = mean ? statistic(op, "mean", *mean, x) : Array();
-  const Array s = statistic(op, "rstd", rstd, x);
+  norm_backward_args(op, grad, x, weight, mean, rstd);
+  const Array w = weight ? widened(*weight) : Array();
+  const Array m = mean ? widened(*mean) : Array(), s = widened(rstd);
   const Array g = contiguous(grad), in = contiguous(x);
   const i64 n = x.shape.back(), rows = row_count(x.shape);
   NormGradient result;
@@ -105,8 +89,7 @@ constexpr i64 kFewElements = 1 << 12;
 template <class Norm>
 AddNormalised add_and_norm(const char* op, const TensorView& x, const TensorView& residual,
                            bool mean, bool stats, Norm&& norm) {
-  check_same_dtype(op, "residual", residual, x);
-  check_shape(op, "residual", residual, x.shape);
+  norm_residual_args(op, residual, x);
   const Array a = readable_rows(x), b = readable_rows(residual);
   AddNormalised result{Array::empty(x.dtype, x.shape), Array::empty(x.dtype, x.shape),
                        per_row(x, mean && stats), per_row(x, stats)};
@@ -137,7 +120,7 @@ AddNormalised add_layer_norm(const TensorView& x, const TensorView& residual,
                              const TensorView* weight, const TensorView* bias, double eps,
                              bool stats) {
   constexpr const char* op = "add_layer_norm";
-  check_input(op, x, eps);
+  norm_args(op, x, eps);
   const Array w = parameter(op, "weight", weight, x), b = parameter(op, "bias", bias, x);
   return add_and_norm(
       op, x, residual, true, stats,
@@ -149,7 +132,7 @@ AddNormalised add_layer_norm(const TensorView& x, const TensorView& residual,
 AddNormalised add_rms_norm(const TensorView& x, const TensorView& residual,
                            const TensorView* weight, double eps, bool stats) {
   constexpr const char* op = "add_rms_norm";
-  check_input(op, x, eps);
+  norm_args(op, x, eps);
   const Array w = parameter(op, "weight", weight, x);
   return add_and_norm(
       op, x, residual, false, stats,
@@ -161,7 +144,7 @@ AddNormalised add_rms_norm(const TensorView& x, const TensorView& residual,
 Normalised layer_norm(const TensorView& x, const TensorView* weight, const TensorView* bias,
                       double eps, bool stats) {
   constexpr const char* op = "layer_norm";
-  check_input(op, x, eps);
+  norm_args(op, x, eps);
   const Array w = parameter(op, "weight", weight, x), b = parameter(op, "bias", bias, x);
   const Array in = readable_rows(x);
   Normalised result{Array::empty(x.dtype, x.shape), per_row(x, stats), per_row(x, stats)};
@@ -183,7 +166,7 @@ Normalised layer_norm(const TensorView& x, const TensorView* weight, const Tenso
 
 Normalised rms_norm(const TensorView& x, const TensorView* weight, double eps, bool stats) {
   constexpr const char* op = "rms_norm";
-  check_input(op, x, eps);
+  norm_args(op, x, eps);
   const Array w = parameter(op, "weight", weight, x);
   const Array in = readable_rows(x);
   Normalised result{Array::empty(x.dtype, x.shape), {}, per_row(x, stats)};

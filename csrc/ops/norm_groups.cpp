@@ -3,36 +3,21 @@
 #include <cmath>
 
 #include "ops/norm.h"
+#include "ops/norm_args.h"
 #include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
 
-// x as (batch, channels, n): n is the product of the axes after the second.
-struct Channels {
-  i64 batch, channels, n;
-  Channels(const char* op, const TensorView& x) {
-    check_floating(op, "x", x);
-    check(x.ndim() >= 2, op, "x", "ndim", "at least 2", x.ndim());
-    batch = x.shape[0];
-    channels = x.shape[1];
-    n = 1;
-    for (int i = 2; i < x.ndim(); ++i) n *= x.shape[i];
-  }
-  i64 per_channel() const { return batch * n; }
-};
-
 // An optional argument of shape (channels,), row-major; empty when it is not given.
 Array per_channel(const char* op, const char* name, const TensorView* p, const TensorView& x) {
-  if (!p) return {};
-  check_parameter_dtype(op, name, *p, x);
-  check_shape(op, name, *p, Shape(x.shape[1]));
-  return widened(*p);
+  channel_args(op, name, p, x);
+  return p ? widened(*p) : Array();
 }
 
 Array required(const char* op, const char* name, const TensorView* p, const TensorView& x) {
-  check(p != nullptr, op, name, "value", "an array unless training", "None");
-  return per_channel(op, name, p, x);
+  check_running(op, name, p, x, false);
+  return widened(*p);
 }
 
 // `x` with the channels first, which turns single elements per channel (n = 1) into long runs.
@@ -70,12 +55,6 @@ Array filled(Array&& y, const TensorView& x, const Channels& c) {
   return result;
 }
 
-void check_running(const char* op, const char* name, const TensorView& r, const TensorView& x) {
-  check_parameter_dtype(op, name, r, x);
-  check_shape(op, name, r, Shape(x.shape[1]));
-  check(r.writable, op, name, "flags", "a writable array", "a read-only one");
-}
-
 // running += momentum (found - running)
 template <class T>
 void update(const TensorView& running, const T* found, double factor, double momentum) {
@@ -89,10 +68,10 @@ Normalised with_batch_statistics(const Channels& c, const TensorView& x,
                                  const TensorView* running_mean, const TensorView* running_var,
                                  const Array& w, const Array& b, double momentum, double eps) {
   constexpr const char* op = "batch_norm";
-  if (running_mean) check_running(op, "running_mean", *running_mean, x);
-  if (running_var) check_running(op, "running_var", *running_var, x);
+  check_running(op, "running_mean", running_mean, x, true);
+  check_running(op, "running_var", running_var, x, true);
   const i64 count = c.per_channel();
-  check(count != 1, op, "x", "values per channel", "more than 1 in training", count);
+  check_training_count(op, c);
   const Array in = for_channels(x, c);
   Normalised r{unfilled(x, c), Array::zeros(x.dtype, Shape(c.channels)),
                Array::zeros(x.dtype, Shape(c.channels))};
@@ -152,10 +131,6 @@ NormGradient parameters_narrowed(NormGradient&& r, const TensorView* weight) {
   r.dweight = narrowed(std::move(r.dweight), weight->dtype);
   r.dbias = narrowed(std::move(r.dbias), weight->dtype);
   return std::move(r);
-}
-
-void check_eps(const char* op, double eps) {
-  check(eps >= 0, op, "eps", "value", "at least 0", eps);
 }
 
 }  // namespace
@@ -219,8 +194,7 @@ namespace {
 
 // Group i holds the channels [i % groups * size, ...) of sample i / groups: adjacent in memory.
 NormGroup sample_group(const char* op, const Channels& c, i64 groups) {
-  check(groups > 0 && c.channels % groups == 0, op, "num_groups", "value",
-        text("a divisor of the ", c.channels, " channels"), groups);
+  check_groups(op, c, groups);
   return {c.channels / groups, c.n, 1, 0, c.n};
 }
 
@@ -267,10 +241,8 @@ NormGradient group_norm_backward(const TensorView& grad, const TensorView& x, i6
   check_same_dtype(op, "grad", grad, x);
   check_shape(op, "grad", grad, x.shape);
   const Array w = per_channel(op, "weight", weight, x);
-  for (const auto& [name, s] : {std::pair("mean", &mean), std::pair("rstd", &rstd)}) {
-    check_parameter_dtype(op, name, *s, x);
-    check_shape(op, name, *s, Shape(c.batch, groups));
-  }
+  group_statistic_args(op, "mean", mean, x, groups);
+  group_statistic_args(op, "rstd", rstd, x, groups);
   const Array m = contiguous(mean), s = contiguous(rstd);
   const Array g = contiguous(grad), in = contiguous(x);
   NormGradient r;

@@ -1,19 +1,11 @@
 #include "ops/optimizer.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "ops/staging.h"
 
 namespace vectile::ops {
 namespace {
-
-struct Argument {
-  const char* name;
-  const TensorList* list;  // null: not given
-  bool written = true;
-  bool state = false;
-};
 
 // One row per element, widened before a kernel and narrowed after it unless it is only read.
 template <class T>
@@ -36,41 +28,11 @@ class Updated {
   bool written_;
 };
 
-std::string at(const char* name, std::size_t i) { return text(name, "[", i, "]"); }
-
-void check_at_least_zero(const char* op, const char* name, double value) {
-  check(value >= 0, op, name, "value", "at least 0", value);
-}
-
-void check_below_one(const char* op, const char* name, double value) {
-  check(value >= 0 && value < 1, op, name, "value", "0 <= value < 1", value);
-}
-
-void check_lists(const char* op, const Argument* arguments, int count) {
-  const TensorList& first = *arguments[0].list;
-  for (int a = 0; a < count; ++a) {
-    const auto& [name, list, written, state] = arguments[a];
-    if (!list) continue;
-    check(list->size() == first.size(), op, name, "length", first.size(), list->size());
-    for (std::size_t i = 0; i < list->size(); ++i) {
-      const TensorView& x = (*list)[i];
-      if (a == 0 && i == 0) check_floating(op, at(name, i).c_str(), x);
-      if (x.dtype != first[0].dtype) {
-        const auto check_dtype = state ? check_parameter_dtype : check_same_dtype;
-        check_dtype(op, at(name, i).c_str(), x, first[0]);
-      }
-      if (!(x.shape == first[i].shape)) check_shape(op, at(name, i).c_str(), x, first[i].shape);
-      if (written && !x.writable)
-        fail(op, at(name, i).c_str(), "flags", "a writable array", "a read-only one");
-    }
-  }
-}
-
 // Runs fn(pointers, n) over row-major pieces of the tensors of all lists: pointers[a] belongs to
 // arguments[a], null where the list is. Chunks are cut from the tensors laid end to end, so that
 // many small ones share a chunk and a large one has several.
 template <class T, int count, class F>
-void each_piece(const Argument (&arguments)[count], F fn) {
+void each_piece(const ListArgument (&arguments)[count], F fn) {
   const TensorList& params = *arguments[0].list;
   const std::size_t tensors = params.size();
   std::vector<TensorView> data(tensors * count);  // row-major
@@ -108,7 +70,7 @@ void each_piece(const Argument (&arguments)[count], F fn) {
 }
 
 template <int count, class F>
-void run(const char* op, const Argument (&arguments)[count], F&& fn) {
+void run(const char* op, const ListArgument (&arguments)[count], F&& fn) {
   check_lists(op, arguments, count);
   if (arguments[0].list->empty()) return;
   dispatch_float((*arguments[0].list)[0].dtype, [&](auto t) {
@@ -122,13 +84,7 @@ void run(const char* op, const Argument (&arguments)[count], F&& fn) {
 void sgd(const TensorList& params, const TensorList& grads, const TensorList* momentum_buffers,
          const SgdOptions& o) {
   constexpr const char* op = "sgd_";
-  check_at_least_zero(op, "lr", o.lr);
-  check_at_least_zero(op, "momentum", o.momentum);
-  check_at_least_zero(op, "weight_decay", o.weight_decay);
-  check(momentum_buffers || o.momentum == 0, op, "momentum_buffers", "value",
-        "a list where momentum is not 0", "None");
-  check(!o.nesterov || (o.momentum > 0 && o.dampening == 0), op, "nesterov", "value",
-        "False unless momentum > 0 and dampening = 0", "True");
+  sgd_args(op, momentum_buffers, o);
   const TensorList* buffers = o.momentum == 0 ? nullptr : momentum_buffers;
   run(op,
       {{"params", &params}, {"grads", &grads, false}, {"momentum_buffers", buffers, true, true}},
@@ -139,37 +95,22 @@ void sgd(const TensorList& params, const TensorList& grads, const TensorList* mo
 
 void adam(const char* op, const TensorList& params, const TensorList& grads,
           const TensorList& exp_avgs, const TensorList& exp_avg_sqs, const AdamOptions& o) {
-  check_at_least_zero(op, "lr", o.lr);
-  check_below_one(op, "beta1", o.beta1);
-  check_below_one(op, "beta2", o.beta2);
-  check_at_least_zero(op, "eps", o.eps);
-  check_at_least_zero(op, "weight_decay", o.weight_decay);
-  check(o.step >= 1, op, "step", "value", "at least 1", o.step);
-  const auto t = static_cast<double>(o.step);
-  const double step_size = o.lr / (1 - std::pow(o.beta1, t));
-  const double scale2 = 1 / std::sqrt(1 - std::pow(o.beta2, t));
-  const double l2 = o.decoupled ? 0 : o.weight_decay;
-  const double decay = o.decoupled ? 1 - o.lr * o.weight_decay : 1;
+  adam_args(op, o);
+  const AdamFactors f = adam_factors(o);
   run(op,
       {{"params", &params},
        {"grads", &grads, false},
        {"exp_avgs", &exp_avgs, true, true},
        {"exp_avg_sqs", &exp_avg_sqs, true, true}},
       [&](const auto& k, const auto* p, i64 n) {
-        k.adam(p[0], p[1], p[2], p[3], n, o.beta1, o.beta2, l2, decay, step_size, scale2, o.eps);
+        k.adam(p[0], p[1], p[2], p[3], n, o.beta1, o.beta2, f.l2, f.decay, f.size, f.unbias, o.eps);
       });
 }
 
 void rmsprop(const TensorList& params, const TensorList& grads, const TensorList& square_avgs,
              const TensorList* momentum_buffers, const RmspropOptions& o) {
   constexpr const char* op = "rmsprop_";
-  check_at_least_zero(op, "lr", o.lr);
-  check(o.alpha >= 0 && o.alpha <= 1, op, "alpha", "value", "0 to 1", o.alpha);
-  check_at_least_zero(op, "eps", o.eps);
-  check_at_least_zero(op, "weight_decay", o.weight_decay);
-  check_at_least_zero(op, "momentum", o.momentum);
-  check(momentum_buffers || o.momentum == 0, op, "momentum_buffers", "value",
-        "a list where momentum is not 0", "None");
+  rmsprop_args(op, momentum_buffers, o);
   const TensorList* buffers = o.momentum == 0 ? nullptr : momentum_buffers;
   run(op,
       {{"params", &params},

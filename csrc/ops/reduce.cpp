@@ -197,51 +197,27 @@ Array reduce_typed(const Reduction& op, const TensorView& x, const bool* reduced
 Array reduce(const Reduction& op, const TensorView& x, unsigned axes, bool keepdims,
              const TensorView* out) {
   const char* name = op.rows.name;
-  check_floating(name, "x", x);
-  bool reduced[kMaxDims];
-  Shape kept, shape;
-  i64 count = 1;
-  for (int i = 0; i < x.ndim(); ++i) {
-    reduced[i] = axes >> i & 1;
-    if (reduced[i]) count *= x.shape[i];
-    if (!reduced[i]) kept.push(x.shape[i]);
-    if (!reduced[i] || keepdims) shape.push(reduced[i] ? 1 : x.shape[i]);
-  }
-  check(count > 0 || op.empty != Empty::error, name, "x", "shape",
-        "at least one element along the reduced axes", x.shape);
-  if (out) check_out(name, *out, x.dtype, shape);
+  const Reduced r = reduce_args(name, x, axes, keepdims, op.empty);
+  if (out) check_out(name, *out, x.dtype, r.shape);
   Array y;
   if (x.elements() > 0)
     y = narrowed(
         dispatch_float(x.dtype,
-                       [&](auto t) { return reduce_typed<decltype(t)>(op, x, reduced, count); }),
+                       [&](auto t) { return reduce_typed<decltype(t)>(op, x, r.axis, r.count); }),
         x.dtype);
   else
-    y = Array::full(x.dtype, kept,
+    y = Array::full(x.dtype, r.kept,
                     op.empty == Empty::nan ? std::numeric_limits<double>::quiet_NaN() : 0.0);
-  y.shape = shape;
+  y.shape = r.shape;
   y.set_contiguous_strides();
   if (!out) return y;
-  Output result(name, x.dtype, shape, out, {&x});
+  Output result(name, x.dtype, r.shape, out, {&x});
   copy_strided(y, result.view());
   return result.finish();
 }
 
 Array sum_to(const TensorView& x, const Shape& shape) {
-  check_floating("sum_to", "x", x);
-  const int extra = x.ndim() - shape.ndim;
-  unsigned axes = 0;
-  bool fits = extra >= 0;
-  for (int i = 0; fits && i < x.ndim(); ++i) {
-    const i64 target = i < extra ? 1 : shape[i - extra];
-    if (i < extra || (target == 1 && x.shape[i] != 1))
-      axes |= 1u << i;
-    else
-      fits = target == x.shape[i];
-  }
-  if (!fits) [[unlikely]]
-    fail("sum_to", "shape", "value", text("one that broadcasts to ", x.shape), shape);
-  Array y = reduce(kReductions[0], x, axes, false);
+  Array y = reduce(kReductions[0], x, sum_to_args(x, shape), false);
   y.shape = shape;
   y.set_contiguous_strides();
   return y;

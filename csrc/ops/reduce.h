@@ -5,6 +5,7 @@
 
 #include "ops/common.h"
 #include "ops/float_op.h"
+#include "ops/reduce_args.h"
 
 namespace vectile::ops {
 
@@ -12,8 +13,6 @@ template <class T>
 using RowsKernel = void (*)(const T* x, T* y, i64 rows, i64 n);
 template <class T>
 using ColumnsKernel = void (*)(const T* x, i64 stride, T* y, i64 n, i64 columns);
-
-enum class Empty { zero, nan, error };  // what no elements reduce to
 
 struct Reduction {
   FloatOp<RowsKernel> rows;  // its name is the op's

@@ -3,34 +3,16 @@
 #include <algorithm>
 
 #include "ops/cast.h"
+#include "ops/rotary_args.h"
 
 namespace vectile::ops {
-namespace {
-
-// A table row-major in the type kernels compute in.
-Array table(const char* op, const char* argument, const TensorView& t, const TensorView& x) {
-  check_parameter_dtype(op, argument, t, x);
-  return converted(t, compute_dtype(x.dtype));
-}
-
-}  // namespace
-
 Array rotary_embedding(const TensorView& x, const TensorView& cosine, const TensorView& sine,
                        bool interleaved, bool inverse) {
   constexpr auto op = "rotary_embedding";
-  check_floating(op, "x", x);
-  check(x.ndim() >= 2, op, "x", "ndim", "at least 2", x.ndim());
-  check(cosine.ndim() >= 2, op, "cosine", "ndim", "at least 2", cosine.ndim());
-  check_shape(op, "sine", sine, cosine.shape);
+  rotary_args(op, x, cosine, sine);
   const i64 length = x.shape[-2], n = x.shape[-1], pairs = cosine.shape[-1];
-  check(2 * pairs <= n, op, "cosine", "pairs", text("at most ", n / 2), pairs);
-  check(cosine.shape[-2] == length, op, "cosine", "length", length, cosine.shape[-2]);
-  bool fits = cosine.ndim() <= x.ndim();
-  for (int i = 3; fits && i <= cosine.ndim(); ++i)
-    fits = cosine.shape[-i] == 1 || cosine.shape[-i] == x.shape[-i];
-  if (!fits) fail(op, "cosine", "shape", text("leading axes of ", x.shape), cosine.shape);
-  const Array cosines = table(op, "cosine", cosine, x);
-  const Array sines = table(op, "sine", sine, x);
+  const Array cosines = converted(cosine, compute_dtype(x.dtype));
+  const Array sines = converted(sine, compute_dtype(x.dtype));
   const Array rows = rows_contiguous(x);
   Array y = Array::empty(x.dtype, x.shape);
   i64 planes = 1;

@@ -389,8 +389,9 @@ def public_rules():
 
 
 def test_every_rule_is_in_the_table():
-    # astype changes the dtype, which differences in float64 cannot see: it has its own test below.
-    used = {rules.astype}
+    # astype changes the dtype, which differences in float64 cannot see: it has its own test below. to
+    # moves to a GPU: see test_device.
+    used = {rules.astype, rules.to}
     for name in CASES:
         f, values = draw(name)
         inputs = leaves(values)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import DTypeLike
 
-from vectile import ops
+from vectile import device, ops
 from vectile.autograd import arrays, rules
 from vectile.autograd.tape import mode
 from vectile.autograd.tensor import (
@@ -25,6 +25,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
+from vectile.device import as_array
 from vectile.runtime import is_half, named_dtype
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "sum",
     "sum_to",
     "tanh",
+    "to",
     "var",
     "where",
 ]
@@ -116,8 +118,9 @@ def _binary(
         if (to_a is None and to_b is None) or not mode.enabled:
             return wrap(data)
         params = _SAME
-        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and x.shape != y.shape:
-            params = ((x.shape, y.shape),)
+        shape_a, shape_b = getattr(x, "shape", None), getattr(y, "shape", None)
+        if shape_a is not None and shape_b is not None and shape_a != shape_b:
+            params = ((shape_a, shape_b),)
         if not keep:
             return track(data, rule, (to_a, to_b), (), params)
         a = a if keep_a or to_b is not None else None
@@ -136,7 +139,7 @@ def _mixed(op: Any, name: str, a: Any, b: Any) -> Tensor:
     """What `op` does when its kernel refused the operands: join their dtypes, or leave it to NumPy."""
     x, y = (v if is_float(array_of(v)) else as_tensor(v)._data for v in (a, b))
     if not (is_float(array_of(x)) or is_float(array_of(y))):
-        return wrap(np.asarray(getattr(np, name)(x, y)))
+        return wrap(as_array(getattr(np, name)(x, y)))
     joined = join_dtypes(name, [x, y])
     if joined[0] is a and joined[1] is b:
         getattr(arrays, name)(array_of(a), array_of(b))  # raises what it raised before
@@ -163,7 +166,7 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
 
 def compare(name: str, *operands: Any) -> Tensor:
     """The NumPy ufunc `name` as a Tensor without history: comparisons and bitwise logic."""
-    return wrap(np.asarray(getattr(np, name)(*map(array_of, operands))))
+    return wrap(as_array(getattr(np, name)(*map(array_of, operands))))
 
 
 # ---- one operand ---------------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ softplus = _unary("softplus", "``log(1 + exp(x))``.")
 def negative(x: TensorLike) -> Tensor:
     """``-x``."""
     t = as_tensor(x)
-    data = ops.negative(t._data) if is_float(t._data) else np.asarray(np.negative(t._data))
+    data = ops.negative(t._data) if is_float(t._data) else as_array(np.negative(t._data))
     if not t.requires_grad or not mode.enabled:
         return wrap(data)
     return track(data, rules.negative, (edge(t),))
@@ -245,7 +248,7 @@ def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> 
     """x held between two scalars; None leaves that side open. The slope is 1 at the bounds."""
     t = as_tensor(x)
     low, high = arrays.weak(low), arrays.weak(high)
-    data, kind = np.asarray(np.clip(t._data, low, high)), t._data.dtype
+    data, kind = as_array(np.clip(t._data, low, high)), t._data.dtype
     if is_half(kind):  # NumPy clips bfloat16 in float32
         data = data.astype(kind, copy=False)
     if not t.requires_grad or not mode.enabled:
@@ -268,6 +271,17 @@ def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
     return t if t._data.dtype == kind else cast(t, kind)
 
 
+def to(x: TensorLike, place: str) -> Tensor:
+    """x in the memory of "cpu", "cuda" or "cuda:1"; x itself if it is there already."""
+    t = as_tensor(x)
+    data = device.to(t._data, place)
+    if data is t._data:
+        return t
+    if not t.requires_grad or not mode.enabled:
+        return wrap(data)
+    return track(data, rules.to, (edge(t),), (), (device.place_of(t._data),))
+
+
 def copy(x: TensorLike) -> Tensor:
     """x in memory of its own, with its history."""
     t = as_tensor(x)
@@ -276,7 +290,7 @@ def copy(x: TensorLike) -> Tensor:
 
 def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
     """a where `condition`, else b; all three broadcast. No gradient reaches what was not chosen."""
-    chosen = np.asarray(array_of(condition), bool)
+    chosen = as_array(array_of(condition), bool)
     x, y = map(array_of, join_dtypes("where", [a, b]))
     data = np.where(chosen, x, y)
     to_a = edge(a) if isinstance(a, Tensor) else None
@@ -308,7 +322,7 @@ def _reduction(name: str, doc: str, rule: Rule, extremum: bool) -> Reduction:
         t = x if isinstance(x, Tensor) else as_tensor(x)
         data = t._data
         if not is_float(data):
-            return wrap(np.asarray(fallback(data, axis=axis, keepdims=keepdims)))
+            return wrap(as_array(fallback(data, axis=axis, keepdims=keepdims)))
         out = kernel(data, axis, keepdims)
         if not t.requires_grad or not mode.enabled:
             return wrap(out)
@@ -372,9 +386,9 @@ def sum_to(x: TensorLike, shape: tuple[int, ...]) -> Tensor:
 
 def argmax(x: TensorLike, axis: int | None = None) -> Tensor:
     """Where the largest is along `axis` (None: in the flattened array); no gradient."""
-    return wrap(np.asarray(np.argmax(array_of(x), axis)))
+    return wrap(as_array(np.argmax(array_of(x), axis)))
 
 
 def argmin(x: TensorLike, axis: int | None = None) -> Tensor:
     """Where the smallest is along `axis` (None: in the flattened array); no gradient."""
-    return wrap(np.asarray(np.argmin(array_of(x), axis)))
+    return wrap(as_array(np.argmin(array_of(x), axis)))

@@ -20,6 +20,7 @@ from numpy import cos, expand_dims, flip, sin
 from numpy.typing import NDArray
 
 from vectile import _core, ops
+from vectile.device import as_array, is_array, to
 from vectile.ops import (
     adaptive_avg_pool,
     adaptive_avg_pool_backward,
@@ -71,30 +72,30 @@ def weak(x: Any) -> Any:
 def power(x: Any, exponent: Any) -> Array:
     """`x ** exponent`; the exponents that are one cheap operation are done as one."""
     x, exponent = weak(x), weak(exponent)
-    if isinstance(x, np.ndarray) and isinstance(exponent, np.ndarray) and x.dtype != exponent.dtype:
+    if is_array(x) and is_array(exponent) and x.dtype != exponent.dtype:
         raise TypeError(f"power: exponent dtype: expected {x.dtype}, got {exponent.dtype}")
     if isinstance(exponent, (int, float)):
         if exponent == 2:
             return multiply(x, x)
         if exponent == 1:
-            return np.array(x)
+            return x.copy()
         if exponent == -1:
             return divide(1.0, x)
-    result = np.asarray(np.power(x, exponent))
-    kind = next((v.dtype for v in (x, exponent) if isinstance(v, np.ndarray)), result.dtype)
+    result = as_array(np.power(x, exponent))
+    kind = next((v.dtype for v in (x, exponent) if is_array(v)), result.dtype)
     return result.astype(kind) if is_half(kind) and result.dtype != kind else result
 
 
 def where(condition: Any, a: Any, b: Any) -> Array:
     """`np.where`, in the half type of either array: NumPy takes bfloat16 beside a number to float64."""
     result = np.where(condition, a, b)
-    arrays = (x.dtype for x in (a, b) if isinstance(x, np.ndarray) and is_half(x.dtype))
+    arrays = (x.dtype for x in (a, b) if is_array(x) and is_half(x.dtype))
     return result.astype(next(arrays, result.dtype), copy=False)
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
     """A view of `x` repeated to `shape`; a single number by the short way (the end of every backward)."""
-    if x.ndim == 0:
+    if x.ndim == 0 and isinstance(x, np.ndarray):
         return np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))
     return np.broadcast_to(x, shape)
 
@@ -173,15 +174,18 @@ def recurrent_backward(
     return _recurrent_backward(cell, grad, states, *kept, *operands[:-2], *settings)
 
 
-def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:
-    out = empty(shape, dtype)
+def _zeros(shape: tuple[int, ...], like: Array) -> Array:
+    """Zeros of the dtype of `like`, and where that is."""
+    if not isinstance(like, np.ndarray):
+        return np.zeros(shape, like.dtype, like=like)
+    out = empty(shape, like.dtype)
     out.fill(0)
     return out
 
 
 def reshape(x: Array, shape: Any) -> Array:
     """``x.reshape(shape)``; where that is a copy, one in cached memory."""
-    if _CAN_ASK_FOR_A_VIEW and not x.flags.c_contiguous:
+    if isinstance(x, np.ndarray) and _CAN_ASK_FOR_A_VIEW and not x.flags.c_contiguous:
         try:
             return x.reshape(shape, copy=False)
         except ValueError:
@@ -220,7 +224,7 @@ def cast(x: Array, dtype: Any) -> Array:
 def concatenate(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Join along an existing axis."""
     shape, others = list(arrays[0].shape), {a.dtype for a in arrays}
-    if len(others) > 1 or not shape:
+    if len(others) > 1 or not shape or not isinstance(arrays[0], np.ndarray):
         return np.concatenate(arrays, axis)
     shape[axis] = builtins.sum([a.shape[axis] for a in arrays])
     return np.concatenate(arrays, axis, out=empty(shape, arrays[0].dtype))
@@ -233,16 +237,16 @@ def cumsum(x: Array, axis: int) -> Array:
 
 def getitem(x: Array, index: Any) -> Array:
     """`x[index]`, an array even where NumPy gives a scalar."""
-    return np.asarray(x[index])
+    return as_array(x[index])
 
 
 class Slices:
     """A gradient known only at some slices, the rest being zero: filled in once, when all are there."""
 
-    __slots__ = ("dtype", "parts", "shape")
+    __slots__ = ("like", "parts", "shape")
 
     def __init__(self, grad: Array, index: Any, shape: tuple[int, ...]) -> None:
-        self.parts, self.shape, self.dtype = [(index, grad)], shape, grad.dtype
+        self.parts, self.shape, self.like = [(index, grad)], shape, grad
 
     def __iadd__(self, other: Slices | Array) -> Slices:
         self.parts += other.parts if isinstance(other, Slices) else [(..., other)]
@@ -250,7 +254,7 @@ class Slices:
 
     def dense(self) -> Array:
         """The gradient as one array."""
-        out = _zeros(self.shape, self.dtype)
+        out = _zeros(self.shape, self.like)
         for index, grad in self.parts:
             out[index] += grad
         return out
@@ -268,13 +272,13 @@ def getitem_backward(grad: Array, index: Any, shape: tuple[int, ...]) -> Array |
     """Zeros of `shape` with `grad` added at `index`: the adjoint of `getitem`."""
     if _is_basic(index):
         return Slices(grad, index, shape)
-    if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and 0 not in shape:
+    if is_array(index) and index.dtype.kind in "iu" and 0 not in shape:
         rows = grad.reshape(*index.shape, math.prod(shape[1:]))  # as an embedding's
         index = index.astype(np.int64)  # a narrow type cannot hold index + length
         index[index < 0] += shape[0]
         return embedding_backward(rows, index, shape[0]).reshape(shape)
-    out = _zeros(shape, grad.dtype)
-    if isinstance(index, np.ndarray) and index.dtype == bool:
+    out = _zeros(shape, grad)
+    if is_array(index) and index.dtype == bool:
         out[index] = grad
     else:
         np.add.at(out, index, grad)
@@ -295,7 +299,7 @@ def gather(x: Array, index: Array, axis: int) -> Array:
 
 def gather_backward(grad: Array, index: Array, axis: int, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape` with `grad` added where `gather` read: its adjoint."""
-    out = _zeros(shape, grad.dtype)
+    out = _zeros(shape, grad)
     where_read = list(np.ix_(*(np.arange(n) for n in index.shape)))
     where_read[axis] = index
     np.add.at(out, tuple(where_read), grad)

@@ -23,6 +23,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
+from vectile.device import as_array
 from vectile.ops.attention import BlockSize, Rotary, Window
 
 __all__ = ["attention_and_weights", "rotary_embedding", "scaled_dot_product_attention"]
@@ -249,7 +250,7 @@ def _turned(q: Tensor, k: Tensor, options: Options) -> list[Tensor]:
     at = places(q.shape[-2], k.shape[-2], options)
     turned = []
     for x, rows in ((q, at), (k, slice(None))):
-        cosine, sine = (np.asarray(table)[..., rows, :] for table in options["rotary"])
+        cosine, sine = (as_array(table)[..., rows, :] for table in options["rotary"])
         if cosine.ndim > 2:  # alike for all heads
             cosine, sine = cosine[..., None, :, :], sine[..., None, :, :]
         interleaved = options.get("rotary_interleaved", False)
@@ -263,7 +264,7 @@ def places(queries: int, keys: int, options: Options) -> NDArray[Any]:
     starts_q = options.get("cu_seqlens_q")
     if starts_q is None:
         return i + keys - queries
-    starts_q, starts_k = np.asarray(starts_q), np.asarray(options.get("cu_seqlens_k", starts_q))
+    starts_q, starts_k = as_array(starts_q), as_array(options.get("cu_seqlens_k", starts_q))
     sequence = np.searchsorted(starts_q, i, "right") - 1
     found: NDArray[Any] = i + (starts_k[1:] - starts_q[1:])[sequence]
     return found
@@ -276,8 +277,8 @@ def distances(queries: int, keys: int, options: Options) -> tuple[NDArray[Any], 
     starts_q = options.get("cu_seqlens_q")
     if starts_q is None:
         return np.ones((queries, keys), bool), distance
-    starts_k = np.asarray(options.get("cu_seqlens_k", starts_q))
-    of_q = np.searchsorted(np.asarray(starts_q), i, "right") - 1
+    starts_k = as_array(options.get("cu_seqlens_k", starts_q))
+    of_q = np.searchsorted(as_array(starts_q), i, "right") - 1
     of_k = np.searchsorted(starts_k, j, "right") - 1
     return of_q[:, None] == of_k, distance
 
@@ -300,15 +301,15 @@ def seen_pairs(shape: tuple[int, ...], keys: int, options: Options) -> Any:
             seen = seen & (distance <= 0)
     masks = [] if seen is None else [seen]
     if "key_lengths" in options:
-        lengths = np.asarray(options["key_lengths"])
+        lengths = as_array(options["key_lengths"])
         masks.append(np.arange(keys) < lengths.reshape(*lengths.shape, *axes, 1, 1))
     if "document_ids" in options:
-        ids = np.asarray(options["document_ids"])
+        ids = as_array(options["document_ids"])
         of_q = ids[..., keys - queries :, None]
         same = of_q == ids[..., None, :]
         masks.append(same.reshape(*ids.shape[:-1], *axes, queries, keys) if ids.ndim > 1 else same)
     if "block_mask" in options:
-        blocks, size = np.asarray(options["block_mask"]), options.get("block_size")
+        blocks, size = as_array(options["block_mask"]), options.get("block_size")
         for axis, length, given in ((-2, queries, 0), (-1, keys, 1)):
             width = -(-length // max(1, blocks.shape[axis]))
             if size is not None:

@@ -37,6 +37,7 @@ from vectile.autograd.arithmetic import (
     sum,
     sum_to,
     tanh,
+    to,
     where,
 )
 from vectile.autograd.attention import attention_by_parts, rotary_embedding

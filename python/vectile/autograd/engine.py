@@ -11,6 +11,7 @@ import numpy as np
 from vectile.autograd import arrays
 from vectile.autograd.tape import Node, mode
 from vectile.autograd.tensor import Array, Tensor, TensorLike, as_tensor, wrap
+from vectile.device import is_array
 
 
 def backward(
@@ -59,7 +60,8 @@ def grad(
             raise RuntimeError(
                 f"grad: inputs[{i}] was not used to compute the outputs; allow_unused=True gives None"
             )
-    return tuple([wrap(g) if isinstance(g, np.ndarray) else g for g in found])
+    results: list[Any] = [g if g is None or isinstance(g, Tensor) else wrap(g) for g in found]
+    return tuple(results)
 
 
 def _seeds(
@@ -89,7 +91,9 @@ def _seeds(
                 seed = seed.astype(data.dtype)
         elif data.size == 1:
             seed = wrap(
-                _ONES[data.dtype] if data.ndim == 0 and data.dtype in _ONES else np.ones_like(data)
+                _ONES[data.dtype]
+                if isinstance(data, np.ndarray) and data.ndim == 0 and data.dtype in _ONES
+                else np.ones_like(data)
             )
         else:
             raise ValueError(
@@ -188,7 +192,7 @@ def _arrive(k: Any, leaf: Tensor, new: Any, fresh: bool, targets: dict[Any, Any]
 def _own(g: Any, fresh: bool) -> Any:
     """`g` if it is nobody else's memory, else a copy: a leaf's gradient may be changed in place."""
     array: Array = g._data if isinstance(g, Tensor) else g
-    return g if fresh and not isinstance(array.base, np.ndarray) else g.copy()
+    return g if fresh and not is_array(array.base) else g.copy()
 
 
 def _unpack(node: Node, record: bool) -> list[Any]:

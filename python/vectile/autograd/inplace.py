@@ -10,6 +10,7 @@ from vectile.autograd import functional as F
 from vectile.autograd import rules
 from vectile.autograd import tensor as T
 from vectile.autograd.tape import mode
+from vectile.device import is_array
 
 
 def setitem(t: Any, index: Any, value: Any, op: str = "__setitem__") -> None:
@@ -57,7 +58,7 @@ def _check_may_record(t: Any, op: str) -> None:
             f"{op}: a leaf that requires grad cannot change in place while operations are recorded; "
             "use no_grad() or work on a copy"
         )
-    if t._node is None and isinstance(t._data.base, np.ndarray):
+    if t._node is None and is_array(t._data.base):
         raise RuntimeError(
             f"{op}: the Tensor's memory belongs to another array, which would not know the history; "
             "work on a copy"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from vectile import ops, random
 from vectile.autograd import rules
 from vectile.autograd.arithmetic import add, gelu, silu
@@ -21,6 +19,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
+from vectile.device import as_array, is_array
 from vectile.ops.gemm import Activation
 
 __all__ = [
@@ -83,7 +82,7 @@ def linear(
     if not asked or not mode.enabled:
         added = None if r is None else r._data
         return wrap(ops.linear(t._data, matrix, offset, activation=activation, residual=added))
-    if not isinstance(array_of(w), np.ndarray):
+    if not is_array(array_of(w)):
         raise RuntimeError(
             "linear: weight: a packed or quantized matrix has no gradient; use no_grad"
         )
@@ -204,7 +203,7 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 def embedding(ids: TensorLike, weight: TensorLike) -> Tensor:
     """The rows ``weight[ids]``: ids of any integer dtype and shape (...), weight (n, d) -> (..., d)."""
-    index, w = np.asarray(array_of(ids)), as_tensor(weight)
+    index, w = as_array(array_of(ids)), as_tensor(weight)
     data = ops.embedding(index, w._data)
     if not w.requires_grad or not mode.enabled:
         return wrap(data)
@@ -270,7 +269,7 @@ def cross_entropy(
 
     `reduction`: "mean" over the targets that are not `ignore_index`, "sum", or "none" for shape (...).
     """
-    t, index = as_tensor(logits), np.asarray(array_of(targets))
+    t, index = as_tensor(logits), as_array(array_of(targets))
     settings = ignore_index, label_smoothing, reduction
     if not t.requires_grad or not mode.enabled:
         return wrap(ops.cross_entropy(t._data, index, *settings))

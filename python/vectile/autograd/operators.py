@@ -205,6 +205,10 @@ class Operators:
         """As bfloat16."""
         return F.astype(self, "bfloat16")
 
+    def to(self, place: str) -> Tensor:
+        """See `functional.to`."""
+        return F.to(self, place)
+
     def copy(self) -> Tensor:
         """See `functional.copy`."""
         return F.copy(self)

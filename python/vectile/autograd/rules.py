@@ -186,6 +186,10 @@ def astype(k, needs, g, dtype):
     return (k.cast(g, dtype),)
 
 
+def to(k, needs, g, place):
+    return (k.to(g, place),)
+
+
 def where(k, needs, g, condition, shapes):
     da = None if needs[0] is None else k.where(condition, g, 0.0)
     db = None if needs[1] is None else k.where(condition, 0.0, g)

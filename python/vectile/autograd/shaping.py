@@ -21,6 +21,7 @@ from vectile.autograd.tensor import (
     view,
     wrap,
 )
+from vectile.device import as_array, is_array
 
 __all__ = [
     "broadcast_to",
@@ -91,8 +92,8 @@ def plain_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(map(plain_index, index))
     if isinstance(index, list):
-        return np.asarray(index) if index else index
-    return constant(index) if isinstance(index, (Tensor, np.ndarray)) else index
+        return as_array(index) if index else index
+    return constant(index) if (isinstance(index, Tensor) or is_array(index)) else index
 
 
 def getitem(x: TensorLike, index: Any) -> Tensor:
@@ -100,7 +101,7 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
     t = as_tensor(x)
     index = plain_index(index)
     data = t._data
-    return view(t, np.asarray(data[index]), rules.getitem, (index, data.shape), index)
+    return view(t, as_array(data[index]), rules.getitem, (index, data.shape), index)
 
 
 def getitem_backward(grad: TensorLike, index: Any, shape: tuple[int, ...]) -> Tensor:
@@ -129,14 +130,14 @@ def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
     """``np.take``: whole slices along `axis` (None: elements of the flattened array)."""
     t = as_tensor(x)
     if axis is None:
-        return getitem(reshape(t, -1), np.asarray(array_of(indices)))
+        return getitem(reshape(t, -1), as_array(array_of(indices)))
     before = (slice(None),) * (axis % t.ndim)
-    return getitem(t, (*before, np.asarray(array_of(indices))))
+    return getitem(t, (*before, as_array(array_of(indices))))
 
 
 def gather(x: TensorLike, index: Any, axis: int) -> Tensor:
     """``np.take_along_axis``: the element at `index` along `axis`, for each position of the other axes."""
-    t, index = as_tensor(x), np.asarray(array_of(index))
+    t, index = as_tensor(x), as_array(array_of(index))
     data = arrays.gather(t._data, index, axis)
     if not t.requires_grad or not mode.enabled:
         return wrap(data)

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from vectile.autograd.operators import Operators
 from vectile.autograd.tape import ANCHOR_EVERY, Anchor, Base, BaseAnchor, Node, Version, mode, tick
+from vectile.device import as_array, is_array, on_device, to
 from vectile.runtime import is_floating
 
 Array = NDArray[Any]
@@ -163,6 +164,8 @@ class Tensor(Operators):
     # ---- protocols -----------------------------------------------------------------------------------
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if on_device(self._data):
+            raise TypeError('Tensor: expected the CPU, got a GPU; use t.to("cpu")')
         if dtype is not None and self._data.dtype != dtype:
             if copy is False:
                 raise ValueError(f"Tensor: {self._data.dtype} to {np.dtype(dtype)} needs a copy")
@@ -205,7 +208,7 @@ class Tensor(Operators):
         return format(self._data.item() if self._data.ndim == 0 else self._data, spec)
 
     def __repr__(self) -> str:
-        text = np.array2string(self._data, separator=", ", prefix="tensor(")
+        text = np.array2string(to(self._data, "cpu"), separator=", ", prefix="tensor(")
         dtype = "" if self._data.dtype == np.float32 else f", dtype={self._data.dtype}"
         if self._node is not None:
             return f"tensor({text}{dtype}, op={self._node.name})"
@@ -314,9 +317,9 @@ def _as_array(data: TensorLike, dtype: DTypeLike | None = None) -> Array:
     """`data` as an ndarray without a copy where possible; Python floats become float32."""
     if isinstance(data, Tensor):
         data = data._data
-    if isinstance(data, (np.ndarray, np.generic)) or dtype is not None:
-        return np.asarray(data, dtype)
-    array = np.asarray(data)
+    if isinstance(data, (np.ndarray, np.generic)) or dtype is not None or is_array(data):
+        return as_array(data, dtype)
+    array = as_array(data)
     if array.dtype == np.float64:
         first: Any = data
         while isinstance(first, Sequence) and first:
@@ -336,7 +339,7 @@ def constant(value: Any) -> Array:
 
     An axis that only repeats is not spelled out.
     """
-    array = np.asarray(array_of(value))
+    array = as_array(array_of(value))
     if 0 not in array.strides or 0 in array.shape:
         return array.copy()
     once = tuple([slice(None if step else 1) for step in array.strides])
@@ -345,7 +348,7 @@ def constant(value: Any) -> Array:
 
 def is_float(x: Any) -> bool:
     """Whether `x` is an array that can have a gradient."""
-    return isinstance(x, np.ndarray) and is_floating(x.dtype)
+    return is_array(x) and is_floating(x.dtype)
 
 
 def join_dtypes(op: str, operands: list[Any]) -> list[Any]:
@@ -362,7 +365,7 @@ def join_dtypes(op: str, operands: list[Any]) -> list[Any]:
     if not dtypes:
         return operands
     (dtype,) = dtypes
-    return [x if is_float(array_of(x)) else np.asarray(array_of(x), dtype) for x in operands]
+    return [x if is_float(array_of(x)) else as_array(array_of(x), dtype) for x in operands]
 
 
 def as_tensor(data: TensorLike) -> Tensor:
@@ -376,7 +379,8 @@ def tensor(data: TensorLike, dtype: DTypeLike | None = None, requires_grad: bool
     Python floats become float32; arrays and NumPy scalars keep their dtype. TypeError if `requires_grad`
     is asked of anything but float16, bfloat16, float32 and float64.
     """
-    out = wrap(np.array(_as_array(data, dtype)))
+    array = _as_array(data, dtype)
+    out = wrap(np.array(array) if isinstance(array, np.ndarray) else array.copy())
     return out.requires_grad_() if requires_grad else out
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor, no_grad
+from vectile.device import as_array
 from vectile.models.sampling import Sampler, prompt_rows
 from vectile.nn import functional as F
 from vectile.nn.cache import Cache
@@ -208,7 +209,7 @@ class GPT(nn.Module):
         if targets is None:
             return logits
         return F.cross_entropy(
-            logits.reshape((-1, logits.shape[-1])), np.asarray(targets).reshape(-1)
+            logits.reshape((-1, logits.shape[-1])), as_array(targets).reshape(-1)
         )
 
     def cache(self, batch: int = 1, dtype: DTypeLike | None = None) -> nn.KVCache:
@@ -301,7 +302,7 @@ class GPT(nn.Module):
         return out[0] if np.ndim(ids) == 1 else out
 
     def _embed(self, ids: ArrayLike, past: int | NDArray[np.int64]) -> Tensor:
-        array = np.asarray(ids)
+        array = as_array(ids)
         if array.ndim != 2:
             raise ValueError(f"GPT: ids rank: expected 2 (batch, length), got {array.ndim}")
         length, most = array.shape[1], past if isinstance(past, int) else int(past.max(initial=0))

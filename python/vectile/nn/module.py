@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from vectile import ops
+from vectile import device, ops
 from vectile.autograd import Tensor
+from vectile.device import as_array
 from vectile.nn.parameter import Parameter
 from vectile.runtime import is_floating, named_dtype
 
@@ -96,7 +97,7 @@ class Module:
 
     def register_buffer(self, name: str, array: ArrayLike | None, persistent: bool = True) -> None:
         """Add an array that is state but not trained; it is saved unless `persistent` is False."""
-        self._buffers[name] = self.__dict__[name] = None if array is None else np.asarray(array)
+        self._buffers[name] = self.__dict__[name] = None if array is None else as_array(array)
         (self._transient.discard if persistent else self._transient.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -221,10 +222,14 @@ class Module:
             parameter.grad = None
 
     def to(self: M, dtype: DTypeLike) -> M:
-        """Convert floating-point parameters and buffers in place; returns self.
+        """Convert floating-point parameters and buffers in place, or move all of them; returns self.
 
-        `dtype` is float16, bfloat16 (of ml_dtypes, or by name), float32 or float64.
+        `dtype` is float16, bfloat16 (of ml_dtypes, or by name), float32 or float64; or "cpu", "cuda" or
+        "cuda:1", where arrays are CuPy's (RuntimeError without a GPU, the device ops or CuPy). Give the
+        parameters to an optimiser after the move.
         """
+        if device.is_place(dtype):
+            return self._move(str(dtype))
         target = named_dtype(dtype)
         if not is_floating(target):
             raise TypeError(
@@ -237,6 +242,16 @@ class Module:
             for name, buffer in module._buffers.items():
                 if buffer is not None and is_floating(buffer.dtype):
                     setattr(module, name, ops.cast(buffer, target))
+        return self
+
+    def _move(self: M, place: str) -> M:
+        for parameter in self.parameters():
+            parameter.data = device.to(parameter.data, place)
+            parameter.grad = None
+        for module in self.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    setattr(module, name, device.to(buffer, place))
         return self
 
     def float(self: M) -> M:
@@ -267,9 +282,10 @@ class Module:
         for name, array in state.items():
             target = getattr(self, name)
             if isinstance(target, Tensor):
-                target.data = array.astype(target.dtype, order="C")
+                array = array.astype(target.dtype, order="C")
+                target.data = device.to(array, device.place_of(target.data))
             else:
-                np.copyto(target, array)
+                target[...] = device.to(array, device.place_of(target))
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Arrays by PyTorch's keys, in its order, shared ones repeated.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vectile import device
 from vectile.autograd import Tensor
 from vectile.runtime import is_half
 
@@ -34,7 +35,7 @@ class _Bucket:
         found = self.arrays.get(name)
         if found is None:
             found = self.arrays[name] = [
-                np.zeros(p.data.shape, _state_dtype(p)) for p in self.params
+                np.zeros_like(p.data, _state_dtype(p), order="C") for p in self.params
             ]
         return found
 
@@ -195,6 +196,7 @@ class Optimizer:
                 bucket.params.append(parameter)
                 for key, value in values.items():
                     array = np.asarray(value).astype(_state_dtype(parameter), order="C")
+                    array = device.to(array, device.place_of(parameter.data))
                     if array.shape != parameter.shape:
                         raise ValueError(
                             f"{name}.load_state_dict: {key} of parameter {index} shape: "

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd import functional as _F
 from vectile.autograd.functional import scaled_dot_product_attention
+from vectile.device import as_array
 
 
 def dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
@@ -67,7 +68,7 @@ def embedding(ids: ArrayLike, weight: Tensor, padding_idx: int | None = None) ->
 
     A negative `padding_idx` counts from the last row. ValueError for one outside the table.
     """
-    ids = np.asarray(ids)
+    ids = as_array(ids)
     if padding_idx is not None:
         rows = weight.shape[0]
         if not -rows <= padding_idx < rows:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd import functional as _F
+from vectile.device import as_array
 
 Array = NDArray[Any]
 
@@ -58,7 +59,7 @@ def _same_shape(name: str, input: Any, target: Any) -> None:
 def _class_last(name: str, input: Any, target: Any) -> tuple[Tensor, Array]:
     """(…, C) scores and matching integer targets from PyTorch's (C,), (N, C) or (N, C, d…) layouts."""
     input = as_tensor(input)
-    target = np.asarray(target)
+    target = as_array(target)
     if target.dtype.kind not in "iu":
         raise TypeError(f"{name}: target dtype: expected integers, got {target.dtype}")
     if input.ndim == 0:

@@ -1,0 +1,44 @@
+// max x and sum exp(x - max x) over a row in one pass over memory: the sum so far is rescaled when
+// a later piece raises the maximum (Milakov and Gimelshein, arXiv 1805.02867, a piece at a time).
+#pragma once
+
+#include "rows.h"
+
+namespace vectile::cuda {
+
+template <class T>
+struct ExpSum {
+  T top, sum;
+  // What exponents are taken about: 0 where all is -inf, so that the sum of none is 0.
+  __device__ T shift() const { return top == -INFINITY ? T(0) : top; }
+};
+
+template <class T>
+__device__ ExpSum<T> merged(ExpSum<T> a, ExpSum<T> b) {
+  const ExpSum<T> all{Max{}(a.top, b.top), T(0)};
+  return {all.top, a.sum * exp(a.top - all.shift()) + b.sum * exp(b.top - all.shift())};
+}
+
+// Of a row of n elements, for every thread of the block. `piece` is left with the row where it
+// fits, else with its last piece; `scratch` as for block_reduce.
+template <int THREADS, class S, int KEEP>
+__device__ ExpSum<Computed<S>> exp_sum(const S* row, i64 n, Piece<S, THREADS, KEEP>& piece,
+                                       Computed<S>* scratch) {
+  using T = Computed<S>;
+  using P = Piece<S, THREADS, KEEP>;
+  ExpSum<T> mine{T(-INFINITY), T(0)};
+  over_pieces<P>(n, [&](i64 first, int count) {
+    piece.load(row + first, count, T(-INFINITY));
+    ExpSum<T> more{piece.at[0], T(0)};
+#pragma unroll
+    for (int i = 1; i < P::count; ++i) more.top = Max{}(more.top, piece.at[i]);
+#pragma unroll
+    for (int i = 0; i < P::count; ++i) more.sum += exp(piece.at[i] - more.shift());
+    mine = merged(mine, more);
+  });
+  ExpSum<T> all{block_reduce<THREADS>(mine.top, Max{}, scratch), T(0)};
+  all.sum = block_reduce<THREADS>(mine.sum * exp(mine.top - all.shift()), Sum{}, scratch);
+  return all;
+}
+
+}  // namespace vectile::cuda

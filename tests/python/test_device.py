@@ -1,0 +1,109 @@
+"""Arrays on a GPU go through `vectile.ops` to the device's ops and come back as their library's."""
+
+import contextlib
+import importlib
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gpu_array import GpuArray
+from on_device import EMULATED, cuda, needs_device
+
+import vectile
+from vectile import Tensor, device, ops
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Arrays that say they are on a GPU, `cupy` that makes them, and the emulation as the device's ops."""
+    if not EMULATED:
+        pytest.skip("a GPU has libraries of its own")
+    monkeypatch.setattr(device, "kernels", lambda: cuda)
+    library = device.Library(lambda x: GpuArray(np.from_dlpack(x)), lambda: 0)
+    monkeypatch.setitem(device._known, GpuArray, library)
+    place = SimpleNamespace(Device=lambda index: contextlib.nullcontext())
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(asarray=GpuArray, cuda=place))
+    return GpuArray
+
+
+@needs_device
+def test_results_are_arrays_of_the_library(gpu, rng):
+    x = rng.standard_normal((3, 5)).astype(np.float32)
+    y = ops.softmax(gpu(x), 0)
+    assert type(y) is GpuArray
+    np.testing.assert_allclose(y.values, ops.softmax(x, 0), rtol=1e-6)
+    out = gpu(np.empty_like(x))
+    assert ops.softmax(gpu(x), out=out) is out
+    np.testing.assert_allclose(out.values, ops.softmax(x), rtol=1e-6)
+
+
+@needs_device
+def test_errors_are_those_of_the_cpu(gpu):
+    for x in (np.zeros((2, 2), np.int32), np.zeros((), np.float32)):
+        with pytest.raises((TypeError, ValueError)) as host:
+            ops.softmax(x)
+        with pytest.raises(host.type) as found:
+            ops.softmax(gpu(x))
+        assert str(found.value) == str(host.value)
+
+
+@needs_device
+def test_an_op_without_a_device_kernel_says_so(gpu):
+    with pytest.raises(TypeError, match=r"max_pool: arrays device: expected the CPU, got a GPU"):
+        ops.max_pool2d(gpu(np.zeros((1, 1, 4, 4), np.float32)), 2)
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(RuntimeError, match="VECTILE_CUDA=ON"):
+        device.kernels()
+    assert not device.available()
+
+    class Module:
+        @staticmethod
+        def device_count():
+            return 0
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: Module)
+    with pytest.raises(RuntimeError, match="expected a GPU and its driver, found none"):
+        device.kernels()
+
+
+def test_host_memory_of_other_libraries_stays_on_the_cpu():
+    torch = pytest.importorskip("torch")
+    assert not device.on_device(torch.zeros(2)) and not device.on_device(np.zeros(2))
+    y = ops.exp(torch.zeros(2))
+    assert isinstance(y, np.ndarray) and vectile.config()["isa"]
+
+
+def test_places():
+    assert device.place_of(np.zeros(2)) == "cpu"
+    assert device.place_of(GpuArray(np.zeros(2))) == "cuda:0"
+    assert [device.is_place(x) for x in ("cpu", "cuda", "cuda:1", "cuda:", "gpu", np.float32)] == [
+        *[True] * 3,
+        *[False] * 3,
+    ]
+    with pytest.raises(
+        ValueError, match=r"to: device: expected 'cpu', 'cuda' or 'cuda:0', got 'gpu'"
+    ):
+        device.to(np.zeros(2), "gpu")
+
+
+@needs_device
+def test_a_tensor_moves_with_its_gradient(gpu, rng):
+    x = Tensor(rng.standard_normal((3, 4)).astype(np.float32), requires_grad=True)
+    y = x.to("cuda")
+    assert type(y.data) is GpuArray and y.to("cuda") is y
+    with pytest.raises(TypeError, match="expected the CPU, got a GPU"):
+        np.asarray(y)
+    z = y.softmax()[:, :2].to("cpu")
+    z.backward(np.ones((3, 2), np.float32))
+    want = Tensor(x.numpy(), requires_grad=True)
+    want.softmax()[:, :2].backward(np.ones((3, 2), np.float32))
+    np.testing.assert_allclose(z.numpy(), want.softmax().numpy()[:, :2], rtol=1e-6)
+    np.testing.assert_allclose(x.grad.numpy(), want.grad.numpy(), atol=1e-7)
+    assert "tensor([[" in repr(y)
