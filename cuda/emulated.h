@@ -1,9 +1,9 @@
 // CUDA's kernel language on the host: every thread of a block is a fiber that runs to its next
 // barrier, blocks run one after the other. Tests run the kernels so where there is no GPU.
 //
-// Between barriers threads run one by one, upwards and in the next stretch downwards, and a warp
-// runs as far as it can before the next does: what relies on an order, or misses a barrier, gives
-// wrong results. Shared memory of dynamic size starts as NaNs and ends where it was said to.
+// Between barriers threads run one by one, upwards and in the next stretch downwards: what relies
+// on an order, or misses a barrier, gives wrong results. Shared memory of dynamic size starts as
+// NaNs and ends where it was said to.
 #pragma once
 
 #include <cmath>

@@ -36,30 +36,26 @@ __global__ void __launch_bounds__(kPackThreads) pack_kernel(Bytes x, uint8_t* y)
   const i64 row = round_up(x.k, kVectorBytes);
   const i64 tiles_k = ceil_div(row, kPackTile), tiles = ceil_div(x.lines, kPackTile) * tiles_k;
   const int thread = static_cast<int>(threadIdx.x);
+  // Reads go along k or along the lines; a thread's are `apart` lines of reads from each other.
+  constexpr int apart = kPackThreads / kPackTile;
   const bool along_k = x.depth == 1;
+  const int along = thread % kPackTile, across = thread / kPackTile;
+  const int first_line = along_k ? across : along, first_k = along_k ? along : across;
+  const i64 hop = apart * (along_k ? x.line : x.depth);
+  uint8_t* const to = reinterpret_cast<uint8_t*>(tile) + first_line * 4 * pitch + first_k;
+  const int to_hop = apart * (along_k ? 4 * pitch : 1);
   for (i64 t = blockIdx.x; t < x.matrices * tiles; t += gridDim.x) {
     const i64 matrix = t / tiles, line0 = t % tiles / tiles_k * kPackTile;
     const i64 k0 = t % tiles_k * kPackTile;
-    const uint8_t* const from = x.data + matrix * x.matrix;
+    const i64 lines = x.lines - line0 - first_line, depth = x.k - k0 - first_k;  // inside
+    const i64 left = lines > 0 && depth > 0 ? (along_k ? lines : depth) : 0;
+    const uint8_t* const from =
+        x.data + matrix * x.matrix + (line0 + first_line) * x.line + (k0 + first_k) * x.depth;
     uint8_t held[each];
-    const auto place = [&](int i, int& line, int& k) {
-      const int at = i * kPackThreads + thread;
-      line = along_k ? at / kPackTile : at % kPackTile;
-      k = along_k ? at % kPackTile : at / kPackTile;
-    };
 #pragma unroll
-    for (int i = 0; i < each; ++i) {
-      int line, k;
-      place(i, line, k);
-      const bool inside = line0 + line < x.lines && k0 + k < x.k;
-      held[i] = inside ? from[(line0 + line) * x.line + (k0 + k) * x.depth] : uint8_t{0};
-    }
+    for (int i = 0; i < each; ++i) held[i] = i * apart < left ? from[i * hop] : uint8_t{0};
 #pragma unroll
-    for (int i = 0; i < each; ++i) {
-      int line, k;
-      place(i, line, k);
-      reinterpret_cast<uint8_t*>(tile)[line * 4 * pitch + k] = held[i];
-    }
+    for (int i = 0; i < each; ++i) to[i * to_hop] = held[i];
     __syncthreads();
     const int line = thread / 4, chunk = thread % 4;
     const unsigned* const w = tile + line * pitch + chunk * 4;

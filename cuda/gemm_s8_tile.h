@@ -1,9 +1,11 @@
-// Products of bytes on tensor cores: a block's tile of C from rows of A and columns of B, both
-// contiguous along k, that stream through a ring of stages in shared memory.
+// Products of bytes on tensor cores: a block's tile of C from rows of A and
+// columns of B, both contiguous along k, that stream through a ring of stages
+// in shared memory.
 //
-// A stage holds 64 bytes along k of each line (row of A, column of B), in chunks of 16. Chunk c of
-// line l lies in place c ^ (l / 2 % 4): the eight that a matrix load reads together, and the eight
-// that two quarters of a warp write, lie in different banks.
+// A stage holds 64 bytes along k of each line (row of A, column of B), in
+// chunks of 16. Chunk c of line l lies in place c ^ (l / 2 % 4): the eight that
+// a matrix load reads together, and the eight that two quarters of a warp
+// write, lie in different banks.
 #pragma once
 
 #include "epilogue.h"
@@ -12,8 +14,8 @@ namespace vectile::cuda {
 
 constexpr int kStepBytes8 = 64, kChunks8 = kStepBytes8 / kVectorBytes;
 
-// The part of C that a block computes, by how many warps, in how many stages; BLOCKS are to fit a
-// multiprocessor.
+// The part of C that a block computes, by how many warps, in how many stages;
+// BLOCKS are to fit a multiprocessor.
 template <int M, int N, int WARPS_M, int WARPS_N, int STAGES, int BLOCKS>
 struct TileS8 {
   static constexpr int m = M, n = N, warps_n = WARPS_N, stages = STAGES, blocks = BLOCKS;
@@ -24,7 +26,8 @@ struct TileS8 {
 using LargeS8 = TileS8<128, 128, 2, 4, 4, 2>;
 using SmallS8 = TileS8<32, 32, 2, 2, 8, 4>;
 
-// Element i of an array of one axis and any type that zero points and scales come in.
+// Element i of an array of one axis and any type that zero points and scales
+// come in.
 template <class T>
 struct Numbers {
   const void* data = nullptr;  // null for zeros
@@ -67,9 +70,9 @@ struct Numbers {
   }
 };
 
-// `count` matrices of lines of k bytes; k is a multiple of 16 or zeros lie up to the next one, and
-// lines and matrices start at multiples of 16 bytes. Strides in bytes, of a batch those by its
-// axes, the last first.
+// `count` matrices of lines of k bytes; k is a multiple of 16 or zeros lie up
+// to the next one, and lines and matrices start at multiples of 16 bytes.
+// Strides in bytes, of a batch those by its axes, the last first.
 struct LinesS8 {
   const char* data;
   i64 count, line;
@@ -93,40 +96,40 @@ struct ProductS8 {
   }
 };
 
-// The chunks of LINES lines that a thread copies in each step.
+// The chunks of LINES lines that a thread copies in each step: one each of
+// lines `apart` from each other.
 template <int LINES, int THREADS>
 struct CopierS8 {
-  static constexpr int count = LINES * kChunks8 / THREADS;
-  static_assert(LINES * kChunks8 % THREADS == 0);
-  const char* from[count];
-  bool inside[count];
+  static constexpr int apart = THREADS / kChunks8, count = LINES / apart;
+  static_assert(LINES % apart == 0);
+  const char* from;
+  i64 hop;    // from a chunk to the thread's next
+  int lines;  // of the block that are inside
 
   __device__ static int offset(int line, int chunk) {
     return (line * kChunks8 + (chunk ^ (line / 2 % kChunks8))) * kVectorBytes;
   }
-  __device__ CopierS8(const char* data, const LinesS8& x, i64 first) {
-#pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const int piece = i * THREADS + static_cast<int>(threadIdx.x);
-      const i64 line = first + piece / kChunks8;
-      inside[i] = line < x.count;
-      from[i] = data + (inside[i] ? line * x.line : 0) + piece % kChunks8 * kVectorBytes;
-    }
-  }
+  __device__ static int line() { return static_cast<int>(threadIdx.x) / kChunks8; }
+  __device__ static int chunk() { return static_cast<int>(threadIdx.x) % kChunks8; }
+
+  __device__ CopierS8(const char* data, const LinesS8& x, i64 first)
+      : from(data + (first + line()) * x.line + chunk() * kVectorBytes),
+        hop(apart * x.line),
+        lines(static_cast<int>(x.count - first < LINES ? x.count - first : LINES)) {}
   // Starts the copies of a step with `left` bytes along k; zeros outside.
   __device__ void copy(char* stage, i64 left) {
+    const bool inside = chunk() * kVectorBytes < left;
 #pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const int piece = i * THREADS + static_cast<int>(threadIdx.x);
-      const int line = piece / kChunks8, chunk = piece % kChunks8;
-      copy_async(stage + offset(line, chunk), from[i], inside[i] && chunk * kVectorBytes < left);
-      from[i] += kStepBytes8;
-    }
+    for (int i = 0; i < count; ++i)
+      copy_async(stage + offset(line() + i * apart, chunk()), from + i * hop,
+                 inside && line() + i * apart < lines);
+    from += kStepBytes8;
   }
 };
 
-// What finishes the lines of a block's tile: zero points, and what Finish wants of each. A Finish
-// makes value() of an exact sum and its line's parameters, and result() of that for the array y.
+// What finishes the lines of a block's tile: zero points, and what Finish wants
+// of each. A Finish makes value() of an exact sum and its line's parameters,
+// and result() of that for the array y.
 template <class Finish, class Tile>
 struct ParametersS8 {
   unsigned a_zero[Tile::m], b_zero[Tile::n];
@@ -143,7 +146,8 @@ struct ParametersS8 {
   }
 };
 
-// A warp's sums: C, and those of the rows of A and the columns of B that zero points want.
+// A warp's sums: C, and those of the rows of A and the columns of B that zero
+// points want.
 template <class A, class B, class Tile, bool row_sums>
 struct SumsS8 {
   static constexpr int rows = Tile::warp_m / 16, columns = Tile::warp_n / 8;
@@ -185,7 +189,8 @@ struct SumsS8 {
 
   // Each value with the zero points taken out,
   //   sum (a - x) (b - y) = sum a b - x sum b - y sum a + k x y, modulo 2^32,
-  // goes by way of the warp's scratch memory, from where lanes take whole vectors of a row.
+  // goes by way of the warp's scratch memory, from where lanes take whole
+  // vectors of a row.
   template <class Finish>
   __device__ void finish(const ProductS8& p, const Finish& f, const ParametersS8<Finish, Tile>& of,
                          typename Finish::Value* scratch, i64 batch, i64 m0, i64 n0, int first_a,
@@ -271,8 +276,8 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     SumsS8<A, B, Tile, row_sums> sums;
     i64 left = p.k;
     int to = 0, from = 0;
-    // A group of copies a step, empty past the last: that of step i has arrived when at most
-    // stages - 2 later ones are under way.
+    // A group of copies a step, empty past the last: that of step i has arrived
+    // when at most stages - 2 later ones are under way.
     const auto start = [&] {
       if (left > 0) {
         char* const stage = memory + to * Tile::stage_bytes;
@@ -286,7 +291,8 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     for (int s = 0; s < Tile::stages - 1; ++s) start();
     for (i64 k = 0; k < p.k; k += kStepBytes8) {
       copy_wait<Tile::stages - 2>();
-      __syncthreads();  // all have the step's copies, and have left the stage that start() fills
+      __syncthreads();  // all have the step's copies, and have left the stage
+                        // that start() fills
       start();
       sums.add(memory + from * Tile::stage_bytes, first_a, first_b);
       from = from + 1 == Tile::stages ? 0 : from + 1;
