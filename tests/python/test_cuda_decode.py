@@ -24,7 +24,9 @@ def check(query, cache, **options):
     dense = [cache.dense(b) for b in range(len(cache.lengths))]
     key, value = (max((abs(x[i]).max(initial=0) for x in dense), default=0) for i in (0, 1))
     norm = np.linalg.norm(query.astype(np.float64), axis=-1).max(initial=0) * key * np.sqrt(d)
-    error = EPS[computed] * (8 + 2 * np.sqrt(d) * scale * norm + 2 * np.log2(2 + max(cache.lengths)))
+    error = EPS[computed] * (
+        8 + 2 * np.sqrt(d) * scale * norm + 2 * np.log2(2 + max(cache.lengths))
+    )
     eps = max(EPS[query.dtype], EPS[computed])
     np.testing.assert_allclose(
         out.astype(np.float64), want, rtol=2 * eps, atol=2 * error * max(1, value) + eps**2
