@@ -59,102 +59,101 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out,
   };
   auto* scratch = reinterpret_cast<T*>(stream(E::kStages, 0).data);
   const int tiles = (p.lq + rows - 1) / rows, width = p.value.width;
-  for (i64 task = blockIdx.x; task < tiles * p.batch * p.heads; task += gridDim.x) {
-    // Last rows first: under a causal mask they see the most keys.
-    const int first = (tiles - 1 - static_cast<int>(task % tiles)) * rows;
-    const i64 plane = task / tiles, b = plane / p.heads, head = plane % p.heads;
-    const int count = p.lq - first < rows ? p.lq - first : rows;
-    const int begin = p.range(b, first).begin, end = p.range(b, first + count - 1).end;
-    const Rows<S> keys = p.key.of(b, head / p.group()), values = p.value.of(b, head / p.group());
-    const auto load = [&](int from, int stage) {
-      load_rows<columns>(stream(stage, 0), keys, from, begin, end);
-      load_rows<columns>(stream(stage, 1), values, from, begin, end);
-      copy_commit();
-    };
-    // Of the warp's rows.
-    const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;
-    const Range top_range = p.range(b, upper);
-    const Range last_range = p.range(b, lower < p.lq ? lower : p.lq - 1);
-    T top[E::kThreadRows], total[E::kThreadRows];
-#pragma unroll
-    for (int i = 0; i < E::kThreadRows; ++i) {
-      top[i] = T(-INFINITY);
-      total[i] = T(0);
-    }
-    typename E::Sums sums;
-
-    load_rows<rows>(query, p.query.of(b, head), first, 0, p.lq);
-    if (begin < end) load(begin, 0);
+  const i64 task = task_of_block();
+  if (task >= tiles * p.batch * p.heads) return;
+  // Last rows first: under a causal mask they see the most keys.
+  const int first = (tiles - 1 - static_cast<int>(task % tiles)) * rows;
+  const i64 plane = task / tiles, b = plane / p.heads, head = plane % p.heads;
+  const int count = p.lq - first < rows ? p.lq - first : rows;
+  const int begin = p.range(b, first).begin, end = p.range(b, first + count - 1).end;
+  const Rows<S> keys = p.key.of(b, head / p.group()), values = p.value.of(b, head / p.group());
+  const auto load = [&](int from, int stage) {
+    load_rows<columns>(stream(stage, 0), keys, from, begin, end);
+    load_rows<columns>(stream(stage, 1), values, from, begin, end);
     copy_commit();
-    int stage = 0;
-    for (int from = begin; from < end; from += columns) {
-      copy_wait<0>();
-      __syncthreads();  // this tile is there, and nobody reads the other any more
-      const int next = (stage + 1) % E::kStages;
-      if (E::kStages > 1 && end - from > columns) load(from + columns, next);
-      if (from + columns > top_range.begin && from < last_range.end) {
-        typename E::Scores s;
-        E::product(s, query, stream(stage, 0), p.query.width);
-        const bool whole = last_range.begin <= from && from + columns <= top_range.end;
-        to_scores<E>(s, p);
-        if (!whole) {
+  };
+  // Of the warp's rows.
+  const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;
+  const Range top_range = p.range(b, upper);
+  const Range last_range = p.range(b, lower < p.lq ? lower : p.lq - 1);
+  T top[E::kThreadRows], total[E::kThreadRows];
 #pragma unroll
-          for (int i = 0; i < E::kThreadRows; ++i) {
-            const Range seen = p.range(b, first + E::row(i));
-#pragma unroll
-            for (int j = 0; j < E::Scores::kCount; ++j)
-              if (!seen.has(from + E::column(j))) s.at(i, j) = T(-INFINITY);
-          }
-        }
-        T shrink[E::kThreadRows];
-        bool rises = false;
+  for (int i = 0; i < E::kThreadRows; ++i) {
+    top[i] = T(-INFINITY);
+    total[i] = T(0);
+  }
+  typename E::Sums sums;
+
+  load_rows<rows>(query, p.query.of(b, head), first, 0, p.lq);
+  if (begin < end) load(begin, 0);
+  copy_commit();
+  int stage = 0;
+  for (int from = begin; from < end; from += columns) {
+    copy_wait<0>();
+    __syncthreads();  // this tile is there, and nobody reads the other any more
+    const int next = (stage + 1) % E::kStages;
+    if (E::kStages > 1 && end - from > columns) load(from + columns, next);
+    if (from + columns > top_range.begin && from < last_range.end) {
+      typename E::Scores s;
+      E::product(s, query, stream(stage, 0), p.query.width);
+      const bool whole = last_range.begin <= from && from + columns <= top_range.end;
+      to_scores<E>(s, p);
+      if (!whole) {
 #pragma unroll
         for (int i = 0; i < E::kThreadRows; ++i) {
-          T highest = top[i];
+          const Range seen = p.range(b, first + E::row(i));
 #pragma unroll
           for (int j = 0; j < E::Scores::kCount; ++j)
-            highest = s.at(i, j) > highest ? s.at(i, j) : highest;
-          highest = row_reduce<E>(highest, [](T a, T b) { return a > b ? a : b; });
-          const T shift = highest == T(-INFINITY) ? T(0) : highest;
-          shrink[i] = exp2(top[i] - shift);
-          rises = rises || highest > top[i];
-          top[i] = highest;
-          total[i] *= shrink[i];
-#pragma unroll
-          for (int j = 0; j < E::Scores::kCount; ++j) {
-            s.at(i, j) = exp2(s.at(i, j) - shift);
-            total[i] += s.at(i, j);
-          }
+            if (!seen.has(from + E::column(j))) s.at(i, j) = T(-INFINITY);
         }
-        if (__any_sync(kAll, rises)) {
+      }
+      T shrink[E::kThreadRows];
+      bool rises = false;
 #pragma unroll
-          for (int i = 0; i < E::kThreadRows; ++i)
+      for (int i = 0; i < E::kThreadRows; ++i) {
+        T highest = top[i];
 #pragma unroll
-            for (int j = 0; j < E::Sums::kCount; ++j) sums.at(i, j) *= shrink[i];
+        for (int j = 0; j < E::Scores::kCount; ++j)
+          highest = s.at(i, j) > highest ? s.at(i, j) : highest;
+        highest = row_reduce<E>(highest, [](T a, T b) { return a > b ? a : b; });
+        const T shift = highest == T(-INFINITY) ? T(0) : highest;
+        shrink[i] = exp2(top[i] - shift);
+        rises = rises || highest > top[i];
+        top[i] = highest;
+        total[i] *= shrink[i];
+#pragma unroll
+        for (int j = 0; j < E::Scores::kCount; ++j) {
+          s.at(i, j) = exp2(s.at(i, j) - shift);
+          total[i] += s.at(i, j);
         }
-        E::add_product(sums, s, stream(stage, 1), width, scratch);
       }
-      if (E::kStages == 1) {
-        __syncthreads();
-        if (end - from > columns) load(from + columns, next);
-      }
-      stage = next;
-    }
-    copy_wait<0>();
-    __syncthreads();
-
-    T inverse[E::kThreadRows];
-    const i64 row = plane * p.lq + first;
+      if (__any_sync(kAll, rises)) {
 #pragma unroll
-    for (int i = 0; i < E::kThreadRows; ++i) {
-      const T sum = row_reduce<E>(total[i], Sum{});
-      inverse[i] = sum == T(0) ? T(0) : T(1) / sum;
-      if (lse && lane_index() % E::kLanes == 0 && E::row(i) < count)
-        lse[row + E::row(i)] = (top[i] + log2(sum)) * T(M_LN2);
+        for (int i = 0; i < E::kThreadRows; ++i)
+#pragma unroll
+          for (int j = 0; j < E::Sums::kCount; ++j) sums.at(i, j) *= shrink[i];
+      }
+      E::add_product(sums, s, stream(stage, 1), width, scratch);
     }
-    store_rows<E>(query, sums, inverse, out + row * width, count, width);
-    __syncthreads();
+    if (E::kStages == 1) {
+      __syncthreads();
+      if (end - from > columns) load(from + columns, next);
+    }
+    stage = next;
   }
+  copy_wait<0>();
+  __syncthreads();
+
+  T inverse[E::kThreadRows];
+  const i64 row = plane * p.lq + first;
+#pragma unroll
+  for (int i = 0; i < E::kThreadRows; ++i) {
+    const T sum = row_reduce<E>(total[i], Sum{});
+    inverse[i] = sum == T(0) ? T(0) : T(1) / sum;
+    if (lse && lane_index() % E::kLanes == 0 && E::row(i) < count)
+      lse[row + E::row(i)] = (top[i] + log2(sum)) * T(M_LN2);
+  }
+  store_rows<E>(query, sums, inverse, out + row * width, count, width);
 }
 
 // Rows of a warp and keys of a step, by what fits the registers.
@@ -263,10 +262,9 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
     using S = decltype(s);
     with_width(a.sizes, [&](auto d) {
       using E = typename ForwardEngine<S, d.value>::type;
-      launch(
-          forward_kernel<E>,
-          {blocks_for(ceil_div(a.sizes.lq, E::kRows) * planes, 1), kThreads, forward_memory<E>()},
-          a.problem<S>(), result.out.as<S>(), result.lse.as<Computed<S>>());
+      launch(forward_kernel<E>,
+             {grid_of(ceil_div(a.sizes.lq, E::kRows) * planes), kThreads, forward_memory<E>()},
+             a.problem<S>(), result.out.as<S>(), result.lse.as<Computed<S>>());
     });
   });
   return result;

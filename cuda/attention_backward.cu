@@ -89,124 +89,121 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
   const Heads<S>&from_u = of_queries ? f.key : f.query, &from_w = of_queries ? f.value : p.grad;
   const int length = of_queries ? f.lq : f.lk, heads = of_queries ? f.heads : f.kv_heads;
   const int tiles = (length + rows - 1) / rows, d = f.query.width, dv = f.value.width;
-  for (i64 task = blockIdx.x; task < tiles * f.batch * heads; task += gridDim.x) {
-    // Under a causal mask the last queries see the most keys, the first keys are seen the most.
-    const int tile = static_cast<int>(task % tiles);
-    const int first = (of_queries ? tiles - 1 - tile : tile) * rows;
-    const i64 plane = task / tiles, b = plane / heads, head = plane % heads;
-    const int count = length - first < rows ? length - first : rows;
-    int begin, end;  // of the rows to stream
-    if constexpr (of_queries) {
-      begin = f.range(b, first).begin;
-      end = f.range(b, first + count - 1).end;
-    } else {
-      begin = first_query(f, b, [&](Range keys) { return keys.end > first; });
-      end = first_query(f, b, [&](Range keys) { return keys.begin >= first + count; });
-    }
-    const int per_head = begin < end ? (end - begin + columns - 1) / columns : 0;
-    const int steps = of_queries ? per_head : per_head * f.group();
-    const auto row_of = [&](int step) { return begin + step % per_head * columns; };
-    const auto load = [&](int step, int stage) {
-      const i64 other = of_queries ? head / f.group() : head * f.group() + step / per_head;
-      const int from = row_of(step);
-      load_rows<columns>(stream(stage, 0), from_u.of(b, other), from, begin, end);
-      load_rows<columns>(stream(stage, 1), from_w.of(b, other), from, begin, end);
-      copy_commit();
-      if constexpr (!of_queries)
-        for (int c = static_cast<int>(threadIdx.x); c < columns; c += kThreads)
-          queries[stage * columns + c] = p.row(b, other, from + c);
-    };
-    // The warp's rows, and where they are queries what is known of them.
-    const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;
-    Range upper_range{}, lower_range{};
-    Statistics<T> own[of_queries ? E::kThreadRows : 1];
-    if constexpr (of_queries) {
-      upper_range = f.range(b, upper);
-      lower_range = f.range(b, lower < f.lq ? lower : f.lq - 1);
-#pragma unroll
-      for (int i = 0; i < E::kThreadRows; ++i) own[i] = p.row(b, head, first + E::row(i));
-    }
-    typename E::Sums sum_u, sum_w;
-
-    load_rows<rows>(x, from_x.of(b, head), first, 0, length);
-    if constexpr (sums_u) load_rows<rows>(y, from_y.of(b, head), first, 0, length);
-    if (steps > 0) load(0, 0);
-    copy_commit();
-    int stage = 0;
-    for (int step = 0; step < steps; ++step) {
-      copy_wait<0>();
-      __syncthreads();  // this tile is there, and nobody reads the other any more
-      const int next = (stage + 1) % E::kStages;
-      if (E::kStages > 1 && step + 1 < steps) load(step + 1, next);
-      const int from = row_of(step);
-      const Statistics<T>* seen_by = queries + stage * columns;
-      bool any, whole;
-      if constexpr (of_queries) {
-        any = from + columns > upper_range.begin && from < lower_range.end;
-        whole = lower_range.begin <= from && from + columns <= upper_range.end;
-      } else {
-        const Range least = seen_by[0].keys, most = seen_by[columns - 1].keys;
-        any = most.end > upper && least.begin <= lower;
-        whole = most.begin <= upper && least.end > lower;
-      }
-      if (any) {
-        typename E::Scores s, slope;  // then P and dS
-        E::product(s, x, stream(stage, 0), d);
-        if constexpr (sums_u) E::product(slope, y, stream(stage, 1), dv);
-        to_scores<E>(s, f);
-        const auto each = [&](auto f) {
-#pragma unroll
-          for (int j = 0; j < E::Scores::kCount; ++j)
-#pragma unroll
-            for (int i = 0; i < E::kThreadRows; ++i)
-              if constexpr (of_queries)
-                f(i, j, own[i], from + E::column(j));
-              else
-                f(i, j, seen_by[E::column(j)], first + E::row(i));
-        };
-        if constexpr (sums_u) {
-          each([&](int i, int j, const Statistics<T>& query, int) {
-            slope.at(i, j) -= query.delta;
-          });
-          if (f.outer > 0)
-            each([&](int i, int j, const Statistics<T>&, int) {
-              const T bend = s.at(i, j) / f.outer;
-              slope.at(i, j) *= 1 - bend * bend;
-            });
-        }
-        const auto weigh = [&](int i, int j, const Statistics<T>& query, bool seen) {
-          s.at(i, j) = seen ? exp2(s.at(i, j) - query.lse) : T(0);
-          if constexpr (sums_u) slope.at(i, j) = seen ? slope.at(i, j) * s.at(i, j) : T(0);
-        };
-        if (whole)
-          each([&](int i, int j, const Statistics<T>& query, int) { weigh(i, j, query, true); });
-        else
-          each([&](int i, int j, const Statistics<T>& query, int key) {
-            weigh(i, j, query, query.keys.has(key));
-          });
-        if constexpr (sums_w) E::add_product(sum_w, s, stream(stage, 1), dv, scratch);
-        if constexpr (sums_u) E::add_product(sum_u, slope, stream(stage, 0), d, scratch);
-      }
-      if (E::kStages == 1) {
-        __syncthreads();
-        if (step + 1 < steps) load(step + 1, next);
-      }
-      stage = next;
-    }
-    copy_wait<0>();
-    __syncthreads();
-
-    const i64 row = plane * length + first;
-    T factor[E::kThreadRows];
-    const auto store = [&](typename E::Sums& sums, T scale, S* to, int width) {
-#pragma unroll
-      for (int i = 0; i < E::kThreadRows; ++i) factor[i] = scale;
-      store_rows<E>(x, sums, factor, to + row * width, count, width);
-    };
-    if constexpr (sums_u) store(sum_u, f.scale, of_queries ? p.query : p.key, d);
-    if constexpr (sums_w) store(sum_w, T(1), p.value, dv);
-    __syncthreads();
+  const i64 task = task_of_block();
+  if (task >= tiles * f.batch * heads) return;
+  // Under a causal mask the last queries see the most keys, the first keys are seen the most.
+  const int tile = static_cast<int>(task % tiles);
+  const int first = (of_queries ? tiles - 1 - tile : tile) * rows;
+  const i64 plane = task / tiles, b = plane / heads, head = plane % heads;
+  const int count = length - first < rows ? length - first : rows;
+  int begin, end;  // of the rows to stream
+  if constexpr (of_queries) {
+    begin = f.range(b, first).begin;
+    end = f.range(b, first + count - 1).end;
+  } else {
+    begin = first_query(f, b, [&](Range keys) { return keys.end > first; });
+    end = first_query(f, b, [&](Range keys) { return keys.begin >= first + count; });
   }
+  const int per_head = begin < end ? (end - begin + columns - 1) / columns : 0;
+  const int steps = of_queries ? per_head : per_head * f.group();
+  const auto row_of = [&](int step) { return begin + step % per_head * columns; };
+  const auto load = [&](int step, int stage) {
+    const i64 other = of_queries ? head / f.group() : head * f.group() + step / per_head;
+    const int from = row_of(step);
+    load_rows<columns>(stream(stage, 0), from_u.of(b, other), from, begin, end);
+    load_rows<columns>(stream(stage, 1), from_w.of(b, other), from, begin, end);
+    copy_commit();
+    if constexpr (!of_queries)
+      for (int c = static_cast<int>(threadIdx.x); c < columns; c += kThreads)
+        queries[stage * columns + c] = p.row(b, other, from + c);
+  };
+  // The warp's rows, and where they are queries what is known of them.
+  const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;
+  Range upper_range{}, lower_range{};
+  Statistics<T> own[of_queries ? E::kThreadRows : 1];
+  if constexpr (of_queries) {
+    upper_range = f.range(b, upper);
+    lower_range = f.range(b, lower < f.lq ? lower : f.lq - 1);
+#pragma unroll
+    for (int i = 0; i < E::kThreadRows; ++i) own[i] = p.row(b, head, first + E::row(i));
+  }
+  typename E::Sums sum_u, sum_w;
+
+  load_rows<rows>(x, from_x.of(b, head), first, 0, length);
+  if constexpr (sums_u) load_rows<rows>(y, from_y.of(b, head), first, 0, length);
+  if (steps > 0) load(0, 0);
+  copy_commit();
+  int stage = 0;
+  for (int step = 0; step < steps; ++step) {
+    copy_wait<0>();
+    __syncthreads();  // this tile is there, and nobody reads the other any more
+    const int next = (stage + 1) % E::kStages;
+    if (E::kStages > 1 && step + 1 < steps) load(step + 1, next);
+    const int from = row_of(step);
+    const Statistics<T>* seen_by = queries + stage * columns;
+    bool any, whole;
+    if constexpr (of_queries) {
+      any = from + columns > upper_range.begin && from < lower_range.end;
+      whole = lower_range.begin <= from && from + columns <= upper_range.end;
+    } else {
+      const Range least = seen_by[0].keys, most = seen_by[columns - 1].keys;
+      any = most.end > upper && least.begin <= lower;
+      whole = most.begin <= upper && least.end > lower;
+    }
+    if (any) {
+      typename E::Scores s, slope;  // then P and dS
+      E::product(s, x, stream(stage, 0), d);
+      if constexpr (sums_u) E::product(slope, y, stream(stage, 1), dv);
+      to_scores<E>(s, f);
+      const auto each = [&](auto f) {
+#pragma unroll
+        for (int j = 0; j < E::Scores::kCount; ++j)
+#pragma unroll
+          for (int i = 0; i < E::kThreadRows; ++i)
+            if constexpr (of_queries)
+              f(i, j, own[i], from + E::column(j));
+            else
+              f(i, j, seen_by[E::column(j)], first + E::row(i));
+      };
+      if constexpr (sums_u) {
+        each([&](int i, int j, const Statistics<T>& query, int) { slope.at(i, j) -= query.delta; });
+        if (f.outer > 0)
+          each([&](int i, int j, const Statistics<T>&, int) {
+            const T bend = s.at(i, j) / f.outer;
+            slope.at(i, j) *= 1 - bend * bend;
+          });
+      }
+      const auto weigh = [&](int i, int j, const Statistics<T>& query, bool seen) {
+        s.at(i, j) = seen ? exp2(s.at(i, j) - query.lse) : T(0);
+        if constexpr (sums_u) slope.at(i, j) = seen ? slope.at(i, j) * s.at(i, j) : T(0);
+      };
+      if (whole)
+        each([&](int i, int j, const Statistics<T>& query, int) { weigh(i, j, query, true); });
+      else
+        each([&](int i, int j, const Statistics<T>& query, int key) {
+          weigh(i, j, query, query.keys.has(key));
+        });
+      if constexpr (sums_w) E::add_product(sum_w, s, stream(stage, 1), dv, scratch);
+      if constexpr (sums_u) E::add_product(sum_u, slope, stream(stage, 0), d, scratch);
+    }
+    if (E::kStages == 1) {
+      __syncthreads();
+      if (step + 1 < steps) load(step + 1, next);
+    }
+    stage = next;
+  }
+  copy_wait<0>();
+  __syncthreads();
+
+  const i64 row = plane * length + first;
+  T factor[E::kThreadRows];
+  const auto store = [&](typename E::Sums& sums, T scale, S* to, int width) {
+#pragma unroll
+    for (int i = 0; i < E::kThreadRows; ++i) factor[i] = scale;
+    store_rows<E>(x, sums, factor, to + row * width, count, width);
+  };
+  if constexpr (sums_u) store(sum_u, f.scale, of_queries ? p.query : p.key, d);
+  if constexpr (sums_w) store(sum_w, T(1), p.value, dv);
 }
 
 // Rows of a warp and of a step, by what fits the registers; where both sums of a block of keys do
@@ -231,7 +228,7 @@ template <class E, Part part>
 void run(const Backward<typename E::S>& p, i64 length, i64 planes) {
   if (length * planes > 0)
     launch(backward_kernel<E, part>,
-           {blocks_for(ceil_div(length, E::kRows) * planes, 1), kThreads, backward_memory<E>()}, p);
+           {grid_of(ceil_div(length, E::kRows) * planes), kThreads, backward_memory<E>()}, p);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// What the kernels of attention's two passes know of a call.
+// What the kernels of attention's two passes know of a call. A block does one task: where it looped
+// over several, addresses that they share would take the registers of the sums.
 #pragma once
 
 #include <climits>
@@ -110,6 +111,11 @@ Problem<S> Arguments::problem() const {
           static_cast<T>(capped ? scale / softcap : scale * M_LOG2E),
           static_cast<T>(capped ? softcap * M_LOG2E : 0)};
 }
+
+inline dim3 grid_of(i64 tasks) {
+  return {blocks_for(tasks, 1), static_cast<unsigned>(ceil_div(tasks, kMostBlocks))};
+}
+__device__ __forceinline__ i64 task_of_block() { return i64{blockIdx.y} * gridDim.x + blockIdx.x; }
 
 // f(Width<D>{}) for the narrowest tile that rows of d and dv elements fit.
 template <int D>
