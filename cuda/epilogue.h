@@ -1,26 +1,11 @@
 // What happens to sums of products before they are stored: bias, activation, residual.
 #pragma once
 
+#include "functions.h"
 #include "kernels/gemm_types.h"
 #include "rows.h"
 
 namespace vectile::cuda {
-
-// x P(X <= x) = max(x, 0) - |x| P(X > |x|) for a standard normal X. The bound, past which the
-// probability is nothing, turns inf * 0 into 0.
-template <class T>
-__device__ T gelu(T x) {
-  const T a = fmin(abs(x), T(40));
-  return (x < T(0) ? T(0) : x) - a * (T(0.5) * erfc(a * T(0.70710678118654752440)));
-}
-
-// 0.5 x (1 + tanh(u / 2)) = x sigmoid(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3) (arXiv 1606.08415)
-template <class T>
-__device__ T gelu_tanh(T x) {
-  const T a = fmax(fmin(x, T(20)), T(-20));
-  const T u = T(1.5957691216057307118) * a * (T(1) + T(0.044715) * a * a);
-  return (x < T(-20) ? T(-20) : x) / (T(1) + exp(-u));
-}
 
 // NaN stays NaN, and each is finite wherever its limit is; absolute error a few eps of |x| + 1.
 template <class T>
@@ -29,17 +14,17 @@ __device__ T activate(Activation activation, T x) {
     case Activation::none:
       return x;
     case Activation::relu:
-      return x < T(0) ? T(0) : x;
+      return Relu{}(x);
     case Activation::gelu:
-      return gelu(x);
+      return Gelu{}(x);
     case Activation::gelu_tanh:
-      return gelu_tanh(x);
+      return GeluTanh{}(x);
     case Activation::silu:
-      return (x < T(-1000) ? T(-1000) : x) / (T(1) + exp(-x));
+      return Silu{}(x);
     case Activation::tanh:
-      return tanh(x);
+      return Tanh{}(x);
     case Activation::sigmoid:
-      return T(1) / (T(1) + exp(-x));
+      return Sigmoid{}(x);
   }
   return x;
 }
