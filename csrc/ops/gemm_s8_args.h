@@ -6,7 +6,7 @@
 
 namespace vectile::ops {
 
-inline void check_integers(const char* op, const char* argument, const TensorView& x) {
+inline void check_bytes(const char* op, const char* argument, const TensorView& x) {
   check<TypeError>(x.dtype == DType::i8 || x.dtype == DType::u8, op, argument, "dtype",
                    "int8 or uint8", x.dtype);
 }
@@ -34,8 +34,8 @@ inline void check_scales(const char* op, const char* argument, const TensorView&
 inline MatmulShape matmul_integer_args(const char* op, const TensorView& a, const TensorView& b,
                                        const TensorView* a_zero_point,
                                        const TensorView* b_zero_point) {
-  check_integers(op, "a", a);
-  check_integers(op, "b", b);
+  check_bytes(op, "a", a);
+  check_bytes(op, "b", b);
   const MatmulShape shape(op, a, b);
   check_zero_points(op, "a_zero_point", a_zero_point, shape.a.shape[-2]);
   check_zero_points(op, "b_zero_point", b_zero_point, shape.b.shape[-1]);
@@ -47,7 +47,7 @@ inline MatmulShape qlinear_matmul_args(const char* op, const TensorView& a,
                                        const TensorView& b, const TensorView& b_scale,
                                        const TensorView& b_zero_point, const TensorView& y_scale,
                                        const TensorView& y_zero_point) {
-  check_integers(op, "y_zero_point", y_zero_point);
+  check_bytes(op, "y_zero_point", y_zero_point);
   const MatmulShape shape = matmul_integer_args(op, a, b, &a_zero_point, &b_zero_point);
   check_scales(op, "a_scale", a_scale, shape.a.shape[-2]);
   check_scales(op, "b_scale", b_scale, shape.b.shape[-1]);
@@ -85,7 +85,7 @@ inline void activation_range_args(const char* op, const TensorView* scale,
   check_float(op, "x_scale", *scale);
   check_shape(op, "x_scale", *scale, Shape());
   if (!zero_point) return;
-  check_integers(op, "x_zero_point", *zero_point);
+  check_bytes(op, "x_zero_point", *zero_point);
   check_shape(op, "x_zero_point", *zero_point, Shape());
 }
 
