@@ -25,8 +25,7 @@ __device__ inline char* dynamic_memory() {
 }
 #endif
 
-// ---- storage types
-// -------------------------------------------------------------------------------
+// ---- storage types ------------------------------------------------------------------------------
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ double to_float(double x) { return x; }
@@ -86,8 +85,7 @@ __device__ __forceinline__ Float16 from_float<Float16>(float x) {
 template <class S>
 __device__ __forceinline__ unsigned pack(float low, float high);
 
-// ---- warps and blocks
-// ----------------------------------------------------------------------------
+// ---- warps and blocks ---------------------------------------------------------------------------
 
 struct Sum {
   template <class T>
@@ -157,8 +155,7 @@ __device__ __forceinline__ void block_sums(T (&x)[N], T* scratch) {
   __syncthreads();
 }
 
-// ---- asynchronous copies (sm_80)
-// -----------------------------------------------------------------
+// ---- asynchronous copies (sm_80) ----------------------------------------------------------------
 
 // So many bytes, 4 or 16, from global to shared memory, both aligned to them; zeros if not `valid`.
 template <int bytes = 16>
@@ -169,8 +166,7 @@ __device__ __forceinline__ void copy_commit();
 template <int pending>
 __device__ __forceinline__ void copy_wait();
 
-// ---- tensor cores (sm_80)
-// ------------------------------------------------------------------------
+// ---- tensor cores (sm_80) -----------------------------------------------------------------------
 //
 // d += a b for a warp: a is (16, k), b is (k, 8) and lies by columns, d is (16, 8). With g = lane /
 // 4 and t = lane % 4, and k elements of 32 / k bytes:

@@ -235,8 +235,7 @@ __global__ void __launch_bounds__(Plain::threads, 1)
       c.finish(sums[i][j], place.m() + ty + 16 * i, place.n() + 2 * tx + 32 * j);
 }
 
-// ---- launches
-// -----------------------------------------------------------------------------------
+// ---- launches -----------------------------------------------------------------------------------
 
 // Runs a kernel for the blocks of all products of the batch.
 template <class T, class S>

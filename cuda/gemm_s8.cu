@@ -17,8 +17,7 @@ namespace {
 using std::int8_t;
 using std::uint8_t;
 
-// ---- operands
-// ------------------------------------------------------------------------------------
+// ---- operands -----------------------------------------------------------------------------------
 
 constexpr int kPackTile = 64, kPackThreads = 256;
 
@@ -98,8 +97,7 @@ TensorView transposed(const TensorView& x) {
   return y;
 }
 
-// ---- what becomes of the sums
-// --------------------------------------------------------------------
+// ---- what becomes of the sums -------------------------------------------------------------------
 
 struct Exact {
   using Y = int;
@@ -153,8 +151,7 @@ struct Linear {
   __device__ Y result(Value v) const { return from_float<Y>(activate(activation, v)); }
 };
 
-// ---- launches
-// ------------------------------------------------------------------------------------
+// ---- launches -----------------------------------------------------------------------------------
 
 constexpr i64 kMostBatches = 65535;  // of a grid; kernels stride over what is beyond
 
@@ -222,8 +219,7 @@ void each_type(const ops::MatmulShape& shape, const TensorView& c, const TensorV
   });
 }
 
-// ---- quantisation by rows
-// ------------------------------------------------------------------------
+// ---- quantisation by rows -----------------------------------------------------------------------
 
 constexpr int kKeep = 4;
 

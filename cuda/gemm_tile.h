@@ -96,8 +96,7 @@ struct Copier {
   }
 };
 
-// ---- fragments: 16 lines from `line` on, 16 elements along k from `k` on
-// ---------------------------------------------------------------------------------------------
+// ---- fragments: 16 lines from `line` on, 16 elements along k from `k` on ------------------------
 //
 // With g = lane / 4: registers 0 and 2 hold line g, 1 and 3 line g + 8, as multiply_add has them
 // for A; for the columns g of B they are its first and last register, and 1 and 3 those of the
@@ -135,8 +134,7 @@ __device__ __forceinline__ void load_floats(float (&x)[2][4], const char* tile, 
   }
 }
 
-// ---- arithmetics
-// -----------------------------------------------------------------------------
+// ---- arithmetics --------------------------------------------------------------------------------
 
 // A product of fragments is a sum of products of their pieces, added up in `sums` places.
 struct Term {
