@@ -33,8 +33,8 @@ void bind_gemm(py::module_& m) {
   define(
       m, "matmul",
       [](py::handle a, py::handle b, py::handle out, const char* compute) {
-        const ops::Compute how = ops::parse_compute("matmul", compute);
         const Input left(a, "matmul", "a"), right(b, "matmul", "b");
+        const ops::Compute how = ops::parse_compute("matmul", compute);
         const OutInput c(out, "matmul");
         return c.result(unlocked([&] { return ops::matmul(*left, *right, c.get(), how); }));
       },
@@ -44,9 +44,9 @@ void bind_gemm(py::module_& m) {
       m, "linear",
       [](py::handle x, py::handle weight, py::handle bias, const char* activation,
          py::handle residual, const char* compute) {
+        const Input in(x, "linear", "x");
         const Activation f = ops::parse_activation("linear", activation);
         const ops::Compute how = ops::parse_compute("linear", compute);
-        const Input in(x, "linear", "x");
         const OptionalInput b(bias, "linear", "bias"), r(residual, "linear", "residual");
         const auto dense = [&] {
           const Input w(weight, "linear", "weight");

@@ -49,6 +49,17 @@ def test_errors_are_those_of_the_cpu(gpu):
 
 
 @needs_device
+def test_tf32_is_for_the_device(gpu, rng):
+    a, b = rng.standard_normal((2, 8, 8)).astype(np.float32)
+    y = ops.matmul(gpu(a), gpu(b), compute="tf32").values
+    bound = (2.0**-10 + 8 * 2.0**-23) * (abs(a) @ abs(b))  # two roundings to 11 bits
+    exact = a.astype(np.float64) @ b
+    assert (abs(y - exact) <= bound).all() and abs(y - exact).max() > 1e-5
+    with pytest.raises(ValueError, match="compute value: expected None, 'fp16' or 'bf16', got"):
+        ops.matmul(a, b, compute="tf32")
+
+
+@needs_device
 def test_an_op_without_a_device_kernel_says_so(gpu):
     with pytest.raises(TypeError, match=r"max_pool: arrays device: expected the CPU, got a GPU"):
         ops.max_pool2d(gpu(np.zeros((1, 1, 4, 4), np.float32)), 2)

@@ -12,7 +12,7 @@ from vectile._core import Float8Matrix, Int4Matrix, PackedMatrix, QuantizedMatri
 __all__ = ["Activation", "Compute", "PackedMatrix", "linear", "matmul", "pack"]
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
-Compute = Literal["fp16", "bf16"]
+Compute = Literal["fp16", "bf16", "tf32"]
 """Arithmetic that a product of float32, float16 or bfloat16 may use where the CPU has it and it is faster
 for the product's size; elsewhere the ordinary product runs. :func:`vectile.config` says in
 ``arithmetic_16`` what this machine uses. The result keeps the dtype of the operands.
@@ -32,6 +32,9 @@ float32:
 
 without 0.0079, two roundings of 2^-8, for bfloat16 arrays; what is below 2^-126, an operand or a
 sum, counts as zero.
+
+``"tf32"`` is for arrays on a GPU, where float32 is rounded to 11 bits for either of the others too; on
+the CPU it is a ValueError.
 """
 
 
