@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from on_device import cuda, dev, host, needs_device, run
 
-pytestmark = [needs_device, pytest.mark.sanitize]
+pytestmark = needs_device
 
 TYPES = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
 LENGTHS = (1, 2, 7, 31, 32, 33, 255, 513, 1023, 4097, 16385, 20000)
