@@ -127,7 +127,7 @@ def kernels() -> Any:
     except ImportError as error:
         raise RuntimeError(
             "cuda: expected the device ops, which this build lacks; with CUDA's nvcc installed: "
-            "pip install . -Ccmake.define.VECTILE_CUDA=ON"
+            "pip install . --config-settings=cmake.define.VECTILE_CUDA=ON"
         ) from error
     if module.device_count() == 0:
         raise RuntimeError("cuda: expected a GPU and its driver, found none")
