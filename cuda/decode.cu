@@ -2,51 +2,18 @@
 // block of threads reads a piece of one head's keys and values once for up to eight rows of its
 // group, and a second kernel merges the pieces in their order. A length is known on the device
 // only: pieces are even parts of what a sequence's tokens see, as many as keep the GPU busy.
-#include "decode.h"
-
-#include <climits>
 #include <cmath>
 
-#include "numbers.h"
+#include "decode_cache.h"
 #include "rows.h"
 
 namespace vectile::cuda {
 namespace {
 
-constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 constexpr int kRows = 8, kWarpRows = kRows / kWarps;  // rows of a block; whose scores a warp makes
 constexpr int kKeys = kWarp;                          // of a step: one a lane
 constexpr int kUnit = 8;   // adjacent elements that a thread takes at once
 constexpr int kSlots = 3;  // steps whose places are known at a time
-
-__device__ __forceinline__ float number(std::int8_t x) { return x; }
-template <class C>
-__device__ __forceinline__ Computed<C> number(C x) {
-  return to_float(x);
-}
-template <class C>
-using Number = decltype(number(C{}));
-
-// Where the tokens of a cache lie.
-struct Places {
-  Integers table, lengths;
-  i64 blocks, most;
-  int kv_heads, block_size;
-
-  // One past the table's last token if the length is more than that, so that the token is missed.
-  __device__ int length(i64 b) const {
-    const i64 n = lengths.at(b), capacity = most * block_size;
-    return static_cast<int>(n < 0 ? 0 : n > capacity ? capacity + 1 : n);
-  }
-  // The row of token t among all blocks', or -1.
-  __device__ i64 row(i64 b, i64 kv, int t) const {
-    const int x = block_size ? t / block_size : 0;
-    if (block_size == 0 || x >= most) return -1;
-    const i64 block = table.at(b * most + x);
-    return block < 0 || block >= blocks ? -1
-                                        : (block * kv_heads + kv) * block_size + t % block_size;
-  }
-};
 
 template <class C>
 struct Decode {
@@ -339,91 +306,6 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Decode<C> p) {
   }
 }
 
-struct Append {
-  Places places;
-  Reals key, value;  // (batch, kv_heads, n, width), row-major
-  Integers counts;
-  void *key_cache, *value_cache;
-  float *key_scales, *value_scales;
-  i64 batch, n;
-  int d, dv;
-};
-
-// Rounded to the cache's type by the lanes of a warp.
-template <class C>
-__device__ void append_row(const Reals& x, i64 from, int width, C* to, float*) {
-  for (int c = static_cast<int>(threadIdx.x) % kWarp; c < width; c += kWarp)
-    to[c] = from_float<C>(x.at<Number<C>>(from + c));
-}
-// The largest magnitude becomes 127; see append_to_cache of vectile.ops.
-__device__ void append_row(const Reals& x, i64 from, int width, std::int8_t* to, float* scale) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  float top = 0, bad = 0;
-  for (int c = lane; c < width; c += kWarp) {
-    const float v = x.at<float>(from + c);
-    top = abs(v) > top ? abs(v) : top;
-    bad = fma(v, 0.f, bad);
-  }
-  top = warp_reduce(top, Max{});
-  bad = warp_reduce(bad, Sum{});
-  const float step = bad == 0 ? top / 127 : 0;
-  if (lane == 0) *scale = bad == 0 ? step : NAN;
-  for (int c = lane; c < width; c += kWarp) {
-    const float v = step == 0 ? 0 : rint(x.at<float>(from + c) / step);
-    to[c] = static_cast<std::int8_t>(v > 127 ? 127 : v < -127 ? -127 : v);
-  }
-}
-
-// A warp a token of a head.
-template <class C>
-__global__ void __launch_bounds__(kThreads) append_kernel(Append p) {
-  for (i64 x = i64{blockIdx.x} * kWarps + static_cast<int>(threadIdx.x) / kWarp;
-       x < p.batch * p.places.kv_heads * p.n; x += i64{gridDim.x} * kWarps) {
-    const i64 i = x % p.n, kv = x / p.n % p.places.kv_heads, b = x / p.n / p.places.kv_heads;
-    const i64 at = p.places.length(b) + i;
-    if ((p.counts.data && i >= p.counts.at(b)) || at >= p.places.most * p.places.block_size)
-      continue;
-    const i64 row = p.places.row(b, kv, static_cast<int>(at));
-    if (row < 0) continue;
-    const auto scale = [&](float* scales) { return scales ? scales + row : nullptr; };
-    append_row(p.key, x * p.d, p.d, static_cast<C*>(p.key_cache) + row * p.d, scale(p.key_scales));
-    append_row(p.value, x * p.dv, p.dv, static_cast<C*>(p.value_cache) + row * p.dv,
-               scale(p.value_scales));
-  }
-}
-
-// f(C{}) for the type of a cache.
-template <class F>
-void dispatch_cache(DType dtype, F&& f) {
-  dtype == DType::i8 ? f(std::int8_t{}) : dispatch_floating(dtype, f);
-}
-
-// A checked cache; keeps what it had to pack.
-struct Cache {
-  ops::CacheSizes sizes;
-  Array table, lengths;
-  Places places;
-
-  Cache(const char* op, const ops::BlockCache& c)
-      : sizes(ops::cache_args(op, c)),
-        table(contiguous(*c.block_tables)),
-        lengths(contiguous(*c.lengths)) {
-    check(sizes.d <= 256, op, "key_cache", "dim", "at most 256 on a device", sizes.d);
-    check(sizes.dv <= 256, op, "value_cache", "dim", "at most 256 on a device", sizes.dv);
-    constexpr i64 most = INT_MAX / 2;
-    check(sizes.block_size == 0 || sizes.most <= most / sizes.block_size, op, "block_tables",
-          "tokens", text("at most ", most), text(sizes.most, " blocks of ", sizes.block_size));
-    places = {{table.data, table.dtype},
-              {lengths.data, lengths.dtype},
-              sizes.blocks,
-              sizes.most,
-              static_cast<int>(sizes.kv_heads),
-              static_cast<int>(sizes.block_size)};
-  }
-};
-
-float* scales_of(const TensorView* x) { return x ? x->as<float>() : nullptr; }
-
 }  // namespace
 
 DecodeResult decode_attention(const TensorView& query, const ops::BlockCache& cache,
@@ -492,41 +374,6 @@ DecodeResult decode_attention(const TensorView& query, const ops::BlockCache& ca
     launch(merge_kernel<C>, {blocks_for(rows, kWarps), kThreads}, p);
   });
   return result;
-}
-
-void append_to_cache(const TensorView& key, const TensorView& value, const ops::BlockCache& cache,
-                     const TensorView* counts) {
-  constexpr auto op = "append_to_cache";
-  const Cache c(op, cache);
-  const ops::CacheSizes& s = c.sizes;
-  ops::append_args(op, key, value, cache, s, counts);
-  // Packed where the cache itself is what is appended.
-  const auto packed = [](const TensorView& x, const TensorView& into) {
-    if (!overlaps(x, into)) return contiguous(x);
-    Array copy = Array::empty(x.dtype, x.shape);
-    copy_strided(x, copy);
-    return copy;
-  };
-  const Array keys = packed(key, cache.key), values = packed(value, cache.value);
-  Array count;
-  if (counts) count = contiguous(*counts);
-  const Append p{c.places,
-                 {keys.data, keys.dtype},
-                 {values.data, values.dtype},
-                 {count.data, count.dtype},
-                 cache.key.data,
-                 cache.value.data,
-                 scales_of(cache.key_scales),
-                 scales_of(cache.value_scales),
-                 s.batch,
-                 key.shape[2],
-                 static_cast<int>(s.d),
-                 static_cast<int>(s.dv)};
-  const i64 rows = s.batch * s.kv_heads * key.shape[2];
-  if (rows == 0) return;
-  dispatch_cache(s.dtype, [&](auto type) {
-    launch(append_kernel<decltype(type)>, {blocks_for(rows, kWarps), kThreads}, p);
-  });
 }
 
 }  // namespace vectile::cuda
