@@ -247,7 +247,7 @@ AttentionGradients scaled_dot_product_attention_backward(
   const i64 batch = a.sizes.batch.elements(), heads = a.sizes.query_heads,
             kv_heads = a.sizes.kv_heads, rows = batch * heads * a.sizes.lq;
   const Array grad_rows = even_rows(grad), out_rows = even_rows(out);
-  const Array lse_given = cast_to(lse, compute_dtype(a.dtype)), lse_rows = contiguous(lse_given);
+  const Array lse_rows = converted(lse, compute_dtype(a.dtype));
   dispatch_floating(a.dtype, [&](auto s) {
     using S = decltype(s);
     using T = Computed<S>;

@@ -73,8 +73,7 @@ void append_to_cache(const TensorView& key, const TensorView& value, const ops::
     return copy;
   };
   const Array keys = packed(key, cache.key), values = packed(value, cache.value);
-  Array count;
-  if (counts) count = contiguous(*counts);
+  const Array count = given(counts);
   const Append p{c.places,
                  {keys.data, keys.dtype},
                  {values.data, values.dtype},

@@ -101,8 +101,7 @@ void with_activation(Activation activation, F&& f) {
 
 Array run(const TensorView* grad, const TensorView& x, const TensorView* bias,
           Activation activation, double p, std::uint64_t seed) {
-  const Array g = grad ? contiguous(*grad) : Array(), in = contiguous(x);
-  const Array b = bias ? contiguous(*bias) : Array();
+  const Array g = given(grad), in = contiguous(x), b = given(bias);
   Array y = Array::empty(x.dtype, x.shape);
   const i64 n = x.elements();
   if (n == 0) return y;

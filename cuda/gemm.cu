@@ -361,8 +361,7 @@ Array linear(const TensorView& x, const TensorView& weight, const TensorView* bi
              Activation activation, const TensorView* residual, ops::Compute compute) {
   Array y = Array::empty(x.dtype, ops::linear_args(x, weight, bias, compute));
   if (residual) ops::check_residual(*residual, y);
-  const Array dense = bias ? contiguous(*bias) : Array();
-  const Array added = residual ? contiguous(*residual) : Array();
+  const Array dense = given(bias), added = given(residual);
   const bool vector = x.ndim() == 1;
   constexpr int order[] = {1, 0};
   dispatch_floating(x.dtype, [&](auto s) {

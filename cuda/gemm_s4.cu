@@ -185,10 +185,8 @@ Array linear_4bit(const TensorView& x, const TensorView& packed, const TensorVie
   Array y = Array::empty(x.dtype, ops::quantized_linear_args(op, x, n, k, scales.dtype, bias));
   if (y.elements() == 0) return y;
   const Array in = contiguous(x), q = contiguous(packed), s = contiguous(scales);
-  const Array zeros = zero_points ? contiguous(*zero_points) : Array();
-  const Array added = !bias                         ? Array()
-                      : bias->dtype == scales.dtype ? contiguous(*bias)
-                                                    : cast_to(*bias, scales.dtype);
+  const Array zeros = given(zero_points);
+  const Array added = bias ? converted(*bias, scales.dtype) : Array();
   const i64 m = y.elements() / n;
   dispatch_floating(x.dtype, [&](auto stored) {
     using S = decltype(stored);

@@ -124,7 +124,7 @@ CrossEntropy cross_entropy(const TensorView& logits, const TensorView& targets,
                static_cast<T>(o.label_smoothing), result.loss.as<T>(), result.lse.as<T>(), rows, n);
       });
     if (o.reduction == ops::LossReduction::none) {
-      if (widens<S>) result.loss = cast_to(result.loss, x.dtype);
+      if (widens<S>) result.loss = converted(result.loss, x.dtype);
       return;
     }
     Array y = Array::empty(x.dtype, Shape());

@@ -185,12 +185,7 @@ __global__ void __launch_bounds__(kColumnThreads, 4)
   }
 }
 
-Array given(const TensorView* p) { return p ? contiguous(*p) : Array(); }
-Array computed(const TensorView* p) {
-  if (!p) return {};
-  const DType to = compute_dtype(p->dtype);
-  return p->dtype == to ? contiguous(*p) : cast_to(*p, to);
-}
+Array computed(const TensorView* p) { return p ? converted(*p, compute_dtype(p->dtype)) : Array(); }
 
 template <bool centred>
 Normalised forward(const TensorView& x, const TensorView* residual, const TensorView* weight,

@@ -297,11 +297,7 @@ void with_lanes(const Groups& g, F&& f) {
 }
 Launch by_group(i64 groups) { return {blocks_for(groups, 1), kThreads}; }
 
-Array given(const TensorView* p) { return p ? contiguous(*p) : Array(); }
-Array computed(const TensorView& p) {
-  const DType to = compute_dtype(p.dtype);
-  return p.dtype == to ? contiguous(p) : cast_to(p, to);
-}
+Array computed(const TensorView& p) { return converted(p, compute_dtype(p.dtype)); }
 
 Normalised forward(const TensorView& x, const Groups& g, const Shape& statistics,
                    const TensorView* running_mean, const TensorView* running_var,

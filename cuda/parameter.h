@@ -1,6 +1,7 @@
 // Small arrays beside the large ones, whose type is known when the kernel runs.
 #pragma once
 
+#include "numbers.h"
 #include "rows.h"
 
 namespace vectile::cuda {
@@ -33,20 +34,13 @@ struct Parameter {
   }
 };
 
-// What T is stored as: itself, or for float a half type.
+// An array of any floating-point type to write to.
 struct Target {
   void* data;
   DType dtype;
   template <class T>
   __device__ void store(i64 i, T x) const {
-    if constexpr (sizeof(T) == 8)
-      static_cast<double*>(data)[i] = x;
-    else if (dtype == DType::f32)
-      static_cast<float*>(data)[i] = x;
-    else if (dtype == DType::f16)
-      static_cast<Float16*>(data)[i] = from_float<Float16>(x);
-    else
-      static_cast<BFloat16*>(data)[i] = from_float<BFloat16>(x);
+    store_real(data, dtype, i, x);
   }
 };
 

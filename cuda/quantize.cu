@@ -137,8 +137,7 @@ void dispatch_bytes(DType dtype, F&& f) {
 struct Parameters {
   Array scale, zero;
   Parameters(const TensorView& s, const TensorView* z, DType dtype)
-      : scale(s.dtype == dtype ? contiguous(s) : cast_to(s, dtype)),
-        zero(z ? contiguous(*z) : Array()) {}
+      : scale(converted(s, dtype)), zero(given(z)) {}
   const TensorView* zeros() const { return zero.data ? &zero : nullptr; }
 };
 

@@ -172,16 +172,12 @@ Array contiguous(const TensorView& x) {
   return packed;
 }
 
-Array cast_to(const TensorView& x, DType dtype) {
-  if (x.dtype == dtype) return Array(x);
-  const Array from = contiguous(x);
+Array converted(const TensorView& x, DType dtype) {
+  Array from = contiguous(x);
+  if (x.dtype == dtype) return from;
   Array to = Array::empty(dtype, x.shape);
   cast(from, to);
   return to;
-}
-
-Array converted(const TensorView& x, DType dtype) {
-  return x.dtype == dtype ? contiguous(x) : cast_to(x, dtype);
 }
 
 Output::Output(const char* op, DType dtype, const Shape& shape, const TensorView* out,

@@ -91,8 +91,10 @@ void copy_strided(const TensorView& x, const TensorView& y);
 Array contiguous(const TensorView& x);
 // y[i] = x[i] between floating-point types, both row-major.
 void cast(const TensorView& x, const TensorView& y);
-Array cast_to(const TensorView& x, DType dtype);    // `x` itself where it is of that type
-Array converted(const TensorView& x, DType dtype);  // and row-major
+// `x` row-major and of that type: itself, where it is so.
+Array converted(const TensorView& x, DType dtype);
+// An argument that may be left out, row-major; no data where it is.
+inline Array given(const TensorView* x) { return x ? contiguous(*x) : Array(); }
 
 // The place an op writes its row-major result; see vectile::Output.
 class Output {

@@ -12,25 +12,27 @@ from vectile.models import GPT, GPTConfig
 pytestmark = needs_device
 
 
-def trained(model, place, ids, targets, steps=2):
-    """Losses, gradients of the last step, and parameters after it."""
+def trained(model, place, ids, targets):
+    """Losses of two steps, the first one's gradients, and parameters after it."""
     model.to(place)
     optimizer = optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-    losses = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = model(ids, targets)
-        loss.backward()
-        losses.append(float(loss))
-        optimizer.step()
     parameters = list(model.parameters())
+    loss = model(ids, targets)
+    loss.backward()
+    optimizer.step()
     kinds = {type(p.data) for p in parameters} | {type(p.grad.data) for p in parameters}
     assert kinds == {np.ndarray if place == "cpu" else GpuArray}
     return (
-        losses,
+        [float(loss), float(model(ids, targets))],
         [p.grad.to("cpu").numpy() for p in parameters],
         [p.to("cpu").numpy() for p in parameters],
     )
+
+
+def agree(on_host, on_gpu, terms):
+    """Gradients within the rounding of some ten ops that each add up `terms` products."""
+    for a, b in zip(on_host, on_gpu, strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=10 * terms * 2.0**-24 * abs(a).max())
 
 
 def test_gpt(gpu, rng):  # noqa: F811
@@ -41,12 +43,12 @@ def test_gpt(gpu, rng):  # noqa: F811
         vectile.manual_seed(0)
         found.append(trained(GPT(config), place, array(ids), array(targets)))
     (losses, grads, values), (on_gpu, gpu_grads, gpu_values) = found
+    agree(grads, gpu_grads, 128)
+    # The loss after a step, which Adam makes as long for a gradient of rounding's size as for any.
     np.testing.assert_allclose(on_gpu, losses, rtol=1e-5)
-    for a, b in zip(grads, gpu_grads, strict=True):
-        np.testing.assert_allclose(b, a, atol=2e-5 * max(1e-3, abs(a).max()), rtol=2e-3)
-    for a, b in zip(values, gpu_values, strict=True):
-        # Adam's first steps are the signs of gradients, whichever their size
-        assert np.mean(abs(a - b) > 1e-3) < 0.01
+    for a, b, g in zip(values, gpu_values, grads, strict=True):
+        clear = abs(g) > 1e-3 * abs(g).max()
+        np.testing.assert_allclose(b[clear], a[clear], atol=1e-4)
 
 
 class Perceptron(nn.Module):
@@ -64,8 +66,7 @@ def test_perceptron(gpu, rng):  # noqa: F811
     found = []
     for place, array in (("cpu", np.asarray), ("cuda", gpu)):
         vectile.manual_seed(0)
-        found.append(trained(Perceptron(), place, array(x), array(targets), steps=1))
+        found.append(trained(Perceptron(), place, array(x), array(targets)))
     (losses, grads, _), (on_gpu, gpu_grads, _) = found
     np.testing.assert_allclose(on_gpu, losses, rtol=1e-6)
-    for a, b in zip(grads, gpu_grads, strict=True):
-        np.testing.assert_allclose(b, a, atol=1e-6)
+    agree(grads, gpu_grads, 16)

@@ -317,9 +317,9 @@ def _as_array(data: TensorLike, dtype: DTypeLike | None = None) -> Array:
     """`data` as an ndarray without a copy where possible; Python floats become float32."""
     if isinstance(data, Tensor):
         data = data._data
-    if isinstance(data, (np.ndarray, np.generic)) or dtype is not None or is_array(data):
+    if is_array(data) or isinstance(data, np.generic) or dtype is not None:
         return as_array(data, dtype)
-    array = as_array(data)
+    array = np.asarray(data)
     if array.dtype == np.float64:
         first: Any = data
         while isinstance(first, Sequence) and first:
