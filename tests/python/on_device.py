@@ -22,8 +22,10 @@ def _module() -> Any:
 
 cuda = _module()
 EMULATED = cuda is not None and cuda.device_name() == "emulated"
-needs_device = pytest.mark.skipif(
-    cuda is None, reason="no GPU, and no emulation of one (VECTILE_CUDA=EMULATED)"
+NO_DEVICE = "no GPU, and no emulation of one (VECTILE_CUDA=EMULATED)"
+needs_device = pytest.mark.skipif(cuda is None, reason=NO_DEVICE)
+needs_emulation = pytest.mark.skipif(
+    not EMULATED, reason="the emulation alone takes NumPy's memory" if cuda else NO_DEVICE
 )
 
 

@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from on_device import EMULATED, cuda, needs_device, run
+from on_device import cuda, needs_device, needs_emulation, run
 
 from vectile import ops
 
@@ -92,7 +92,7 @@ def test_large_mean(rng):
     assert abs(run("batch_norm", x, training=True) - want).max() < 1e-5
 
 
-@pytest.mark.skipif(not EMULATED, reason="the emulation alone takes NumPy's memory")
+@needs_emulation
 @pytest.mark.parametrize("dtype", (np.float32, np.float64, np.float16))
 def test_running_statistics_move_in_place(rng, dtype):
     x = rng.normal(2, 1, (4, 3, 5)).astype(dtype)

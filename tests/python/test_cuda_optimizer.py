@@ -6,7 +6,7 @@ from itertools import chain
 import ml_dtypes
 import numpy as np
 import pytest
-from on_device import EMULATED, cuda, dev, host, needs_device
+from on_device import cuda, dev, host, needs_device, needs_emulation
 
 from vectile import _core, nn
 from vectile.autograd import Tensor
@@ -171,7 +171,7 @@ def test_more_arrays_than_a_table_holds(rng, case):
         np.testing.assert_allclose(host(got), want, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.skipif(not EMULATED, reason="the views are of NumPy's memory")
+@needs_emulation
 @pytest.mark.parametrize("dtype", (np.float32, np.float16))
 @pytest.mark.parametrize("case", CASES)
 def test_strided_and_unaligned_arrays_change_in_place(rng, case, dtype):
@@ -255,7 +255,7 @@ FROZEN = [A[0], np.broadcast_to(np.float32(0), (2, 2))]
 SGD, ADAM = [1.0, 0.0, 0.0, 0.0, False], [1.0, 0.9, 0.99, 1e-8, 0.0]
 
 
-@pytest.mark.skipif(not EMULATED, reason="the arrays are NumPy's")
+@needs_emulation
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "message"),
     [
