@@ -20,7 +20,7 @@ constexpr unsigned kAll = ~0u;
 __device__ inline char* dynamic_memory() { return emulated::dynamic_memory(); }
 #else
 __device__ inline char* dynamic_memory() {
-  extern __shared__ __align__(128) char memory[];
+  extern __shared__ __align__(1024) char memory[];
   return memory;
 }
 #endif
