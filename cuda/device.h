@@ -193,6 +193,9 @@ __device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[4]
 __device__ __forceinline__ void load_matrices(unsigned (&r)[4], const void* row);
 __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const void* row);
 
+// 2^x, off by 2 units in the last place; zero instead of subnormal numbers.
+__device__ __forceinline__ float exp2_flushed(float x);
+
 // x rounded as a tensor core needs a float32 operand (to nearest, ties away from zero).
 __device__ __forceinline__ float to_tf32(float x);
 

@@ -35,7 +35,7 @@ struct Fiber {
 struct Box {
   std::size_t block;  // to this one's place and barrier
   char* to;
-  const TensorMap* map;
+  MapContents map;
   Coordinates from;
   Barrier* barrier;
 };
@@ -138,8 +138,7 @@ bool Scheduler::deliver(bool newest) {
   if (boxes.empty()) return false;
   const Box box = newest ? boxes.back() : boxes.front();
   boxes.erase(newest ? boxes.end() - 1 : boxes.begin());
-  MapContents map;
-  std::memcpy(&map, box.map, sizeof map);
+  const MapContents& map = box.map;
   char* const start = memory[box.block].get();
   for (int row = 0; row < kBoxRows; ++row)
     for (int byte = 0; byte < kBoxRowBytes; byte += map.item) {
@@ -260,12 +259,14 @@ void start_box(void* to, const TensorMap& map, const Coordinates& from, Barrier*
                unsigned blocks) {
   if ((static_cast<char*>(to) - dynamic_memory()) % 1024)
     throw std::logic_error("emulated: a box begins at a multiple of 1024");
+  MapContents contents;
+  std::memcpy(&contents, map.bytes, sizeof contents);
   for (int i = 0; i < 32; ++i) {
     if (!(blocks >> i & 1)) continue;
     auto* place = static_cast<char*>(in_block(to, i));
     std::memset(place, 0xff, kBoxBytes);
-    scheduler.boxes.push_back(
-        {static_cast<std::size_t>(i), place, &map, from, static_cast<Barrier*>(in_block(b, i))});
+    scheduler.boxes.push_back({static_cast<std::size_t>(i), place, contents, from,
+                               static_cast<Barrier*>(in_block(b, i))});
   }
 }
 

@@ -47,9 +47,11 @@ struct Coordinates {
 using Barrier = std::uint64_t;
 
 __device__ __forceinline__ void barrier_init(Barrier* b, int arrivals);
-__device__ __forceinline__ void barrier_init_end();  // before others, the copy engine among them, may see them
+__device__ __forceinline__ void
+barrier_init_end();  // before others, the copy engine among them, may see them
 __device__ __forceinline__ void barrier_arrive(Barrier* b);
-__device__ __forceinline__ void barrier_arrive(Barrier* b, int block);  // at the same place in another block
+__device__ __forceinline__ void barrier_arrive(Barrier* b,
+                                               int block);  // at the same place in another block
 __device__ __forceinline__ void barrier_expect(Barrier* b, int bytes);  // arrives, too
 __device__ __forceinline__ void barrier_wait(Barrier* b, int parity);
 
@@ -67,14 +69,19 @@ struct Ring {
 
 // Copies a box; its bytes count for `b`. In the second form for that place and barrier of every
 // block of the cluster whose bit is set.
-__device__ __forceinline__ void copy_box(void* to, const TensorMap& map, const Coordinates& from, Barrier* b);
-__device__ __forceinline__ void copy_box(void* to, const TensorMap& map, const Coordinates& from, Barrier* b,
-                         unsigned blocks);
+__device__ __forceinline__ void copy_box(void* to, const TensorMap& map, const Coordinates& from,
+                                         Barrier* b);
+__device__ __forceinline__ void copy_box(void* to, const TensorMap& map, const Coordinates& from,
+                                         Barrier* b, unsigned blocks);
 
 // ---- clusters -----------------------------------------------------------------------------------
 
 __device__ __forceinline__ int block_in_cluster();
 __device__ __forceinline__ void cluster_barrier();
+
+// Orders what this thread has stored in shared memory before what products and the copy engine do
+// there after a barrier.
+__device__ __forceinline__ void stores_end();
 
 // Registers that a warpgroup's threads have from here on.
 template <int count>
@@ -105,11 +112,13 @@ __device__ __forceinline__ void products_commit();
 template <int pending>
 __device__ __forceinline__ void products_wait();
 
-// S names the elements: BFloat16, Float16 or Tf32.
-template <class S, int N, bool a_across, bool b_across>
-__device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], std::uint64_t a, std::uint64_t b);
+// S names the elements: BFloat16, Float16 or Tf32. d = a b if not `add`.
+template <class S, int N, bool a_across, bool b_across, bool add = true>
+__device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], std::uint64_t a,
+                                                       std::uint64_t b);
 template <class S, int N, bool b_across>
-__device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], const unsigned (&a)[4], std::uint64_t b);
+__device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], const unsigned (&a)[4],
+                                                       std::uint64_t b);
 // Tells the compiler that products may have changed d.
 template <int N>
 __device__ __forceinline__ void products_done(float (&d)[N]);

@@ -3,6 +3,7 @@
 // products are made when they are waited for.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -140,6 +141,7 @@ inline void copy_box(void* to, const TensorMap& map, const Coordinates& from, Ba
 
 inline int block_in_cluster() { return emulated::self().block_in_cluster; }
 inline void cluster_barrier() { emulated::cluster_barrier(); }
+inline void stores_end() {}
 template <int count>
 void take_registers() {}
 template <int count>
@@ -155,7 +157,7 @@ void products_wait() {
 template <int N>
 void products_done(float (&)[N]) {}
 
-template <class S, int N, bool a_across, bool b_across>
+template <class S, int N, bool a_across, bool b_across, bool add>
 void warpgroup_multiply_add(float (&d)[N / 2], std::uint64_t a, std::uint64_t b) {
   using Element = typename emulated::Stored<S>::type;
   static_assert(sizeof(Element) == 2 || !(a_across || b_across));
@@ -163,6 +165,7 @@ void warpgroup_multiply_add(float (&d)[N / 2], std::uint64_t a, std::uint64_t b)
   const int row = thread / kWarp * 16 + thread % kWarp / 4;
   emulated::products().add([&d, a, b, row] {
     Element rows[2][32 / sizeof(Element)];
+    if (!add) std::fill_n(d, N / 2, 0.0f);
     for (int i = 0; i < 2; ++i) emulated::load_line<Element, a_across>(a, row + 8 * i, rows[i]);
     emulated::add_product<Element, N, b_across>(d, rows, b);
   });

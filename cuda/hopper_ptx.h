@@ -72,6 +72,9 @@ __device__ __forceinline__ int block_in_cluster() {
 __device__ __forceinline__ void cluster_barrier() {
   asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
+__device__ __forceinline__ void stores_end() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 template <int count>
 __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
@@ -124,37 +127,51 @@ __device__ __forceinline__ void products_done(float (&d)[N]) {
   VECTILE_REGISTERS_64, VECTILE_8(64), VECTILE_8(72), VECTILE_8(80), VECTILE_8(88), VECTILE_8(96), \
       VECTILE_8(104), VECTILE_8(112), VECTILE_8(120)
 
-// d += a b; OPERANDS is the text of a, b and what follows, their numbers being those after d's.
-#define VECTILE_WGMMA(SHAPE, TYPES, COUNT, OPERANDS, ...)                                        \
-  asm volatile("{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\nwgmma.mma_async.sync.aligned." SHAPE \
-               ".f32." TYPES " {" VECTILE_TEXT_##COUNT "}, " OPERANDS ";\n}"                     \
-               : VECTILE_REGISTERS_##COUNT                                                       \
+// d = a b, plus d if ADD is not 0. Texts of operands have their numbers, those after d's.
+#define VECTILE_WGMMA(SHAPE, TYPES, COUNT, OPERANDS, ADD, ...)                                     \
+  asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " ADD                                         \
+               ", 0;\nwgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES " {" VECTILE_TEXT_##COUNT \
+               "}, " OPERANDS ";\n}"                                                               \
+               : VECTILE_REGISTERS_##COUNT                                                         \
                : __VA_ARGS__)
 
 // Both operands in shared memory; a in registers.
-#define VECTILE_WGMMA_HALVES(TYPE, N, COUNT, A, B, TA, TB)                                  \
-  VECTILE_WGMMA("m64n" #N "k16", TYPE "." TYPE, COUNT, A ", " B ", add, 1, 1, " TA ", " TB, \
-                "l"(a), "l"(b), "n"(int{a_across}), "n"(int{b_across}))
-#define VECTILE_WGMMA_ROWS(TYPE, N, COUNT, A0, A1, A2, A3, B, TB)                                \
-  VECTILE_WGMMA("m64n" #N "k16", TYPE "." TYPE, COUNT,                                           \
-                "{" A0 ", " A1 ", " A2 ", " A3 "}, " B ", add, 1, 1, " TB, "r"(a[0]), "r"(a[1]), \
-                "r"(a[2]), "r"(a[3]), "l"(b), "n"(int{b_across}))
+#define VECTILE_WGMMA_HALVES(TYPE, N, COUNT, A, B, TA, TB, ADD)                                  \
+  VECTILE_WGMMA("m64n" #N "k16", TYPE "." TYPE, COUNT, A ", " B ", add, 1, 1, " TA ", " TB, ADD, \
+                "l"(a), "l"(b), "n"(int{a_across}), "n"(int{b_across}), "n"(int{add}))
+#define VECTILE_WGMMA_ROWS(TYPE, N, COUNT, A0, A1, A2, A3, B, TB)                          \
+  VECTILE_WGMMA("m64n" #N "k16", TYPE "." TYPE, COUNT,                                     \
+                "{" A0 ", " A1 ", " A2 ", " A3 "}, " B ", add, 1, 1, " TB, "1", "r"(a[0]), \
+                "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int{b_across}))
 
-template <class S, int N, bool a_across, bool b_across>
+#define VECTILE_BOTH(TYPE)                                                                        \
+  do {                                                                                            \
+    if constexpr (N == 64) VECTILE_WGMMA_HALVES(TYPE, 64, 32, "%32", "%33", "%34", "%35", "%36"); \
+    if constexpr (N == 128)                                                                       \
+      VECTILE_WGMMA_HALVES(TYPE, 128, 64, "%64", "%65", "%66", "%67", "%68");                     \
+    if constexpr (N == 256)                                                                       \
+      VECTILE_WGMMA_HALVES(TYPE, 256, 128, "%128", "%129", "%130", "%131", "%132");               \
+  } while (false)
+#define VECTILE_ROWS(TYPE)                                                         \
+  do {                                                                             \
+    if constexpr (N == 64)                                                         \
+      VECTILE_WGMMA_ROWS(TYPE, 64, 32, "%32", "%33", "%34", "%35", "%36", "%37");  \
+    if constexpr (N == 128)                                                        \
+      VECTILE_WGMMA_ROWS(TYPE, 128, 64, "%64", "%65", "%66", "%67", "%68", "%69"); \
+  } while (false)
+
+template <class S, int N, bool a_across, bool b_across, bool add>
 __device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], std::uint64_t a,
                                                        std::uint64_t b) {
   static_assert(N == 64 || N == 128 || N == 256);
   if constexpr (std::is_same_v<S, Tf32>) {
     static_assert(N == 256 && !a_across && !b_across);
-    VECTILE_WGMMA("m64n256k8", "tf32.tf32", 128, "%128, %129, add, 1, 1", "l"(a), "l"(b));
+    VECTILE_WGMMA("m64n256k8", "tf32.tf32", 128, "%128, %129, add, 1, 1", "%130", "l"(a), "l"(b),
+                  "n"(int{add}));
   } else if constexpr (std::is_same_v<S, BFloat16>) {
-    if constexpr (N == 64) VECTILE_WGMMA_HALVES("bf16", 64, 32, "%32", "%33", "%34", "%35");
-    if constexpr (N == 128) VECTILE_WGMMA_HALVES("bf16", 128, 64, "%64", "%65", "%66", "%67");
-    if constexpr (N == 256) VECTILE_WGMMA_HALVES("bf16", 256, 128, "%128", "%129", "%130", "%131");
+    VECTILE_BOTH("bf16");
   } else {
-    if constexpr (N == 64) VECTILE_WGMMA_HALVES("f16", 64, 32, "%32", "%33", "%34", "%35");
-    if constexpr (N == 128) VECTILE_WGMMA_HALVES("f16", 128, 64, "%64", "%65", "%66", "%67");
-    if constexpr (N == 256) VECTILE_WGMMA_HALVES("f16", 256, 128, "%128", "%129", "%130", "%131");
+    VECTILE_BOTH("f16");
   }
 }
 
@@ -162,19 +179,14 @@ template <class S, int N, bool b_across>
 __device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], const unsigned (&a)[4],
                                                        std::uint64_t b) {
   static_assert(N == 64 || N == 128);
-  if constexpr (std::is_same_v<S, BFloat16>) {
-    if constexpr (N == 64)
-      VECTILE_WGMMA_ROWS("bf16", 64, 32, "%32", "%33", "%34", "%35", "%36", "%37");
-    if constexpr (N == 128)
-      VECTILE_WGMMA_ROWS("bf16", 128, 64, "%64", "%65", "%66", "%67", "%68", "%69");
-  } else {
-    if constexpr (N == 64)
-      VECTILE_WGMMA_ROWS("f16", 64, 32, "%32", "%33", "%34", "%35", "%36", "%37");
-    if constexpr (N == 128)
-      VECTILE_WGMMA_ROWS("f16", 128, 64, "%64", "%65", "%66", "%67", "%68", "%69");
-  }
+  if constexpr (std::is_same_v<S, BFloat16>)
+    VECTILE_ROWS("bf16");
+  else
+    VECTILE_ROWS("f16");
 }
 
+#undef VECTILE_ROWS
+#undef VECTILE_BOTH
 #undef VECTILE_WGMMA_ROWS
 #undef VECTILE_WGMMA_HALVES
 #undef VECTILE_WGMMA

@@ -39,7 +39,7 @@ Stream Call::stream() { return required().stream_; }
 int limit_architecture(int to) { return limit.exchange(to); }
 
 bool can_map(const Tensor& t) {
-  const auto whole = [](i64 n) { return n % 16 == 0 && n >= 0 && n < i64{1} << 40; };
+  const auto whole = [](i64 n) { return n % 16 == 0 && n > 0 && n < i64{1} << 40; };
   return reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 &&
          std::all_of(t.size, t.size + 5, [](i64 n) { return n > 0 && n <= INT_MAX; }) &&
          std::all_of(t.stride, t.stride + 4, whole);
