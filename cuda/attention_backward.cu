@@ -45,22 +45,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The first query of which is(keys) holds; it does of all after it.
-template <class S, class F>
-__device__ int first_query(const Problem<S>& p, i64 b, F&& is) {
-  int first = 0, more = p.lq;
-  while (more > 0) {
-    const int half = more / 2;
-    if (is(p.range(b, first + half))) {
-      more = half;
-    } else {
-      first += half + 1;
-      more -= half + 1;
-    }
-  }
-  return first;
-}
-
 template <class E, class S = typename E::S>
 constexpr std::size_t backward_memory() {
   return (2 * E::kRows + 2 * E::kStages * E::kColumns) * E::D * sizeof(S) +
@@ -258,6 +242,8 @@ AttentionGradients scaled_dot_product_attention_backward(
     if (rows)
       launch(statistics_kernel<S>, {blocks_for(rows, kThreads / kWarp), kThreads}, p.forward,
              p.grad, heads_of<S>(out_rows), lse_rows.as<T>(), statistics.as<Statistics<T>>());
+    if constexpr (sizeof(S) == 2)
+      if (differentiate_on_hopper(p.forward, p.grad, p.rows, p.query, p.key, p.value)) return;
     with_width(a.sizes, [&](auto d) {
       using Engine = BackwardEngine<S, d.value>;
       using E = typename Engine::type;

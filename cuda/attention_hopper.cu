@@ -5,15 +5,13 @@
 // see the most keys.
 #include <algorithm>
 
-#include "attention_problem.h"
-#include "hopper.h"
+#include "attention_hopper.h"
 
 namespace vectile::cuda {
 namespace attention {
 namespace {
 
-constexpr int kConsumers = 2, kQueries = kConsumers * kBoxRows, kKeys = 128, kStages = 2;
-constexpr int kBlockThreads = (1 + kConsumers) * kWarpgroup;
+constexpr int kQueries = kHeldRows, kKeys = 128, kStages = 2;
 
 // Tiles in shared memory. Boxes of queries and keys lie by 64 columns, then by 64 rows; those of
 // values, whose rows are k of a product, by rows, then by columns.
@@ -121,37 +119,6 @@ struct Rows {
     last = p.range(task.b, end);
   }
 
-  // Starts scores = queries keys^T.
-  __device__ __forceinline__ void multiply_keys(unsigned query, unsigned key, int warpgroup) {
-    products_begin();
-#pragma unroll
-    for (int c = 0; c < D / 64; ++c)
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
-        const auto tile = [&](unsigned at, int rows) {
-          return at + static_cast<unsigned>(c * rows / kBoxRows * kBoxBytes);
-        };
-        const auto a = operand<false>(tile(query, kQueries), warpgroup * kBoxRows, step);
-        const auto b = operand<false>(tile(key, kKeys), 0, step);
-        if (c + step == 0)
-          warpgroup_multiply_add<S, kKeys, false, false, false>(scores, a, b);
-        else
-          warpgroup_multiply_add<S, kKeys, false, false>(scores, a, b);
-      }
-    products_commit();
-  }
-
-  // Starts sums += weights values.
-  __device__ __forceinline__ void multiply_values(unsigned value) {
-    products_begin();
-#pragma unroll
-    for (int k = 0; k < kKeys / 16; ++k) {
-      const auto tile = value + static_cast<unsigned>(k / 4 * (D / 64) * kBoxBytes);
-      warpgroup_multiply_add<S, D, true>(sums, weights[k], operand<true>(tile, 0, k % 4));
-    }
-    products_commit();
-  }
-
   // Scores of the keys from `from` on to powers of two below their maximum; what the sums of the
   // tiles before are to be multiplied by.
   __device__ __forceinline__ void to_powers(const Problem<S>& p, int from, float (&shrink)[2]) {
@@ -195,16 +162,6 @@ struct Rows {
     }
   }
 
-  __device__ __forceinline__ void to_weights() {
-#pragma unroll
-    for (int k = 0; k < kKeys / 16; ++k)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float* pair = scores + 8 * k + 2 * i;
-        weights[k][i] = pack<S>(pair[0], pair[1]);
-      }
-  }
-
   __device__ __forceinline__ void scale_sums(const float (&factor)[2]) {
 #pragma unroll
     for (int i = 0; i < D / 2; ++i) sums[i] *= factor[i / 2 % 2];
@@ -225,39 +182,9 @@ struct Rows {
         lse[task.plane * p.lq + at] = (top[i] + log2(sum)) * static_cast<float>(M_LN2);
     }
     scale_sums(inverse);
-    const bool pairs = width % 2 == 0;
-#pragma unroll
-    for (int i = 0; i < D / 2; i += 2) {
-      const int at = row + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2;
-      if (at >= p.lq || column >= width) continue;
-      S* const to = out + (task.plane * p.lq + at) * width + column;
-      if (pairs) {
-        *reinterpret_cast<unsigned*>(to) = pack<S>(sums[i], sums[i + 1]);
-      } else {
-        to[0] = from_float<S>(sums[i]);
-        if (column + 1 < width) to[1] = from_float<S>(sums[i + 1]);
-      }
-    }
+    store_rows<D>(sums, row, p.lq, out + task.plane * p.lq * width, width);
   }
 };
-
-// Zeros in the rows of a tile of values from `valid` on, by all consumers: keys that no query of
-// the block sees may hold anything.
-template <int D>
-__device__ __forceinline__ void clear_values(char* tile, int valid, Barrier* cleared, int parity) {
-  constexpr int chunks = D / 64, vectors = kBoxRowBytes / 16;
-  const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
-  for (int x = thread; x < (kKeys - valid) * chunks * vectors; x += kConsumers * kWarpgroup) {
-    const int row = valid + x / (chunks * vectors), chunk = x / vectors % chunks;
-    char* const box = tile + (row / kBoxRows * chunks + chunk) * kBoxBytes;
-    *reinterpret_cast<uint4*>(box + row % kBoxRows * kBoxRowBytes + x % vectors * 16) =
-        make_uint4(0, 0, 0, 0);
-  }
-  stores_end();
-  __syncwarp();
-  if (lane_index() == 0) barrier_arrive(cleared);
-  barrier_wait(cleared, parity);
-}
 
 template <int D, class S>
 __device__ __forceinline__ void consume(const Problem<S>& p, Memory<D> m, i64 tasks, S* out,
@@ -279,7 +206,10 @@ __device__ __forceinline__ void consume(const Problem<S>& p, Memory<D> m, i64 ta
     float shrink[2];
     const auto multiply_keys = [&] {
       barrier_wait(barriers.key_full + keys.stage, keys.parity);
-      rows.multiply_keys(shared_address(m.query()), shared_address(m.key(keys.stage)), warpgroup);
+      products_begin();
+      multiply_rows<S, D, kKeys>(rows.scores, shared_address(m.query()), warpgroup,
+                                 shared_address(m.key(keys.stage)));
+      products_commit();
     };
     const auto keys_done = [&] {
       products_done(rows.scores);
@@ -288,7 +218,9 @@ __device__ __forceinline__ void consume(const Problem<S>& p, Memory<D> m, i64 ta
     };
     const auto multiply_values = [&] {
       barrier_wait(barriers.value_full + values.stage, values.parity);
-      rows.multiply_values(shared_address(m.value(values.stage)));
+      products_begin();
+      add_rows<S, D, kKeys>(rows.sums, rows.weights, shared_address(m.value(values.stage)));
+      products_commit();
     };
     const auto values_done = [&] {
       products_wait<0>();
@@ -301,7 +233,7 @@ __device__ __forceinline__ void consume(const Problem<S>& p, Memory<D> m, i64 ta
       products_wait<0>();
       keys_done();
       rows.to_powers(p, task.begin, shrink);
-      rows.to_weights();
+      pack_weights<S>(rows.scores, rows.weights);
     }
 #pragma unroll 1
     for (int i = 1; i < tiles; ++i) {
@@ -312,14 +244,15 @@ __device__ __forceinline__ void consume(const Problem<S>& p, Memory<D> m, i64 ta
       rows.to_powers(p, task.begin + i * kKeys, shrink);
       values_done();
       rows.scale_sums(shrink);
-      rows.to_weights();
+      pack_weights<S>(rows.scores, rows.weights);
     }
     release(&barriers.query_empty);
     if (tiles > 0) {
       const int valid = task.end - (task.begin + (tiles - 1) * kKeys);
       if (valid < kKeys) {
         barrier_wait(barriers.value_full + values.stage, values.parity);
-        clear_values<D>(m.value(values.stage), valid, &barriers.cleared, cleared_parity);
+        clear_rows<D>(m.value(values.stage), valid, kKeys);
+        all_cleared(&barriers.cleared, cleared_parity);
         cleared_parity ^= 1;
       }
       multiply_values();
@@ -359,17 +292,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     consume<D>(p, m, tasks, out, lse);
   }
 #endif
-}
-
-// (columns, rows, heads, batch) of an operand.
-template <class S>
-Tensor tensor(const Heads<S>& x, i64 rows, i64 heads, i64 batch) {
-  constexpr int item = sizeof(S);
-  const i64 row = x.row * item;  // of an axis of one element any stride will do
-  return {x.data,
-          item,
-          {x.width, rows, heads, batch, 1},
-          {row, heads > 1 ? x.head * item : row, batch > 1 ? x.batch * item : row, row}};
 }
 
 }  // namespace

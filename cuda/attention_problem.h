@@ -41,6 +41,22 @@ struct Problem {
   }
 };
 
+// The first query of which is(keys) holds; it does of all after it.
+template <class S, class F>
+__device__ int first_query(const Problem<S>& p, i64 b, F&& is) {
+  int first = 0, more = p.lq;
+  while (more > 0) {
+    const int half = more / 2;
+    if (is(p.range(b, first + half))) {
+      more = half;
+    } else {
+      first += half + 1;
+      more -= half + 1;
+    }
+  }
+  return first;
+}
+
 __device__ __forceinline__ double hyperbolic_tangent(double x) { return tanh(x); }
 // Off by a few 2**-24 absolutely, which is what counts in an exponent.
 __device__ __forceinline__ float hyperbolic_tangent(float x) {
@@ -130,9 +146,12 @@ void with_width(const ops::AttentionSizes& s, F&& f) {
   f(Width<256>{});
 }
 
-// Starts the forward pass by the kernel for sm_90a, of half types, where the device has it and the
-// arrays suit it; else false.
+// Starts a pass by the kernels for sm_90a, of half types, where the device has them and the arrays
+// suit them; else false.
 template <class S>
 bool attend_on_hopper(const Problem<S>& p, S* out, float* lse);
+template <class S>
+bool differentiate_on_hopper(const Problem<S>& p, const Heads<S>& grad,
+                             const Statistics<float>* rows, S* dq, S* dk, S* dv);
 
 }  // namespace vectile::cuda::attention

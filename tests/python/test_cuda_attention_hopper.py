@@ -7,7 +7,8 @@ from test_cuda_attention import BF16, HALVES, close, inputs, oracle
 
 pytestmark = needs_device
 
-# Tiles of 128 queries and of 128 keys, which begin where the first query's keys do; columns in 64.
+# Tiles of 128 queries and of 128 keys, which begin where the first query's keys do; the gradients' of
+# 128 and 64. Columns in 64.
 SIZES = [
     (1, 2, 1, 64, 128, 64, 64),
     (1, 2, 1, 130, 200, 56, 40),
@@ -23,15 +24,19 @@ OPTIONS = [
 
 
 def check(rng, dtype, arrays, **options):
+    """The result, checked as its gradients are."""
     q, k, v = arrays
     out, lse = run("scaled_dot_product_attention", q, k, v, return_lse=True, **options)
-    grad = np.zeros((*q.shape[:-1], v.shape[-1]), dtype)
-    want, want_lse = oracle(grad, q, k, v, **options)[:2]
-    terms = q.shape[-1] + k.shape[-2]
+    grad = rng.standard_normal((*q.shape[:-1], v.shape[-1])).astype(dtype)
+    want, want_lse, *slopes = oracle(grad, q, k, v, **options)
+    terms = q.shape[-1] + v.shape[-1] + k.shape[-2] + q.shape[-2] * q.shape[1] / k.shape[1]
     close(out, want, dtype, terms)
     seen = np.isfinite(want_lse)
     assert (out[~seen] == 0).all() and (lse[~seen] == -np.inf).all()
     close(np.where(seen, lse, 0), np.where(seen, want_lse, 0), np.float32, terms)
+    got = run("scaled_dot_product_attention_backward", grad, q, k, v, out, lse, **options)
+    for slope, want in zip(got, slopes, strict=True):
+        close(slope, want, dtype, terms)
     return out
 
 
@@ -64,11 +69,20 @@ def test_sequences(rng, is_causal):
 def test_keys_beyond_a_length_may_hold_anything(rng):
     _, q, k, v = inputs(rng, np.float16, (3, 1, 1, 66, 300, 64, 72))
     lengths = np.array([0, 150, 300])
-    want = check(rng, np.float16, (q, k, v), key_lengths=lengths)
+    grad = rng.standard_normal((*q.shape[:-1], v.shape[-1])).astype(q.dtype)
+
+    def both():
+        options = {"key_lengths": lengths}
+        out, lse = run("scaled_dot_product_attention", q, k, v, return_lse=True, **options)
+        name = "scaled_dot_product_attention_backward"
+        return out, *run(name, grad, q, k, v, out, lse, **options)
+
+    check(rng, np.float16, (q, k, v), key_lengths=lengths)
+    want = both()
     for b, n in enumerate(lengths):
         k[b, :, n:] = v[b, :, n:] = np.nan
-    got = run("scaled_dot_product_attention", q, k, v, key_lengths=lengths)
-    np.testing.assert_array_equal(got, want)
+    for x, y in zip(both(), want, strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 def test_views(rng):
