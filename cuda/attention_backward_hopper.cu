@@ -253,10 +253,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
   __syncthreads();
   if (warp_index() < kWarpgroup / kWarp) {
-    give_registers<24>();
+    give_registers<40>();
     if (warp_index() == 0) produce<of_queries, D>(maps, p, m, tasks);
   } else {
-    take_registers<240>();
+    take_registers<232>();
     consume<of_queries, D>(p, m, tasks);
   }
 #endif
