@@ -5,6 +5,8 @@ It says that it is on a GPU, dispatches NumPy's functions, and never becomes an 
 
 from __future__ import annotations
 
+import contextlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,9 +78,47 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __bool__(self) -> bool:
         return bool(self.values)
 
+    def __float__(self) -> float:
+        return float(self.values)
+
+    def __int__(self) -> int:
+        return int(self.values)
+
+    def __index__(self) -> int:
+        return self.values.__index__()
+
     def get(self) -> Any:
         """A copy in the host's memory."""
         return self.values.copy()
+
+
+def cupy() -> Any:
+    """The module that makes them, always of memory of their own."""
+    return SimpleNamespace(
+        asarray=lambda x: GpuArray(np.array(x)),
+        empty=lambda shape, dtype: GpuArray(np.full(shape, 77).astype(dtype)),
+        cuda=SimpleNamespace(Device=lambda index: contextlib.nullcontext()),
+    )
+
+
+class Kernels:
+    """The emulated ops, which refuse NumPy's memory as those of a GPU do."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        op = getattr(self.module, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            for x in arguments:
+                for y in x if isinstance(x, (list, tuple)) else (x,):
+                    if isinstance(y, np.ndarray):
+                        raise TypeError(f"{name}: array device: expected a GPU, got host memory")
+            return op(*arguments, **options)
+
+        call.__nb_signature__ = op.__nb_signature__  # type: ignore[attr-defined]
+        return call
 
 
 def _method(name: str) -> Any:

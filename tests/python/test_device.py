@@ -1,13 +1,11 @@
 """Arrays on a GPU go through `vectile.ops` to the device's ops and come back as their library's."""
 
-import contextlib
 import importlib
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpu_array import GpuArray
+from gpu_array import GpuArray, Kernels, cupy
 from on_device import EMULATED, cuda, needs_device
 
 import vectile
@@ -19,11 +17,10 @@ def gpu(monkeypatch):
     """Arrays that say they are on a GPU, `cupy` that makes them, and the emulation as the device's ops."""
     if not EMULATED:
         pytest.skip("a GPU has libraries of its own")
-    monkeypatch.setattr(device, "kernels", lambda: cuda)
+    monkeypatch.setattr(device, "kernels", lambda: Kernels(cuda))
     library = device.Library(lambda x: GpuArray(np.from_dlpack(x)), lambda: 0)
     monkeypatch.setitem(device._known, GpuArray, library)
-    place = SimpleNamespace(Device=lambda index: contextlib.nullcontext())
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(asarray=GpuArray, cuda=place))
+    monkeypatch.setitem(sys.modules, "cupy", cupy())
     return GpuArray
 
 

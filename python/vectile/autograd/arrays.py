@@ -300,7 +300,7 @@ def gather(x: Array, index: Array, axis: int) -> Array:
 def gather_backward(grad: Array, index: Array, axis: int, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape` with `grad` added where `gather` read: its adjoint."""
     out = _zeros(shape, grad)
-    where_read = list(np.ix_(*(np.arange(n) for n in index.shape)))
+    where_read = list(np.ix_(*(np.arange(n, like=index) for n in index.shape)))
     where_read[axis] = index
     np.add.at(out, tuple(where_read), grad)
     return out
