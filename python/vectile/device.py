@@ -25,6 +25,7 @@ __all__ = [
     "is_place",
     "kernels",
     "near",
+    "number",
     "on_device",
     "place_of",
     "to",
@@ -93,7 +94,7 @@ def as_array(x: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """`np.asarray`, which leaves an array on a GPU where it is, also one that a Tensor holds."""
     if isinstance(x, Holder):
         x = x._data
-    if isinstance(x, np.ndarray) or not is_array(x):
+    if isinstance(x, np.ndarray) or not on_device(x):
         return np.asarray(x, dtype)
     array: NDArray[Any] = x if dtype is None or x.dtype == dtype else x.astype(dtype)
     return array
@@ -160,6 +161,13 @@ def beside(x: Any, like: Any, dtype: DTypeLike | None = None) -> Any:
     return array if is_array(x) or isinstance(x, Holder) else near(array, like)
 
 
+def number(x: Any, like: Any) -> Any:
+    """`x`, where `like` is if it is a number or an array of one, as scales and zero points are."""
+    if not on_device(like) or on_device(x) or x is None or np.ndim(x):
+        return x
+    return near(np.asarray(x), like)
+
+
 def kernels() -> Any:
     """The module of device ops; RuntimeError, with what is missing, where there is none or no GPU."""
     try:
@@ -191,7 +199,7 @@ def _arrays(arguments: Iterable[Any]) -> Iterable[Any]:
             yield x
 
 
-def call(op: str, *arguments: Any) -> Any:
+def call(op: str, *arguments: Any, **options: Any) -> Any:
     """Run the device's `op`, on the stream of the first array's library; results are its arrays.
 
     A Tensor counts as its array, without a gradient. RuntimeError without a GPU or the device ops; TypeError
@@ -206,7 +214,7 @@ def call(op: str, *arguments: Any) -> Any:
         names = re.findall(r"(\w+): ", function.__nb_signature__[0][0])
         arguments = tuple(_bare(op, n, x) for n, x in zip(names, arguments, strict=False))
     library = _library(type(first))
-    found = function(*arguments, stream=library.stream())
+    found = function(*arguments, **options, stream=library.stream())
     return _as_library(found, library, arguments)
 
 

@@ -6,6 +6,7 @@ It says that it is on a GPU, dispatches NumPy's functions, and never becomes an 
 from __future__ import annotations
 
 import contextlib
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,12 @@ def _inside(x: Any) -> Any:
     if isinstance(x, (list, tuple)):
         return type(x)(map(_inside, x))
     return x
+
+
+def _refuse(options: Any) -> None:
+    """CuPy's reductions know neither of these."""
+    if options.keys() & {"initial", "where"}:
+        raise TypeError(f"GpuArray: unexpected keyword arguments: {sorted(options)}")
 
 
 def _around(x: Any, base: Any = None) -> Any:
@@ -56,6 +63,7 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
         return out[0] if out is not None else _around(found)
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        _refuse(options)
         options = {name: _inside(value) for name, value in options.items() if name != "like"}
         first = next((x for x in inputs if isinstance(x, GpuArray)), None)
         return _around(function(*map(_inside, inputs), **options), first)
@@ -87,6 +95,10 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __index__(self) -> int:
         return self.values.__index__()
 
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        return self.values.__array_interface__
+
     def get(self) -> Any:
         """A copy in the host's memory."""
         return self.values.copy()
@@ -101,6 +113,10 @@ def cupy() -> Any:
     )
 
 
+#: Ops that take numbers in place of arrays.
+NUMBERS = "add subtract multiply divide maximum minimum".split()
+
+
 class Kernels:
     """The emulated ops, which refuse NumPy's memory as those of a GPU do."""
 
@@ -110,10 +126,14 @@ class Kernels:
     def __getattr__(self, name: str) -> Any:
         op = getattr(self.module, name)
 
+        signature = op.__nb_signature__[0][0]
+        arrays = [kind.startswith("object") for kind in re.findall(r"\w+: ([\w |]+)", signature)]
+        host = (np.ndarray,) if name in NUMBERS else (np.ndarray, np.generic)
+
         def call(*arguments: Any, **options: Any) -> Any:
-            for x in arguments:
+            for x, array in zip(arguments, arrays, strict=False):
                 for y in x if isinstance(x, (list, tuple)) else (x,):
-                    if isinstance(y, np.ndarray):
+                    if array and isinstance(y, host):
                         raise TypeError(f"{name}: array device: expected a GPU, got host memory")
             return op(*arguments, **options)
 
@@ -123,6 +143,7 @@ class Kernels:
 
 def _method(name: str) -> Any:
     def call(self: GpuArray, *arguments: Any, **options: Any) -> Any:
+        _refuse(options)
         return _around(getattr(self.values, name)(*map(_inside, arguments), **options), self)
 
     return call

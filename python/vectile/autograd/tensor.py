@@ -71,7 +71,7 @@ class Tensor(Operators):
         self._data = array
 
     def numpy(self) -> Array:
-        """The array itself, not a copy."""
+        """The array itself, not a copy; CuPy's where the Tensor is on a GPU."""
         return self._data
 
     @property
@@ -205,7 +205,7 @@ class Tensor(Operators):
         return self._data.__index__()
 
     def __format__(self, spec: str) -> str:
-        return format(self._data.item() if self._data.ndim == 0 else self._data, spec)
+        return format(self._data.item() if self._data.ndim == 0 else to(self._data, "cpu"), spec)
 
     def __repr__(self) -> str:
         text = np.array2string(to(self._data, "cpu"), separator=", ", prefix="tensor(")
@@ -366,9 +366,7 @@ def join_dtypes(op: str, operands: list[Any]) -> list[Any]:
     if not dtypes:
         return operands
     (dtype,) = dtypes
-    return [
-        x if is_float(array_of(x)) else beside(array_of(x), floats[0], dtype) for x in operands
-    ]
+    return [x if is_float(array_of(x)) else beside(array_of(x), floats[0], dtype) for x in operands]
 
 
 def as_tensor(data: TensorLike) -> Tensor:

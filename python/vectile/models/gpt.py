@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor, no_grad
+from vectile.autograd.functional import attention_and_weights
 from vectile.device import as_array, beside, near, place_of
 from vectile.models.sampling import Sampler, prompt_rows
 from vectile.nn import functional as F
@@ -246,13 +247,9 @@ class GPT(nn.Module):
         def attend(block: Any) -> Callable[[Tensor], Tensor]:
             def run(x: Tensor) -> Tensor:
                 attention = block.attention
-                out, weights = F.scaled_dot_product_attention(
-                    *attention.heads(x),
-                    is_causal=True,
-                    return_weights=True,
-                    **attention.options(),
-                )
-                found.append(weights)
+                heads, options = attention.heads(x), attention.options()
+                out, weights = attention_and_weights(*heads, is_causal=True, **options)
+                found.append(weights.numpy())
                 joined: Tensor = attention.join(out)
                 return joined
 

@@ -317,7 +317,7 @@ class Cache:
         return added
 
     def _integers(self, name: str, values: ArrayLike) -> Integers:
-        array = device.to(device.as_array(values), "cpu")
+        array: NDArray[Any] = device.to(device.as_array(values), "cpu")
         if array.dtype.kind not in "iu":
             raise TypeError(
                 f"{type(self).__name__}: {name} dtype: expected integers, got {array.dtype}"

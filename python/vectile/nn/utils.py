@@ -70,7 +70,7 @@ def _norm(arrays: list[NDArray[Any]], p: float) -> float:
     """The p-norm of all elements together; sums in float64, scaled so that no power overflows."""
     if p == 2:
         return ops.global_norm(arrays)
-    largest = float(np.max([float(np.abs(a).max(initial=0)) for a in arrays]))
+    largest = float(np.max([float(np.abs(a).max()) for a in arrays if a.size], initial=0.0))
     if p == math.inf or not 0 < largest < math.inf:
         return largest
     total = sum(float((np.abs(a / largest, dtype=np.float64) ** p).sum()) for a in arrays)
