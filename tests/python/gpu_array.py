@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from vectile import device
+
 
 def _inside(x: Any) -> Any:
     if isinstance(x, GpuArray):
@@ -111,6 +113,20 @@ def cupy() -> Any:
         empty=lambda shape, dtype: GpuArray(np.full(shape, 77).astype(dtype)),
         cuda=SimpleNamespace(Device=lambda index: contextlib.nullcontext()),
     )
+
+
+def there(x: Any, place: str) -> Any:
+    """Arrays in `x`, a list or a dictionary of them or one, at `place`."""
+    if isinstance(x, (list, tuple)):
+        return type(x)([there(y, place) for y in x])
+    if isinstance(x, dict):
+        return {name: there(y, place) for name, y in x.items()}
+    return device.to(x, place) if device.is_array(x) else x
+
+
+def here(x: Any) -> Any:
+    """NumPy's array of what a Tensor or an array holds, anywhere."""
+    return device.to(device.as_array(x), "cpu")
 
 
 #: Ops that take numbers in place of arrays.
