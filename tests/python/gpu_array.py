@@ -26,8 +26,8 @@ def _inside(x: Any) -> Any:
 
 
 def _refuse(options: Any) -> None:
-    """CuPy's reductions know neither of these."""
-    if options.keys() & {"initial", "where"}:
+    """CuPy's functions know none of these; NumPy's `ones` and `full` with `like` give them a `device`."""
+    if options.keys() & {"initial", "where", "device"}:
         raise TypeError(f"GpuArray: unexpected keyword arguments: {sorted(options)}")
 
 
@@ -59,9 +59,9 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
         out = options.pop("out", None)
         if out is not None:
             options["out"] = _inside(out)
-        if method == "at":
-            return getattr(ufunc, method)(*map(_inside, inputs), **options)
-        found = getattr(ufunc, method)(*map(_inside, inputs), **options)
+        if method != "__call__" or any(isinstance(x, (list, tuple)) for x in inputs):
+            return NotImplemented
+        found = ufunc(*map(_inside, inputs), **options)
         return out[0] if out is not None else _around(found)
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:

@@ -278,7 +278,7 @@ def distances(
     distance = j - places(queries, keys, options, like)[:, None]
     starts_q = options.get("cu_seqlens_q")
     if starts_q is None:
-        return np.ones((queries, keys), bool, like=like), distance
+        return np.ones_like(distance, bool), distance
     starts_k = as_array(options.get("cu_seqlens_k", starts_q))
     of_q = np.searchsorted(as_array(starts_q), i, "right") - 1
     of_k = np.searchsorted(starts_k, j, "right") - 1

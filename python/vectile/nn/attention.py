@@ -364,7 +364,7 @@ def causal_or_mask(mask: Any, is_causal: bool, length: int, keys: int) -> tuple[
     hidden: Any = True if array.dtype == bool else -np.inf
     if length > 1 and array[0, -1] != hidden:  # most others, at once
         return mask, is_causal
-    above = np.triu(np.full((length, length), hidden, array.dtype, like=array), 1)
+    above = np.triu(np.full_like(array, hidden), 1)
     return (None, True) if np.array_equal(array, above) else (mask, is_causal)
 
 

@@ -131,7 +131,7 @@ def _pick(
     classes = scores.shape[-1]
     like, kind = scores.data, scores.dtype
     if weight is None:
-        weight = np.ones(classes, kind, like=like)
+        weight = np.ones_like(like, kind, shape=classes)
     weight = beside(weight, like, kind)
     if weight.shape != (classes,):
         raise ValueError(f"{name}: weight shape: expected {(classes,)}, got {weight.shape}")
