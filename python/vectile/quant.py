@@ -141,9 +141,9 @@ class QuantizedLinear(Module):
         self.register_buffer("x_zero_point", device.to(np.array(zero_point, np.uint8), place))
 
     def _move_local(self, place: str) -> None:
-        super()._move_local(place)
         if _place(self.matrix) != place:
             self.matrix = _like(self.matrix, _state(self.matrix), place)
+        super()._move_local(place)
 
     def _local_state(self) -> dict[str, Any]:
         return _state(self.matrix) | super()._local_state()

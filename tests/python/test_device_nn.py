@@ -148,6 +148,9 @@ def test_a_target_out_of_range_makes_a_loss_nan():
     for loss in (nn.NLLLoss(), nn.CrossEntropyLoss(WEIGHTS), nn.CrossEntropyLoss()):
         x = there(X, "cuda")
         assert np.isnan(loss.to("cuda")(x, there(np.array([0, 6, 2, 3]), "cuda")).item())
+    nothing = nn.NLLLoss(ignore_index=1)(x, there(np.ones(4, int), "cuda"))
+    beyond = F.binary_cross_entropy(there(np.array([0.5, 1.5]), "cuda"), there(np.ones(2), "cuda"))
+    assert np.isnan(nothing.item()) and np.isnan(beyond.item())
     ids = there(np.array([1, 3]), "cuda")
     assert F.one_hot(ids).tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
     assert F.one_hot(ids, 3).tolist() == [[0, 1, 0], [0, 0, 0]]

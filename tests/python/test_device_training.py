@@ -74,6 +74,47 @@ def test_perceptron(gpu, rng):  # noqa: F811
     agree(grads, gpu_grads, 16)
 
 
+class Mixed(nn.Module):
+    """Layers of which each could be tempted to look at a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 8, padding_idx=0)
+        self.rotary, self.attention = nn.RotaryEmbedding(8), nn.MultiheadAttention(8, 2)
+        self.norm, self.dropout = nn.BatchNorm1d(8), nn.Dropout(0.1)
+        self.instance = nn.InstanceNorm1d(5, track_running_stats=True)
+        self.last = nn.Linear(8, 3)
+        self.loss = nn.CrossEntropyLoss(np.array([1, 2, 3], np.float32), ignore_index=2)
+
+    def forward(self, ids, targets):
+        x = self.rotary(self.embedding(ids))
+        x = self.attention(x, x, x, need_weights=False, is_causal=True)[0] + x
+        x = self.instance(self.norm(x.swapaxes(1, 2)).swapaxes(1, 2))
+        x = nn.functional.elu(self.dropout(x))[:, [0, 2]].mean(1)
+        logits = self.last(x)
+        bound = nn.functional.binary_cross_entropy(logits.sigmoid(), logits.detach().softmax())
+        return self.loss(logits, targets) + bound
+
+
+def test_a_step_waits_for_nothing(gpu, rng, monkeypatch):  # noqa: F811
+    model = Mixed().to("cuda")
+    average, optimizer = optim.EMA(model), optim.AdamW(model.parameters())
+    ids, targets = there([rng.integers(0, 7, (4, 5)), rng.integers(0, 3, 4)], "cuda")
+
+    def read(self, *_):
+        raise AssertionError("a number of the GPU's was read")
+
+    for name in ("__bool__", "__float__", "__int__", "__index__", "item", "get", "tolist"):
+        monkeypatch.setattr(GpuArray, name, read)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(ids, targets).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_value_(model.parameters(), 0.5)
+        optimizer.step()
+        average.update()
+
+
 def test_a_run_goes_on_where_it_is_told(gpu, tmp_path):  # noqa: F811
     pytest.importorskip("safetensors")
     text = np.frombuffer(b"the quick brown fox jumps over the lazy dog. " * 9, np.uint8)

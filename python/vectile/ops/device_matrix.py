@@ -68,10 +68,10 @@ def quantize(
     weight: Any, symmetric: bool, per_channel: bool = True, group: int | None = None
 ) -> DeviceMatrix:
     """A weight (out, in) on a GPU in 8 bits, or in 4 with a `group` of neighbours to a scale."""
-    rows, columns = weight.shape
     if group is not None:
         found = device.call("quantize_weight_4bit", weight, group, symmetric)
     else:
         found = device.call("quantize_weight", weight, symmetric=symmetric, per_channel=per_channel)
     values, scales, zero_points = found
+    rows, columns = weight.shape
     return DeviceMatrix(values, scales, zero_points, (rows, columns), group)

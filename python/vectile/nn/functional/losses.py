@@ -121,7 +121,7 @@ def nll_loss(
 
 class _Share(NamedTuple):
     kept: Array  # which targets are not ignored
-    total: float  # the weight of these
+    total: Any  # the weight of these, a float, or on a GPU an array that nothing waits for
 
 
 def _pick(
@@ -148,11 +148,14 @@ def _pick(
         factor = np.where(wrong, kind.type(np.nan), factor)
     picked = _F.gather(scores, index[..., None], -1) if classes else scores.sum(-1, keepdims=True)
     loss = _F.where(kept, picked.reshape(target.shape) * -factor, 0.0)
-    return loss, weight, _Share(kept, float(np.where(kept, factor, 0).sum(dtype=np.float64)))
+    total = np.where(kept, factor, 0).sum(dtype=np.float64)
+    return loss, weight, _Share(kept, total.astype(kind) if on_device(total) else float(total))
 
 
 def _weighted_mean(name: str, loss: Tensor, share: _Share, reduction: str) -> Tensor:
     if reduction == "mean":
+        if not isinstance(share.total, float):
+            return _F.divide(loss.sum(), share.total)
         return loss.sum() * (1.0 / share.total if share.total else math.nan)
     return _reduce(name, loss, reduction)
 
