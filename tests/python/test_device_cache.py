@@ -120,6 +120,21 @@ def test_prompts_of_different_lengths():
     np.testing.assert_allclose(found[1], found[0], rtol=0, atol=160 * 2.0**-24)
 
 
+def test_decoding_waits_for_nothing(monkeypatch):
+    config = GPTConfig(32, context=16, n_layers=1, n_heads=2, d_model=16, positions="rotary")
+    model = GPT(config).to("cuda")
+    cache, ids = model.cache(2), there(np.array([[1, 2, 3], [4, 5, 6]]), "cuda")
+
+    def read(self, *_):
+        raise AssertionError("a number of the GPU's was read")
+
+    for name in ("__bool__", "__float__", "__int__", "__index__", "item", "get", "tolist"):
+        monkeypatch.setattr(GpuArray, name, read)
+    for _ in range(2):
+        model.decode(ids, cache)
+        cache.truncate(cache.lengths - [1, 2])
+
+
 def test_translation():
     source, found = np.array([[1, 2, 3, 0], [4, 5, 6, 7]]), []
     config = TransformerConfig(
