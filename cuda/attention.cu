@@ -260,6 +260,8 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
   if (planes == 0 || a.sizes.lq == 0) return result;
   dispatch_floating(a.dtype, [&](auto s) {
     using S = decltype(s);
+    if constexpr (sizeof(S) == 2)
+      if (attend_on_hopper(a.problem<S>(), result.out.as<S>(), result.lse.as<float>())) return;
     with_width(a.sizes, [&](auto d) {
       using E = typename ForwardEngine<S, d.value>::type;
       launch(forward_kernel<E>,

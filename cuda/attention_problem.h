@@ -130,4 +130,9 @@ void with_width(const ops::AttentionSizes& s, F&& f) {
   f(Width<256>{});
 }
 
+// Starts the forward pass by the kernel for sm_90a, of half types, where the device has it and the
+// arrays suit it; else false.
+template <class S>
+bool attend_on_hopper(const Problem<S>& p, S* out, float* lse);
+
 }  // namespace vectile::cuda::attention
