@@ -152,3 +152,23 @@ def test_translation():
         beams = beam_search(model, source, 2, max_length=3)
         found.append((greedy_search(model, source, 3), [[h.ids for h in b] for b in beams]))
     assert found[0] == found[1]
+
+
+def test_attention_modules():
+    x = np.random.default_rng(0).standard_normal((2, 4, 8)).astype(np.float32)
+    padding, found = np.array([[0, 0, 1], [0, 0, 0]], bool), []
+    for place in ("cpu", "cuda"):
+        vectile.manual_seed(0)
+        rotary = nn.RotaryEmbedding(4)
+        module = nn.MultiheadAttention(8, 2, batch_first=True, rotary=rotary).to(place).eval()
+        decoder = nn.TransformerDecoderLayer(8, 2, 16, 0.0, batch_first=True)
+        stack = nn.TransformerDecoder(decoder, 1).to(place)
+        cache = nn.KVCache(1, 2, 4, 16, batch=2, device=place)
+        first, last, hidden = there([x[:, :3], x[:, 3:], padding], place)
+        with vectile.no_grad():
+            begun = module(first, first, first, hidden, cache=cache)[0].data[:, :2]
+            gone = module(last, last, last, cache=cache)[0]
+            memory = stack.remember(first, hidden[:, ::-1])  # padding first: brought to the end
+            found.append([begun, gone, stack(there(x, place), memory, tgt_is_causal=True)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(here(b), here(a), rtol=0, atol=160 * 2.0**-24)

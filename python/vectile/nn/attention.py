@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd.functional import attention_and_weights
 from vectile.autograd.tensor import array_of
-from vectile.device import as_array
+from vectile.device import as_array, to
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.cache import Cache
@@ -232,14 +232,15 @@ class MultiheadAttention(Module):
         self, attn_mask: ArrayLike | None, padding: ArrayLike | None, n: int, length: int
     ) -> NDArray[np.int64] | None:
         """(N,): how many of the tokens that go into a cache are a sequence's own; None for all."""
-        if causal_or_mask(attn_mask, True, length, length)[0] is not None:
+        mask = None if attn_mask is None else to(as_array(attn_mask), "cpu")
+        if causal_or_mask(mask, True, length, length)[0] is not None:
             raise ValueError(
                 "MultiheadAttention: attn_mask: expected None or a triangle with a cache"
             )
         if padding is None:
             return None
         array = self._padding(padding, n, length, np.dtype(np.float32))
-        lengths = key_lengths(array)
+        lengths = key_lengths(to(array, "cpu"))
         if lengths is None:
             raise ValueError(
                 "MultiheadAttention: key_padding_mask: expected bool, True at the end, with a cache"
