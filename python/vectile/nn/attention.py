@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd.functional import attention_and_weights
 from vectile.autograd.tensor import array_of
+from vectile.device import as_array, to
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.cache import Cache
@@ -231,14 +232,15 @@ class MultiheadAttention(Module):
         self, attn_mask: ArrayLike | None, padding: ArrayLike | None, n: int, length: int
     ) -> NDArray[np.int64] | None:
         """(N,): how many of the tokens that go into a cache are a sequence's own; None for all."""
-        if causal_or_mask(attn_mask, True, length, length)[0] is not None:
+        mask = None if attn_mask is None else to(as_array(attn_mask), "cpu")
+        if causal_or_mask(mask, True, length, length)[0] is not None:
             raise ValueError(
                 "MultiheadAttention: attn_mask: expected None or a triangle with a cache"
             )
         if padding is None:
             return None
         array = self._padding(padding, n, length, np.dtype(np.float32))
-        lengths = key_lengths(array)
+        lengths = key_lengths(to(array, "cpu"))
         if lengths is None:
             raise ValueError(
                 "MultiheadAttention: key_padding_mask: expected bool, True at the end, with a cache"
@@ -357,13 +359,13 @@ def causal_or_mask(mask: Any, is_causal: bool, length: int, keys: int) -> tuple[
     """`mask` and `is_causal`, or (None, True) for a square mask of what is above the diagonal."""
     if mask is None or length != keys or (isinstance(mask, Tensor) and mask.requires_grad):
         return mask, is_causal
-    array = np.asarray(mask)
+    array = as_array(mask)
     if array.shape != (length, keys) or not (array.dtype == bool or is_floating(array.dtype)):
         return mask, is_causal
     hidden: Any = True if array.dtype == bool else -np.inf
     if length > 1 and array[0, -1] != hidden:  # most others, at once
         return mask, is_causal
-    above = np.triu(np.full((length, length), hidden, array.dtype), 1)
+    above = np.triu(np.full_like(array, hidden), 1)
     return (None, True) if np.array_equal(array, above) else (mask, is_causal)
 
 
@@ -373,11 +375,12 @@ def key_lengths(padding: Any) -> NDArray[np.int64] | None:
         return None
     keys = padding.shape[1]
     lengths: NDArray[np.int64] = keys - padding.sum(1)
-    return lengths if np.array_equal(padding, np.arange(keys) >= lengths[:, None]) else None
+    places = np.arange(keys, like=padding)
+    return lengths if np.array_equal(padding, places >= lengths[:, None]) else None
 
 
 def _as_mask(name: str, mask: ArrayLike | Tensor, dtype: np.dtype[Any]) -> Mask:
-    array = mask if isinstance(mask, Tensor) and mask.requires_grad else np.asarray(mask)
+    array = mask if isinstance(mask, Tensor) and mask.requires_grad else as_array(mask)
     if array.dtype == bool:
         return array
     if not is_floating(array.dtype):
