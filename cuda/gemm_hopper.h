@@ -53,10 +53,10 @@ struct Work {
   int a[2], b[2];   // places in the operands' batches
 
   template <class C>
-  __device__ Work(const Task<C>& p, unsigned tile, int columns)
+  __device__ Work(const Task<C>& p, unsigned tile, int block, int columns)
       : product(tile / (p.rows * p.columns)) {
     const BlockPlace place(tile % (p.rows * p.columns), p.rows, p.columns);
-    row = static_cast<int>(place.row) * kBlocks * kRows + block_in_cluster() * kRows;
+    row = static_cast<int>(place.row) * kBlocks * kRows + block * kRows;
     column = static_cast<int>(place.column) * columns;
     i64 rest = product;
     for (int d = 0; d < 2; ++d) {
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kThreads, 1) kernel(const __grid_constant__ Ta
     give_registers<40>();
     if (thread == 0)
       for (unsigned tile = first; tile < p.tiles; tile += clusters) {
-        const Work work(p, tile, F::columns);
+        const Work work(p, tile, block, F::columns);
         for (int k = 0; k < p.k; k += F::depth, ring.advance()) {
           char* to = memory + ring.stage * F::stage_bytes;
           Barrier* const arrived = full + ring.stage;
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(kThreads, 1) kernel(const __grid_constant__ Ta
       products_wait<0>();
       sums.done();
       release(before);
-      const Work work(p, tile, F::columns);
+      const Work work(p, tile, block, F::columns);
       sums.finish(p.c.moved(p.batch.at(work.product).c),
                   scratch + consumer * kWarpRows * kScratchColumns,
                   i64{work.row} + row + warp % 4 * kWarpRows, work.column);
