@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from on_device import older_device
 
 import vectile
 from vectile import _core
@@ -80,3 +81,10 @@ def same_for_any_thread_count():
 
     yield check
     vectile.set_num_threads(before)
+
+
+@pytest.fixture
+def before_hopper() -> Iterator[None]:
+    """Have device ops use the kernels that serve every device."""
+    with older_device():
+        yield

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,16 @@ needs_device = pytest.mark.skipif(cuda is None, reason=NO_DEVICE)
 needs_emulation = pytest.mark.skipif(
     not EMULATED, reason="the emulation alone takes NumPy's memory" if cuda else NO_DEVICE
 )
+
+
+@contextlib.contextmanager
+def older_device() -> Iterator[None]:
+    """Without the kernels for devices after sm_80."""
+    before = cuda.limit_architecture(80)
+    try:
+        yield
+    finally:
+        cuda.limit_architecture(before)
 
 
 def dev(x: Any) -> Any:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from on_device import needs_device, run
 
-pytestmark = needs_device
+pytestmark = [needs_device, pytest.mark.usefixtures("before_hopper")]
 
 BF16 = ml_dtypes.bfloat16
 HALVES = (np.float16, BF16)

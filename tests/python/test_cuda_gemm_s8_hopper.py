@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from on_device import cuda, needs_device, run
+from on_device import needs_device, older_device, run
 from test_cuda_gemm_s8 import BYTES, close, dense_of, draw, silu, step_of
 
 pytestmark = needs_device
@@ -72,8 +72,5 @@ def test_quantized_linear(rng, symmetric, dtype):
 def test_kernels_for_older_devices_give_the_same(rng):
     a, b = draw(rng, (200, 130), np.int8), draw(rng, (130, 140), np.int8)
     newest = run("matmul_integer", a, b)
-    before = cuda.limit_architecture(80)
-    try:
+    with older_device():
         np.testing.assert_array_equal(run("matmul_integer", a, b), newest)
-    finally:
-        cuda.limit_architecture(before)
