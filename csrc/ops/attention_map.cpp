@@ -38,7 +38,7 @@ AttentionMaps::AttentionMaps(const char* op, const AttentionSparsity& options, c
   per_batch_ = (options.key_lengths && options.key_lengths->ndim() > 0) ||
                (options.document_ids && options.document_ids->ndim() > 1);
   const i64 copies = per_batch_ ? batch_ : 1;
-  keys_ = Buffer<KeyRange>(checked_elements(Shape(copies, lq)));
+  keys_ = Buffer<KeyRange>(checked_elements(Shape(std::max<i64>(1, copies), lq)));
   position_ = Buffer<i64>(lq);
   sequences(op, options);
   for (i64 c = 1; c < copies; ++c) std::copy_n(keys_.get(), lq, keys_.get() + c * lq);
