@@ -13,14 +13,14 @@
 namespace vectile::cuda {
 
 struct AttentionResult {
-  Array out, lse;
+  Array out, lse, weights, column_sums, top_weights, top_keys;
 };
 AttentionResult scaled_dot_product_attention(const TensorView& query, const TensorView& key,
                                              const TensorView& value, const TensorView* mask,
                                              const ops::AttentionOptions& options);
 
 struct AttentionGradients {
-  Array dq, dk, dv;
+  Array dq, dk, dv, dsinks;  // dsinks: only if there are sinks
 };
 AttentionGradients scaled_dot_product_attention_backward(
     const TensorView& grad, const TensorView& query, const TensorView& key, const TensorView& value,

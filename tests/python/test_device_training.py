@@ -1,6 +1,7 @@
 """A training step on a device is that of the CPU: model, loss, gradients and optimiser on the same code."""
 
 import numpy as np
+import pytest
 from gpu_array import GpuArray
 from on_device import needs_device
 from test_device import gpu  # noqa: F401  (a fixture)
@@ -35,8 +36,11 @@ def agree(on_host, on_gpu, terms):
         np.testing.assert_allclose(b, a, rtol=0, atol=10 * terms * 2.0**-24 * abs(a).max())
 
 
-def test_gpt(gpu, rng):  # noqa: F811
-    config = GPTConfig(32, context=12, n_layers=2, n_heads=2, d_model=32)
+@pytest.mark.parametrize(
+    "options", [{}, {"positions": "rotary", "dropout": 0.2}, {"positions": "alibi", "dropout": 0.1}]
+)
+def test_gpt(gpu, rng, options):  # noqa: F811
+    config = GPTConfig(32, context=12, n_layers=2, n_heads=2, d_model=32, **options)
     ids, targets = rng.integers(0, 32, (2, 2, 9))
     found = []
     for place, array in (("cpu", np.asarray), ("cuda", gpu)):
@@ -49,6 +53,38 @@ def test_gpt(gpu, rng):  # noqa: F811
     for a, b, g in zip(values, gpu_values, grads, strict=True):
         clear = abs(g) > 1e-3 * abs(g).max()
         np.testing.assert_allclose(b[clear], a[clear], atol=1e-4)
+
+
+class Attending(nn.Module):
+    """Attention with what it has of options, and a Transformer layer over it."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(
+            16, 2, 0.2, batch_first=True, sinks=True, window=(4, None), num_kv_heads=1,
+            alibi_slopes=nn.alibi_slopes(2), rotary=nn.RotaryEmbedding(8, 16),
+        )  # fmt: skip
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, 0.1, batch_first=True)
+
+    def forward(self, x, mask):
+        found, _ = self.attention(x, x, x, attn_mask=mask, need_weights=False)
+        return (self.layer(x + found, src_mask=mask, is_causal=False) ** 2).mean()
+
+
+@pytest.mark.parametrize("kind", ("bool", "added"))
+def test_attention_modules(gpu, rng, kind):  # noqa: F811
+    x = rng.standard_normal((2, 9, 16)).astype(np.float32)
+    mask = rng.random((9, 9)) < 0.4
+    mask[3] = True  # a query that sees nothing
+    if kind == "added":
+        mask = np.where(mask, -np.inf, 0.5).astype(np.float32)
+    found = []
+    for place, array in (("cpu", np.asarray), ("cuda", gpu)):
+        vectile.manual_seed(0)
+        found.append(trained(Attending(), place, array(x), array(mask)))
+    (losses, grads, _), (on_gpu, gpu_grads, _) = found
+    np.testing.assert_allclose(on_gpu, losses, rtol=1e-5)
+    agree(grads, gpu_grads, 128)
 
 
 class Perceptron(nn.Module):
