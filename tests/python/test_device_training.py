@@ -66,22 +66,30 @@ class Attending(nn.Module):
         )  # fmt: skip
         self.layer = nn.TransformerEncoderLayer(16, 2, 32, 0.1, batch_first=True)
 
-    def forward(self, x, mask):
-        found, _ = self.attention(x, x, x, attn_mask=mask, need_weights=False)
-        return (self.layer(x + found, src_mask=mask, is_causal=False) ** 2).mean()
+    def forward(self, x, masks):
+        found, weights = self.attention(x, x, x, **masks)
+        mask, padding = masks.get("attn_mask"), masks.get("key_padding_mask")
+        out = self.layer(x + found, src_mask=mask, src_key_padding_mask=padding)[..., 0]
+        return (out * out).mean() + (0 if weights is None else (weights * weights).sum())
 
 
-@pytest.mark.parametrize("kind", ("bool", "added"))
+@pytest.mark.parametrize("kind", ("bool", "added", "padding", "padding_there", "weights"))
 def test_attention_modules(gpu, rng, kind):  # noqa: F811
     x = rng.standard_normal((2, 9, 16)).astype(np.float32)
     mask = rng.random((9, 9)) < 0.4
     mask[3] = True  # a query that sees nothing
-    if kind == "added":
-        mask = np.where(mask, -np.inf, 0.5).astype(np.float32)
+    padding = np.arange(9) >= np.array([[5], [9]])
     found = []
     for place, array in (("cpu", np.asarray), ("cuda", gpu)):
+        masks = {
+            "bool": {"attn_mask": array(mask)},
+            "added": {"attn_mask": array(np.where(mask, -np.inf, 0.5).astype(np.float32))},
+            "padding": {"key_padding_mask": padding, "attn_mask": mask},  # the host's
+            "padding_there": {"key_padding_mask": array(padding)},
+            "weights": {"key_padding_mask": padding, "is_causal": True, "need_weights": True},
+        }[kind]
         vectile.manual_seed(0)
-        found.append(trained(Attending(), place, array(x), array(mask)))
+        found.append(trained(Attending(), place, array(x), {"need_weights": False, **masks}))
     (losses, grads, _), (on_gpu, gpu_grads, _) = found
     np.testing.assert_allclose(on_gpu, losses, rtol=1e-5)
     agree(grads, gpu_grads, 128)

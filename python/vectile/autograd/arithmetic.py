@@ -288,10 +288,15 @@ def copy(x: TensorLike) -> Tensor:
     return cast(t, t._data.dtype)
 
 
+def _as_scalar(x: Any) -> Any:
+    """A scalar for an array of no axes on the host, which can stand beside arrays on a GPU."""
+    return x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x
+
+
 def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
     """a where `condition`, else b; all three broadcast. No gradient reaches what was not chosen."""
     chosen = as_array(array_of(condition), bool)
-    x, y = map(array_of, join_dtypes("where", [a, b]))
+    x, y = (_as_scalar(array_of(v)) for v in join_dtypes("where", [a, b]))
     data = np.where(chosen, x, y)
     to_a = edge(a) if isinstance(a, Tensor) else None
     to_b = edge(b) if isinstance(b, Tensor) else None

@@ -23,7 +23,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
-from vectile.device import as_array
+from vectile.device import as_array, place_of, to
 from vectile.ops.attention import BlockSize, Rotary, Window
 
 __all__ = ["attention_and_weights", "rotary_embedding", "scaled_dot_product_attention"]
@@ -206,7 +206,7 @@ def attention_weights(
 ) -> Tensor:
     """The softmax (..., heads, lq, lk) before dropout; masked pairs count for nothing, even NaN."""
     scale, softcap, slopes = (options.get(n) for n in ("scale", "softcap", "alibi_slopes"))
-    shape, keys = q.shape, k.shape[-2]
+    shape, keys, place = q.shape, k.shape[-2], place_of(q._data)
     if "rotary" in options:
         q, k = _turned(q, k, options)
     q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
@@ -225,7 +225,7 @@ def attention_weights(
     if softcap is not None:
         scores = tanh(scores * (1.0 / softcap)) * softcap
     if slopes is not None:
-        _, distance = distances(shape[-2], keys, options)
+        _, distance = distances(shape[-2], keys, options, place)
         away = np.abs(distance).astype(scores.dtype)
         slope = expand_dims(as_tensor(slopes).astype(scores.dtype), (-2, -1))
         scores = add(scores, -slope * away)
@@ -235,7 +235,7 @@ def attention_weights(
             scores = where(mask, scores, -np.inf)
         else:
             scores = where(np.isneginf(values), -np.inf, add(scores, mask))
-    seen = seen_pairs(shape, keys, options)
+    seen = seen_pairs(shape, keys, options, place)
     if seen is not None:
         scores = where(seen, scores, -np.inf)
     if sinks is None:
@@ -247,7 +247,7 @@ def attention_weights(
 
 def _turned(q: Tensor, k: Tensor, options: Options) -> list[Tensor]:
     """Queries and keys turned by the angles of their places."""
-    at = places(q.shape[-2], k.shape[-2], options)
+    at = places(q.shape[-2], k.shape[-2], options, place_of(q._data))
     turned = []
     for x, rows in ((q, at), (k, slice(None))):
         cosine, sine = (as_array(table)[..., rows, :] for table in options["rotary"])
@@ -258,9 +258,15 @@ def _turned(q: Tensor, k: Tensor, options: Options) -> list[Tensor]:
     return turned
 
 
-def places(queries: int, keys: int, options: Options) -> NDArray[Any]:
-    """(queries,): the key at each query's own place."""
-    i = np.arange(queries)
+def _count(n: int, place: str) -> NDArray[Any]:
+    """0 to n in the memory of `place`."""
+    found: NDArray[Any] = to(np.arange(n), place)
+    return found
+
+
+def places(queries: int, keys: int, options: Options, place: str) -> NDArray[Any]:
+    """(queries,): the key at each query's own place; in the memory of `place`, as all of these."""
+    i = _count(queries, place)
     starts_q = options.get("cu_seqlens_q")
     if starts_q is None:
         return i + keys - queries
@@ -270,20 +276,22 @@ def places(queries: int, keys: int, options: Options) -> NDArray[Any]:
     return found
 
 
-def distances(queries: int, keys: int, options: Options) -> tuple[NDArray[Any], NDArray[Any]]:
+def distances(
+    queries: int, keys: int, options: Options, place: str
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """(queries, keys): whether both are in one sequence, and how far after the query's place the key is."""
-    i, j = np.arange(queries), np.arange(keys)
-    distance = j - places(queries, keys, options)[:, None]
+    i, j = _count(queries, place), _count(keys, place)
+    distance = j - places(queries, keys, options, place)[:, None]
     starts_q = options.get("cu_seqlens_q")
     if starts_q is None:
-        return np.ones((queries, keys), bool), distance
+        return distance == distance, distance
     starts_k = as_array(options.get("cu_seqlens_k", starts_q))
     of_q = np.searchsorted(as_array(starts_q), i, "right") - 1
     of_k = np.searchsorted(starts_k, j, "right") - 1
     return of_q[:, None] == of_k, distance
 
 
-def seen_pairs(shape: tuple[int, ...], keys: int, options: Options) -> Any:
+def seen_pairs(shape: tuple[int, ...], keys: int, options: Options, place: str) -> Any:
     """The pairs that count, bool and broadcasting to (..., heads, lq, lk); None if all do.
 
     `shape` is the query's.
@@ -291,7 +299,7 @@ def seen_pairs(shape: tuple[int, ...], keys: int, options: Options) -> Any:
     queries, axes = shape[-2], (1,) * min(len(shape) - 2, 1)
     seen: Any = None
     if options.keys() & {"is_causal", "window", "cu_seqlens_q"}:
-        seen, distance = distances(queries, keys, options)
+        seen, distance = distances(queries, keys, options, place)
         left, right = options.get("window", (None, None))
         if left is not None:
             seen = seen & (distance >= -left)
@@ -302,7 +310,7 @@ def seen_pairs(shape: tuple[int, ...], keys: int, options: Options) -> Any:
     masks = [] if seen is None else [seen]
     if "key_lengths" in options:
         lengths = as_array(options["key_lengths"])
-        masks.append(np.arange(keys) < lengths.reshape(*lengths.shape, *axes, 1, 1))
+        masks.append(_count(keys, place) < lengths.reshape(*lengths.shape, *axes, 1, 1))
     if "document_ids" in options:
         ids = as_array(options["document_ids"])
         of_q = ids[..., keys - queries :, None]
@@ -314,7 +322,7 @@ def seen_pairs(shape: tuple[int, ...], keys: int, options: Options) -> Any:
             width = -(-length // max(1, blocks.shape[axis]))
             if size is not None:
                 width = size if isinstance(size, int) else size[given]
-            blocks = np.repeat(blocks, width, axis).take(np.arange(length), axis)
+            blocks = np.repeat(blocks, width, axis).take(_count(length, place), axis)
         masks.append(blocks)
     if not masks:
         return None
