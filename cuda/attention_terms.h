@@ -83,13 +83,14 @@ struct Terms {
     return word(philox(counter_of(at), seed), at / kCounters % 4) >= threshold;
   }
 
-  // Whether some block of the mask has a query of [query, query_end) and a key of [key, key_end);
-  // by a warp, none of them empty.
+  // Whether some block of the mask has a query of [query, query_end) and a key of [key, key_end),
+  // none of them empty; by a warp. Where there are many, the tile is not worth looking at all.
   __device__ bool live(const Head& h, int query, int query_end, int key, int key_end) const {
     if (!blocks) return true;
     const int row = query / block_rows, column = key / block_columns;
     const int down = (query_end - 1) / block_rows - row + 1;
     const int across = (key_end - 1) / block_columns - column + 1;
+    if (down * across > 4 * kWarp) return true;
     bool seen = false;
     for (int x = lane_index(); x < down * across; x += kWarp)
       seen =

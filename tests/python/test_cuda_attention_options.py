@@ -1,7 +1,5 @@
 """Masks, score terms, dropout, sinks, rotary and weights of attention on a device against float64."""
 
-import itertools
-
 import numpy as np
 import pytest
 from on_device import needs_device, run
@@ -113,13 +111,17 @@ def check(rng, dtype, size, o):
         agree(got, w, dtype)
 
 
-CASES = [(size, t) for size in SIZES[:2] for t in TYPES]
-CASES += itertools.product(SIZES[2:3], (np.float64, np.float16))
-CASES += itertools.product(SIZES[3:], (np.float32, BF16))
+# Each option in each type, and in one of them at each larger size.
+CASES = [
+    (name, size, t)
+    for i, name in enumerate(OPTIONS)
+    for j, size in enumerate(SIZES)
+    for k, t in enumerate(TYPES)
+    if j == 0 or (i + k) % 4 == j
+]
 
 
-@pytest.mark.parametrize(("size", "dtype"), CASES, ids=str)
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "size", "dtype"), CASES, ids=str)
 def test_options(rng, name, size, dtype):
     b, h, _, lq, lk, d, _ = size
     check(rng, dtype, size, OPTIONS[name](rng, b, h, lq, lk, d, dtype))
@@ -148,7 +150,7 @@ def test_empty_arrays(rng, size):
         assert x.shape == y.shape and not x.any()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("dtype", TYPES)
 def test_combinations(rng, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -202,8 +204,8 @@ HIDING = {
 def test_hidden_keys_and_queries_never_leak(rng, name, dtype):
     n, hidden = 35, np.zeros(35, bool)
     hidden[[0, 5, 31, 34]] = True
-    grad, q, k, v = inputs(rng, dtype, (1, 2, 1, n, n, 4, 4))
-    o = HIDING[name](rng, 2, n, hidden)
+    grad, q, k, v = inputs(rng, dtype, (1, 1, 1, n, n, 4, 4))
+    o = HIDING[name](rng, 1, n, hidden)
     mask = o.pop("mask", None)
     mask = mask if mask is None or mask.dtype == bool else mask.astype(dtype)
 
@@ -241,7 +243,7 @@ def test_a_nan_reaches_those_that_see_it_only(rng):
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name", (None, "added", "all"))
 def test_weights_and_sums(rng, name, dtype):
-    b, h, _, lq, lk, d, _ = size = (2, 2, 1, 35, 67, 12, 8)
+    b, h, _, lq, lk, d, _ = size = (2, 2, 1, 6, 67, 12, 8)
     o = OPTIONS[name](rng, b, h, lq, lk, d, dtype) if name else {"is_causal": True}
     mask = o.pop("mask", None)
     _, q, k, v = inputs(rng, dtype, size)
