@@ -156,12 +156,14 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p, X x) 
   if (step < steps) load(step, 0);
   copy_commit();
   int stage = 0;
-  for (int after; step < steps; step = after) {
+  while (step < steps) {
     copy_wait<0>();
     __syncthreads();  // this tile is there, and nobody reads the other any more
     const int next = (stage + 1) % E::kStages;
-    after = next_step(step + 1);
-    if (E::kStages > 1 && after < steps) load(after, next);
+    [[maybe_unused]] int found = 0;
+    if constexpr (X::any) found = next_step(step + 1);
+    const auto after = [&] { return X::any ? found : step + 1; };  // needs no register
+    if (E::kStages > 1 && after() < steps) load(after(), next);
     const int from = row_of(step);
     const Statistics<T>* seen_by = queries + stage * columns;
     bool any, whole;
@@ -238,9 +240,10 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p, X x) 
     }
     if (E::kStages == 1) {
       __syncthreads();
-      if (after < steps) load(after, next);
+      if (after() < steps) load(after(), next);
     }
     stage = next;
+    step = after();
   }
   copy_wait<0>();
   __syncthreads();

@@ -261,6 +261,8 @@ def test_weights_and_sums(rng, name, dtype):
     np.testing.assert_array_equal(best, order)
     picked = np.take_along_axis(weights, np.maximum(keys, 0), -1)
     np.testing.assert_array_equal(np.where(keys < 0, 0, picked), best)
+    same = run(ATTEND, 0 * q, k, v, return_top_k=3)[2]  # of equal weights the first
+    np.testing.assert_array_equal(same, np.broadcast_to(np.arange(3), same.shape))
     alone = run(ATTEND, q, k, v, mask, return_top_k=1, **o)
     assert len(alone) == 3 and (alone[2] == keys[..., :1]).all()
 
