@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, X x, S*
           for (int j = 0; j < E::Sums::kCount; ++j) sums.at(i, j) *= shrink[i];
       }
       if constexpr (X::any)
-        if (x.drops) drop_weights<E>(s, x, kept_weights<E, false>(x, terms, first, from));
+        if (x.drops) drop_weights<E>(s, x, kept_weights<E>(x, terms, first, from));
       E::add_product(sums, s, stream(stage, 1), width, scratch);
     }
     if (E::kStages == 1) {

@@ -66,11 +66,12 @@ __device__ int first_query(const Problem<S>& p, i64 b, F&& is) {
   return first;
 }
 
-template <class E, class S = typename E::S>
+template <class E, class X, class S = typename E::S>
 constexpr std::size_t backward_memory() {
   return (2 * E::kRows + 2 * E::kStages * E::kColumns) * E::D * sizeof(S) +
          E::kScratch * sizeof(Computed<S>) +
-         E::kStages * E::kColumns * sizeof(Statistics<Computed<S>>);
+         E::kStages * E::kColumns *
+             (sizeof(Statistics<Computed<S>>) + (X::any ? sizeof(std::uint64_t) : 0));
 }
 
 template <class E, Part part, class X, class S = typename E::S>
@@ -89,6 +90,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p, X x) 
   };
   auto* scratch = reinterpret_cast<T*>(stream(E::kStages, 0).data);
   auto* queries = reinterpret_cast<Statistics<T>*>(scratch + E::kScratch);  // (stage, column)
+  [[maybe_unused]] auto* columns_kept =                                     // the same
+      reinterpret_cast<std::uint64_t*>(queries + E::kStages * columns);
 
   const Heads<S>&from_x = of_queries ? f.query : f.key, &from_y = of_queries ? p.grad : f.value;
   const Heads<S>&from_u = of_queries ? f.key : f.query, &from_w = of_queries ? f.value : p.grad;
@@ -137,6 +140,9 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p, X x) 
     if constexpr (!of_queries)
       for (int c = static_cast<int>(threadIdx.x); c < columns; c += kThreads)
         queries[stage * columns + c] = p.row(b, other, from + c);
+    if constexpr (X::any && !of_queries)
+      if (x.drops)
+        keep_columns<E>(x, x.head(b, other), from, first, columns_kept + stage * columns);
   };
   // The warp's rows, and where they are queries what is known of them.
   const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;
@@ -201,8 +207,10 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p, X x) 
       [[maybe_unused]] std::uint64_t kept = 0;
       if constexpr (X::any)
         if (x.drops) {
-          kept = kept_weights<E, !of_queries>(x, terms, of_queries ? first : from,
-                                              of_queries ? from : first);
+          if constexpr (of_queries)
+            kept = kept_weights<E>(x, terms, first, from);
+          else
+            kept = kept_weights<E>(columns_kept + stage * columns);
           if constexpr (sums_u) drop_weights<E>(slope, x, kept);
         }
       if constexpr (sums_u) {
@@ -281,7 +289,7 @@ template <class E, Part part, class X>
 void run(const Backward<typename E::S>& p, const X& x, i64 length, i64 planes) {
   if (length * planes > 0)
     launch(backward_kernel<E, part, X>,
-           {grid_of(ceil_div(length, E::kRows) * planes), kThreads, backward_memory<E>()}, p, x);
+           {grid_of(ceil_div(length, E::kRows) * planes), kThreads, backward_memory<E, X>()}, p, x);
 }
 
 // dsinks (heads) = - sum over batch and queries of exp(sink - lse) delta: a sink's value is zero. A

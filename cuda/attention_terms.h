@@ -135,41 +135,64 @@ __device__ __forceinline__ void apply_terms(typename E::Scores& s, const Terms<S
   if (x.mask) pass([&](T v, int i, int j) { return x.with_mask(h, v, i, j); });
 }
 
-// Bit i kCount + j: whether dropout keeps the weight of element (i, j) of a tile whose first query
-// and key are those; columns are keys, or `transposed` queries.
-template <class E, bool transposed, class S>
+// f(w, kept) for the weights of a query and keys 0, 16, ..., 16 (N - 1) after `key`: they take
+// words of one counter as far as they are in one block of them.
+template <int N, class S, class F>
+__device__ __forceinline__ void every_sixteenth(const Terms<S>& x, const typename Terms<S>::Head& h,
+                                                int query, int key, F&& f) {
+  const std::uint64_t at = x.number(h, query, key), counter = x.counter_of(at);
+  const auto first = static_cast<unsigned>(at / kCounters % 4);
+  const uint4 a = philox(counter, x.seed);
+  const uint4 b = first + N > 4 ? philox(counter + kCounters, x.seed) : a;
+#pragma unroll
+  for (unsigned w = 0; w < N; ++w)
+    f(static_cast<int>(w), x.word(first + w < 4 ? a : b, (first + w) % 4) >= x.threshold);
+}
+
+// Which weights dropout keeps of a tile that begins with that query and key: bit i kCount + j is
+// that of element (i, j) of scores, rows of which are queries.
+template <class E, class S>
 __device__ __forceinline__ std::uint64_t kept_weights(const Terms<S>& x,
                                                       const typename Terms<S>::Head& h, int query,
                                                       int key) {
-  constexpr int count = E::Scores::kCount;
+  constexpr int count = E::Scores::kCount, step = count * kCounters / E::kColumns;
   static_assert(E::kThreadRows * count <= 64);
   std::uint64_t bits = 0;
-  const auto set = [&](int i, int j, bool kept) {
-    bits |= static_cast<std::uint64_t>(kept) << (i * count + j);
-  };
-  if constexpr (transposed) {
 #pragma unroll 1
-    for (int i = 0; i < E::kThreadRows; ++i)
+  for (int i = 0; i < E::kThreadRows; ++i)
 #pragma unroll 1
-      for (int j = 0; j < count; ++j) set(i, j, x.keeps(h, query + E::column(j), key + E::row(i)));
-  } else {
-    // Keys 16 apart take the words of one counter, as far as they are in one block of them.
-    constexpr int step = count * kCounters / E::kColumns, words = count / step;
+    for (int j = 0; j < step; ++j)
+      every_sixteenth<count / step>(
+          x, h, query + E::row(i), key + E::column(j), [&](int w, bool kept) {
+            bits |= static_cast<std::uint64_t>(kept) << (i * count + j + w * step);
+          });
+  return bits;
+}
+
+// The same where columns are queries: first, by a block, bit r of columns[c] for key r of query c;
+// then, after a barrier, the bits of a thread.
+template <class E, class S>
+__device__ __forceinline__ void keep_columns(const Terms<S>& x, const typename Terms<S>::Head& h,
+                                             int query, int key, std::uint64_t* columns) {
+  constexpr int share = kThreads / E::kColumns;  // lanes of a column
+  static_assert(E::kRows <= 64 && kCounters % share == 0);
+  const int c = static_cast<int>(threadIdx.x) / share;
+  std::uint64_t bits = 0;
 #pragma unroll 1
-    for (int i = 0; i < E::kThreadRows; ++i)
-#pragma unroll 1
-      for (int j = 0; j < step; ++j) {
-        const std::uint64_t at = x.number(h, query + E::row(i), key + E::column(j));
-        const auto first = static_cast<unsigned>(at / kCounters % 4);
-        const uint4 a = philox(x.counter_of(at), x.seed);
-        const uint4 b = first + words > 4 ? philox(x.counter_of(at) + kCounters, x.seed) : a;
+  for (int r = lane_index() % share; r < kCounters; r += share)
+    every_sixteenth<E::kRows / kCounters>(x, h, query + c, key + r, [&](int w, bool kept) {
+      bits |= static_cast<std::uint64_t>(kept) << (r + w * kCounters);
+    });
 #pragma unroll
-        for (unsigned w = 0; w < words; ++w) {
-          const unsigned r = x.word(first + w < 4 ? a : b, (first + w) % 4);
-          set(i, j + static_cast<int>(w) * step, r >= x.threshold);
-        }
-      }
-  }
+  for (int mask = share / 2; mask; mask /= 2) bits |= __shfl_xor_sync(kAll, bits, mask);
+  if (lane_index() % share == 0) columns[c] = bits;
+}
+template <class E>
+__device__ __forceinline__ std::uint64_t kept_weights(const std::uint64_t* columns) {
+  std::uint64_t bits = 0;
+  each_score<E>([&](int i, int j) {
+    bits |= (columns[E::column(j)] >> E::row(i) & 1) << (i * E::Scores::kCount + j);
+  });
   return bits;
 }
 
