@@ -152,7 +152,7 @@ def test_empty_arrays(rng, size):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("dtype", TYPES)
-def test_combinations(rng, dtype, seed):
+def test_combinations(dtype, seed):
     rng = np.random.default_rng(seed)
     size = b, h, _, lq, lk, d, _ = (
         2,
@@ -168,6 +168,16 @@ def test_combinations(rng, dtype, seed):
     if "cu_seqlens_q" in o and (places(lq, lk, o)[0] < 0).any():
         o.pop("rotary", None)
     check(rng, dtype, tuple(map(int, size)), o)
+
+
+def test_slopes_and_sinks_have_types_of_their_own(rng):
+    grad, q, k, v = inputs(rng, BF16, (1, 2, 2, 5, 9, 8, 8))
+    o = {"alibi_slopes": np.array([0.25, 0.5]), "sinks": np.array([0.5, -1], np.float16)}
+    out, lse = run(ATTEND, q, k, v, return_lse=True, **o)
+    dsinks = run(BACK, grad, q, k, v, out, lse, **o)[3]
+    want = Oracle(q, k, v, **o)
+    close(out, want.out, BF16, 40)
+    close(dsinks, want.backward(grad)[3], np.float16, 40, 100)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

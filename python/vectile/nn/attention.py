@@ -239,7 +239,7 @@ class MultiheadAttention(Module):
         if padding is None:
             return None
         array = self._padding(padding, n, length, np.dtype(np.float32))
-        lengths = key_lengths(array)
+        lengths = key_lengths(array if isinstance(array, Tensor) else to(array, "cpu"))
         if lengths is None:
             raise ValueError(
                 "MultiheadAttention: key_padding_mask: expected bool, True at the end, with a cache"
