@@ -195,7 +195,11 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
                  a.problem<S>(), terms, result.out.as<S>(), lse.as<Computed<S>>());
         });
       };
-      if (!a.extras.any()) return attend(NoTerms{});
+      if (!a.extras.any()) {
+        if constexpr (sizeof(S) == 2)
+          if (attend_on_hopper(a.problem<S>(), result.out.as<S>(), lse.as<float>())) return;
+        return attend(NoTerms{});
+      }
       attend(a.extras.terms<S>(a.sizes));
       mend_rows(a, lse, result.out);
     });

@@ -50,22 +50,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The first query of which is(keys) holds; it does of all after it.
-template <class S, class F>
-__device__ int first_query(const Problem<S>& p, i64 b, F&& is) {
-  int first = 0, more = p.lq;
-  while (more > 0) {
-    const int half = more / 2;
-    if (is(p.range(b, first + half))) {
-      more = half;
-    } else {
-      first += half + 1;
-      more -= half + 1;
-    }
-  }
-  return first;
-}
-
 template <class E, class X, class S = typename E::S>
 constexpr std::size_t backward_memory() {
   return (2 * E::kRows + 2 * E::kStages * E::kColumns) * E::D * sizeof(S) +
@@ -351,7 +335,11 @@ AttentionGradients scaled_dot_product_attention_backward(
         }
       });
     };
-    if (!a.extras.any()) return make(NoTerms{});
+    if (!a.extras.any()) {
+      if constexpr (sizeof(S) == 2)
+        if (differentiate_on_hopper(p.forward, p.grad, p.rows, p.query, p.key, p.value)) return;
+      return make(NoTerms{});
+    }
     make(a.extras.terms<S>(a.sizes));
     mend_gradients(a, grad_rows, lse_rows, statistics, result);
     if (options.sinks && heads)

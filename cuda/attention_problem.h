@@ -43,6 +43,22 @@ struct Problem {
   }
 };
 
+// The first query of which is(keys) holds; it does of all after it.
+template <class S, class F>
+__device__ int first_query(const Problem<S>& p, i64 b, F&& is) {
+  int first = 0, more = p.lq;
+  while (more > 0) {
+    const int half = more / 2;
+    if (is(p.range(b, first + half))) {
+      more = half;
+    } else {
+      first += half + 1;
+      more -= half + 1;
+    }
+  }
+  return first;
+}
+
 __device__ __forceinline__ double hyperbolic_tangent(double x) { return tanh(x); }
 // Off by a few 2**-24 absolutely, which is what counts in an exponent.
 __device__ __forceinline__ float hyperbolic_tangent(float x) {
@@ -136,5 +152,13 @@ void with_width(const ops::AttentionSizes& s, F&& f) {
   if (n <= 128) return f(Width<128>{});
   f(Width<256>{});
 }
+
+// Starts a pass by the kernels for sm_90a, of half types, where the device has them and the arrays
+// suit them; else false.
+template <class S>
+bool attend_on_hopper(const Problem<S>& p, S* out, float* lse);
+template <class S>
+bool differentiate_on_hopper(const Problem<S>& p, const Heads<S>& grad,
+                             const Statistics<float>* rows, S* dq, S* dk, S* dv);
 
 }  // namespace vectile::cuda::attention

@@ -20,7 +20,7 @@ constexpr unsigned kAll = ~0u;
 __device__ inline char* dynamic_memory() { return emulated::dynamic_memory(); }
 #else
 __device__ inline char* dynamic_memory() {
-  extern __shared__ __align__(128) char memory[];
+  extern __shared__ __align__(1024) char memory[];
   return memory;
 }
 #endif
@@ -192,6 +192,9 @@ __device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[4]
 // bytes), (8, 16 bytes). Transposed, for elements of two bytes: rows 2t and 2t + 1 of column g.
 __device__ __forceinline__ void load_matrices(unsigned (&r)[4], const void* row);
 __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const void* row);
+
+// 2^x, off by 2 units in the last place; zero instead of subnormal numbers.
+__device__ __forceinline__ float exp2_flushed(float x);
 
 // x rounded as a tensor core needs a float32 operand (to nearest, ties away from zero).
 __device__ __forceinline__ float to_tf32(float x);

@@ -153,6 +153,8 @@ unsigned pack(float low, float high) {
   return from_float<S>(low).bits | static_cast<unsigned>(from_float<S>(high).bits) << 16;
 }
 
+inline float exp2_flushed(float x) { return x < -126 ? 0 : std::exp2(x); }
+
 inline float to_tf32(float x) {
   const unsigned u = __float_as_uint(x);
   return (u & 0x7f800000) == 0x7f800000 ? x : __uint_as_float((u + 0x1000) & ~0x1fffu);

@@ -3,7 +3,7 @@
 //
 // Between barriers threads run one by one, upwards and in the next stretch downwards: what relies
 // on an order, or misses a barrier, gives wrong results. Shared memory of dynamic size starts as
-// NaNs and ends where it was said to.
+// NaNs and ends where it was said to. The blocks of a cluster run together, in the same way.
 #pragma once
 
 #include <cmath>
@@ -53,20 +53,25 @@ constexpr int kWarp = 32;
 // The running thread.
 struct Thread {
   dim3 thread, block, grid, size;
-  int lane;
+  int lane, block_in_cluster;
 };
 const Thread& self();
 
 void block_barrier();
 void warp_barrier();
+void cluster_barrier();
+// Lets others run; throws where all wait and nothing is under way.
+void wait_until(const std::function<bool()>& done);
 // The place where a lane of this thread's warp leaves what others want of it.
 constexpr int kSlot = 64;
 void* slot(int lane);
 char* dynamic_memory();
+void* in_block(void* shared, int block);  // the same place of another block of the cluster
 
-// Runs body once for each thread of each block. Throws where threads wait for others that have
-// ended or stand at another barrier.
-void run(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& body);
+// Runs body once for each thread of each block, so many along x a cluster. Throws where threads
+// wait for others that have ended or stand at another barrier.
+void run(dim3 grid, dim3 block, std::size_t shared, unsigned cluster,
+         const std::function<void()>& body);
 
 // What f makes of the values that the lanes of a warp bring: f(value of a lane).
 template <class T, class F>

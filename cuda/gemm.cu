@@ -4,44 +4,11 @@
 
 #include <algorithm>
 
-#include "epilogue.h"
-#include "gemm_tile.h"
+#include "gemm_problem.h"
 #include "ops/matmul_args.h"
 
 namespace vectile::cuda {
 namespace {
-
-constexpr i64 kMostBatches = 65535;  // of a grid
-constexpr unsigned kGroup = 8;       // rows of blocks that run together, for the L2 cache
-
-// Elements from a product of a batch to the next, by axes, the last first.
-struct Strides {
-  i64 a, b, c;
-};
-struct BatchAxes {
-  int axes;
-  i64 count, size[kMaxDims];
-  Strides stride[kMaxDims];
-
-  __device__ Strides at(i64 index) const {
-    Strides o{};
-    for (int d = 0; d < axes; ++d) {
-      const i64 i = d + 1 < axes ? index % size[d] : index;
-      if (d + 1 < axes) index /= size[d];
-      o.a += i * stride[d].a;
-      o.b += i * stride[d].b;
-      o.c += i * stride[d].c;
-    }
-    return o;
-  }
-};
-
-template <class S>
-struct Product {
-  Lines<S> a, b;
-  Epilogue<S> c;
-  BatchAxes batch;
-};
 
 // Of C for a block, of which each warp has an equal part.
 template <int M, int N, int WARPS_M, int WARPS_N, int STAGES>
@@ -57,20 +24,15 @@ struct Plain {
   static constexpr std::size_t bytes = 0;
 };
 
-// Which block of C a block of the grid computes: down kGroup rows of blocks, then to the right.
+// Which block of C a block of the grid computes.
 template <class T>
 struct Place {
-  unsigned row, column;
-  __device__ Place(i64 m_size, i64 n_size) {
-    const auto rows = static_cast<unsigned>(ceil_div(m_size, T::m));
-    const unsigned group = kGroup * static_cast<unsigned>(ceil_div(n_size, T::n));
-    const unsigned first = blockIdx.x / group * kGroup, within = blockIdx.x % group;
-    const unsigned height = rows - first < kGroup ? rows - first : kGroup;
-    row = first + within % height;
-    column = within / height;
-  }
-  __device__ i64 m() const { return i64{row} * T::m; }
-  __device__ i64 n() const { return i64{column} * T::n; }
+  BlockPlace at;
+  __device__ Place(i64 m_size, i64 n_size)
+      : at(blockIdx.x, static_cast<unsigned>(ceil_div(m_size, T::m)),
+           static_cast<unsigned>(ceil_div(n_size, T::n))) {}
+  __device__ i64 m() const { return i64{at.row} * T::m; }
+  __device__ i64 n() const { return i64{at.column} * T::n; }
 };
 
 // A warp's part of C: its sums, and the way to whole vectors of a row through shared memory of its
@@ -256,6 +218,7 @@ void with_bool(bool value, F&& f) {
 
 template <class Math>
 void run(const Product<typename Math::Stored>& p, bool a_along_k, bool b_along_k) {
+  if (multiply_on_hopper<Math>(p)) return;
   const auto start = [&](auto large) {
     using T = std::conditional_t<large.value, Large, Small>;
     with_bool(a_along_k, [&](auto ak) {

@@ -200,6 +200,18 @@ struct Split {
     return __byte_perm(__float_as_uint(x), __float_as_uint(y), 0x7632);
   }
   __device__ static float cut(float x) { return __uint_as_float(__float_as_uint(x) & 0xffff0000u); }
+  // The pieces of two numbers.
+  __device__ static void cut_up(float x, float y, unsigned (&pair)[pieces]) {
+    pair[0] = upper(x, y);
+    x -= cut(x);
+    y -= cut(y);
+    const float u = nearest(x), v = nearest(y);
+    pair[1] = upper(u, v);
+    pair[2] = upper(x - cut(u), y - cut(v));
+  }
+  __device__ static float nearest(float x) {  // where it is cut
+    return __uint_as_float(__float_as_uint(x) + 0x8000u);
+  }
   template <bool along_k, class Tile>
   __device__ static Fragment<pieces> load(const char* tile, int line, int k) {
     float x[2][4];
@@ -207,17 +219,10 @@ struct Split {
     Fragment<pieces> f;
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-      float y[2] = {x[r % 2][r / 2 * 2], x[r % 2][r / 2 * 2 + 1]};
-      f.at[0][r] = upper(y[0], y[1]);
-      float z[2];
+      unsigned pair[pieces];
+      cut_up(x[r % 2][r / 2 * 2], x[r % 2][r / 2 * 2 + 1], pair);
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        y[e] -= cut(y[e]);
-        z[e] = __uint_as_float(__float_as_uint(y[e]) + 0x8000u);  // to round it where it is cut
-        y[e] -= cut(z[e]);
-      }
-      f.at[1][r] = upper(z[0], z[1]);
-      f.at[2][r] = upper(y[0], y[1]);
+      for (int p = 0; p < pieces; ++p) f.at[p][r] = pair[p];
     }
     return f;
   }

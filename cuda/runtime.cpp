@@ -1,12 +1,21 @@
 #include "runtime.h"
 
-#include <cstdlib>
+#include <algorithm>
+#include <atomic>
+#include <climits>
 #include <string>
+
+#include "hopper.h"
+
+#if !defined(VECTILE_CUDA_EMULATED)
+#include <cudaTypedefs.h>
+#endif
 
 namespace vectile::cuda {
 namespace {
 
 thread_local Call* current = nullptr;
+std::atomic<int> limit = INT_MAX;
 
 Call& required() {
   if (!current) throw std::logic_error("cuda: no call is under way");
@@ -27,6 +36,15 @@ void succeed(cudaError_t status, const char* what) {
 int Call::device() { return required().device_; }
 Stream Call::stream() { return required().stream_; }
 
+int limit_architecture(int to) { return limit.exchange(to); }
+
+bool can_map(const Tensor& t) {
+  const auto whole = [](i64 n) { return n % 16 == 0 && n > 0 && n < i64{1} << 40; };
+  return reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 &&
+         std::all_of(t.size, t.size + 5, [](i64 n) { return n > 0 && n <= INT_MAX; }) &&
+         std::all_of(t.stride, t.stride + 4, whole);
+}
+
 #if defined(VECTILE_CUDA_EMULATED)
 
 Call::Call(int device, Stream stream) : device_(device), stream_(stream), outer_(current) {
@@ -35,6 +53,16 @@ Call::Call(int device, Stream stream) : device_(device), stream_(stream), outer_
 Call::~Call() { current = outer_; }
 int device_count() { return 1; }
 int multiprocessors() { return 2; }
+int architecture() { return std::min(90, limit.load()); }
+
+TensorMap make_map(const Tensor& t) {
+  emulated::MapContents contents{static_cast<const char*>(t.data), {}, {}, t.item};
+  std::copy_n(t.size, 5, contents.size);
+  std::copy_n(t.stride, 4, contents.stride);
+  TensorMap map;
+  std::memcpy(map.bytes, &contents, sizeof contents);
+  return map;
+}
 const char* device_name(int device) { return device == 0 ? "emulated" : ""; }
 
 // New memory holds anything, and so does freed memory: NaNs.
@@ -84,6 +112,48 @@ int multiprocessors() {
   succeed(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, Call::device()),
           "cudaDeviceGetAttribute");
   return count;
+}
+
+int architecture() {
+  int major = 0, minor = 0;
+  succeed(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, Call::device()),
+          "cudaDeviceGetAttribute");
+  succeed(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, Call::device()),
+          "cudaDeviceGetAttribute");
+  return std::min(10 * major + minor, limit.load());
+}
+
+// The driver's function is asked for by name, so that the module loads where there is no driver.
+TensorMap make_map(const Tensor& t) {
+  static const auto encode = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    succeed(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                             cudaEnableDefault, &found),
+            "cudaGetDriverEntryPointByVersion");
+    if (found != cudaDriverEntryPointSuccess)
+      throw CudaError("cuda: cuTensorMapEncodeTiled: the driver is older than CUDA 12");
+    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
+  }();
+  cuuint64_t size[5], stride[4];
+  cuuint32_t box[5] = {static_cast<cuuint32_t>(kBoxRowBytes / t.item), kBoxRows, 1, 1, 1};
+  const cuuint32_t every[5] = {1, 1, 1, 1, 1};
+  std::copy_n(t.size, 5, size);
+  std::copy_n(t.stride, 4, stride);
+  const auto type = t.item == 1   ? CU_TENSOR_MAP_DATA_TYPE_UINT8
+                    : t.item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16
+                                  : CU_TENSOR_MAP_DATA_TYPE_UINT32;
+  CUtensorMap map;
+  const CUresult status =
+      encode(&map, type, 5, const_cast<void*>(t.data), size, stride, box, every,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS)
+    throw CudaError(text("cuda: cuTensorMapEncodeTiled: status ", static_cast<int>(status)));
+  TensorMap result;
+  static_assert(sizeof result == sizeof map);
+  std::memcpy(&result, &map, sizeof map);
+  return result;
 }
 
 const char* device_name(int device) {
@@ -140,8 +210,17 @@ void launch_kernel(const void* kernel, const Launch& l, void** arguments) {
     succeed(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(l.shared)),
             "cudaFuncSetAttribute");
-  succeed(cudaLaunchKernel(kernel, l.grid, l.block, arguments, l.shared, Call::stream()),
-          "cudaLaunchKernel");
+  cudaLaunchAttribute cluster;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {l.cluster, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = l.grid;
+  config.blockDim = l.block;
+  config.dynamicSmemBytes = l.shared;
+  config.stream = Call::stream();
+  config.attrs = &cluster;
+  config.numAttrs = l.cluster > 1 ? 1 : 0;
+  succeed(cudaLaunchKernelExC(&config, kernel, arguments), "cudaLaunchKernelExC");
 }
 
 #endif

@@ -46,6 +46,10 @@ class Call {
 
 int device_count();  // 0 where there is no driver
 int multiprocessors();
+// Of the call's device, as in sm_90, or the limit where that is lower; kernels for newer devices
+// are not chosen then. Setting the limit returns the one before.
+int architecture();
+int limit_architecture(int limit);
 const char* device_name(int device);  // "" where there is none
 
 // In the order of the call's stream.
@@ -110,16 +114,18 @@ class Output {
   const TensorView* out_ = nullptr;
 };
 
-// How a kernel is launched; `shared` is the dynamic memory in bytes.
+// How a kernel is launched; `shared` is the dynamic memory in bytes, `cluster` the blocks along x
+// that run together.
 struct Launch {
   dim3 grid, block;
   std::size_t shared = 0;
+  unsigned cluster = 1;
 };
 
 #if defined(VECTILE_CUDA_EMULATED)
 template <class... P, class... A>
 void launch(void (*kernel)(P...), const Launch& l, const A&... a) {
-  emulated::run(l.grid, l.block, l.shared, [&] { kernel(static_cast<P>(a)...); });
+  emulated::run(l.grid, l.block, l.shared, l.cluster, [&] { kernel(static_cast<P>(a)...); });
 }
 #else
 void launch_kernel(const void* kernel, const Launch& l, void** arguments);

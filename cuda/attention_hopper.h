@@ -1,0 +1,109 @@
+// What both passes of attention share on sm_90a: a producer and two warpgroups that multiply, each
+// with 64 rows of a block's tile; products of boxes in shared memory, tiles lying by 64 rows, then
+// by 64 columns, or in a different order where it is said.
+#pragma once
+
+#include "attention_problem.h"
+#include "hopper.h"
+
+namespace vectile::cuda::attention {
+
+constexpr int kConsumers = 2, kHeldRows = kConsumers * kBoxRows;
+constexpr int kConsumerWarps = kConsumers * kWarpgroup / kWarp;
+constexpr int kBlockThreads = (1 + kConsumers) * kWarpgroup;
+
+// (columns, rows, heads, batch) of an operand.
+template <class S>
+Tensor tensor(const Heads<S>& x, i64 rows, i64 heads, i64 batch) {
+  constexpr int item = sizeof(S);
+  const i64 row = x.row * item;  // of an axis of one element any stride will do
+  return {x.data,
+          item,
+          {x.width, rows, heads, batch, 1},
+          {row, heads > 1 ? x.head * item : row, batch > 1 ? x.batch * item : row, row}};
+}
+
+#if defined(VECTILE_HOPPER)
+
+// d = x u^T: the warpgroup's 64 rows of x by N of u, both tiles by 64 columns, then by 64 rows.
+template <class S, int D, int N>
+__device__ __forceinline__ void multiply_rows(float (&d)[N / 2], unsigned x, int warpgroup,
+                                              unsigned u) {
+#pragma unroll
+  for (int c = 0; c < D / 64; ++c)
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      const auto chunk = [&](unsigned at, int rows) {
+        return at + static_cast<unsigned>(c * rows * kBoxRowBytes);
+      };
+      const auto a = operand<false>(chunk(x, kHeldRows), warpgroup * kBoxRows, step);
+      const auto b = operand<false>(chunk(u, N), 0, step);
+      if (c + step == 0)
+        warpgroup_multiply_add<S, N, false, false, false>(d, a, b);
+      else
+        warpgroup_multiply_add<S, N, false, false>(d, a, b);
+    }
+}
+
+// sums += weights w, w of K rows.
+template <class S, int D, int K>
+__device__ __forceinline__ void add_rows(float (&sums)[D / 2], const unsigned (&weights)[K / 16][4],
+                                         unsigned w) {
+#pragma unroll
+  for (int k = 0; k < K / 16; ++k) {
+    const auto tile = w + static_cast<unsigned>(k / 4 * (D / 64) * kBoxBytes);
+    warpgroup_multiply_add<S, D, true>(sums, weights[k], operand<true>(tile, 0, k % 4));
+  }
+}
+
+// Sums of a product as the left operand of the next.
+template <class S, int N>
+__device__ __forceinline__ void pack_weights(const float (&sums)[N],
+                                             unsigned (&weights)[N / 8][4]) {
+#pragma unroll
+  for (int i = 0; i < N; i += 2) weights[i / 8][i / 2 % 4] = pack<S>(sums[i], sums[i + 1]);
+}
+
+// A thread's two of the 16 rows of a warp from `row` on, as far as there are `rows` of `width`.
+template <int D, class S>
+__device__ __forceinline__ void store_rows(const float (&sums)[D / 2], int row, int rows, S* to,
+                                           int width) {
+  const int lane = lane_index();
+  const bool pairs = width % 2 == 0;
+#pragma unroll
+  for (int i = 0; i < D / 2; i += 2) {
+    const int at = row + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2;
+    if (at >= rows || column >= width) continue;
+    S* const place = to + i64{at} * width + column;
+    if (pairs) {
+      *reinterpret_cast<unsigned*>(place) = pack<S>(sums[i], sums[i + 1]);
+    } else {
+      place[0] = from_float<S>(sums[i]);
+      if (column + 1 < width) place[1] = from_float<S>(sums[i + 1]);
+    }
+  }
+}
+
+// Zeros in rows `valid` to `rows` of a tile, by all consumers: what no row of the block sees may be
+// anything.
+template <int D>
+__device__ __forceinline__ void clear_rows(char* tile, int valid, int rows) {
+  constexpr int chunks = D / 64, vectors = kBoxRowBytes / 16;
+  const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
+  for (int x = thread; x < (rows - valid) * chunks * vectors; x += kConsumers * kWarpgroup) {
+    const int row = valid + x / (chunks * vectors), chunk = x / vectors % chunks;
+    char* const box = tile + (row / kBoxRows * chunks + chunk) * kBoxBytes;
+    *reinterpret_cast<uint4*>(box + row % kBoxRows * kBoxRowBytes + x % vectors * 16) =
+        make_uint4(0, 0, 0, 0);
+  }
+}
+__device__ __forceinline__ void all_cleared(Barrier* cleared, int parity) {
+  stores_end();
+  __syncwarp();
+  if (lane_index() == 0) barrier_arrive(cleared);
+  barrier_wait(cleared, parity);
+}
+
+#endif
+
+}  // namespace vectile::cuda::attention

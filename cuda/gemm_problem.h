@@ -1,0 +1,59 @@
+// A batch of matrix products, as the kernels of gemm see it.
+#pragma once
+
+#include "epilogue.h"
+#include "gemm_tile.h"
+
+namespace vectile::cuda {
+
+constexpr i64 kMostBatches = 65535;  // of a grid
+constexpr unsigned kGroup = 8;
+
+// Where block `index` of rows x columns lies: down kGroup rows of blocks, then to the right, so
+// that those that run together find their operands in the L2 cache.
+struct BlockPlace {
+  unsigned row, column;
+  __device__ BlockPlace(unsigned index, unsigned rows, unsigned columns) {
+    const unsigned group = kGroup * columns, first = index / group * kGroup;
+    const unsigned within = index % group, left = rows - first;
+    const unsigned height = left < kGroup ? left : kGroup;
+    row = first + within % height;
+    column = within / height;
+  }
+};
+
+// Elements from a product of a batch to the next, by axes, the last first.
+struct Strides {
+  i64 a, b, c;
+};
+struct BatchAxes {
+  int axes;
+  i64 count, size[kMaxDims];
+  Strides stride[kMaxDims];
+
+  __device__ Strides at(i64 index) const {
+    Strides o{};
+    for (int d = 0; d < axes; ++d) {
+      const i64 i = d + 1 < axes ? index % size[d] : index;
+      if (d + 1 < axes) index /= size[d];
+      o.a += i * stride[d].a;
+      o.b += i * stride[d].b;
+      o.c += i * stride[d].c;
+    }
+    return o;
+  }
+};
+
+template <class S>
+struct Product {
+  Lines<S> a, b;
+  Epilogue<S> c;
+  BatchAxes batch;
+};
+
+// Starts the products by the kernels for sm_90a, where the device has them and there is enough
+// work; else false. Math is one of gemm_tile.h's.
+template <class Math>
+bool multiply_on_hopper(const Product<typename Math::Stored>& p);
+
+}  // namespace vectile::cuda
