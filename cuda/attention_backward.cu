@@ -121,12 +121,13 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p, X x) 
     load_rows<columns>(stream(stage, 0), from_u.of(b, other), from, begin, end);
     load_rows<columns>(stream(stage, 1), from_w.of(b, other), from, begin, end);
     copy_commit();
-    if constexpr (!of_queries)
+    if constexpr (!of_queries) {
       for (int c = static_cast<int>(threadIdx.x); c < columns; c += kThreads)
         queries[stage * columns + c] = p.row(b, other, from + c);
-    if constexpr (X::any && !of_queries)
-      if (x.drops)
-        keep_columns<E>(x, x.head(b, other), from, first, columns_kept + stage * columns);
+      if constexpr (X::any)
+        if (x.drops)
+          keep_columns<E>(x, x.head(b, other), from, first, columns_kept + stage * columns);
+    }
   };
   // The warp's rows, and where they are queries what is known of them.
   const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;

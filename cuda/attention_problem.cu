@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The keys from the first to the last of each key's id; copies of lk ids.
+// The keys from the first to the last of each key's id; copies of lk ids. Each id meets each other,
+// which is little beside attention.
 __global__ void __launch_bounds__(kThreads)
     documents_kernel(Integers ids, int lk, i64 copies, int* firsts, Range* whole) {
   __shared__ i64 tile[kThreads];
