@@ -1,4 +1,4 @@
-// Copies of strided arrays and between floating-point types.
+// Copies of strided arrays.
 #include "device.h"
 #include "runtime.h"
 
@@ -25,12 +25,6 @@ __global__ void copy_kernel(const U* x, U* y, Layout l, i64 n) {
     }
     y[to] = x[from];
   }
-}
-
-template <class X, class Y>
-__global__ void cast_kernel(const X* x, Y* y, i64 n) {
-  for (i64 i = i64{blockIdx.x} * kThreads + threadIdx.x; i < n; i += i64{gridDim.x} * kThreads)
-    y[i] = from_float<Y>(static_cast<Computed<Y>>(to_float(x[i])));
 }
 
 Launch spread(i64 n) { return {blocks_for(n, kThreads), kThreads}; }
@@ -66,18 +60,6 @@ void copy_strided(const TensorView& x, const TensorView& y) {
     default:
       return run(std::uint64_t{});
   }
-}
-
-void cast(const TensorView& x, const TensorView& y) {
-  const i64 n = x.elements();
-  if (n == 0) return;
-  dispatch_floating(x.dtype, [&](auto from) {
-    dispatch_floating(y.dtype, [&](auto to) {
-      using X = decltype(from);
-      using Y = decltype(to);
-      launch(cast_kernel<X, Y>, spread(n), x.as<X>(), y.as<Y>(), n);
-    });
-  });
 }
 
 }  // namespace vectile::cuda

@@ -53,6 +53,7 @@ __device__ __forceinline__ void store_vector(S* p, const Vector<S>& v, int count
 // residual may be null.
 template <class S>
 struct Epilogue {
+  static constexpr int size = Vector<S>::size;  // of what finish() ends
   S* c;
   i64 m, n, c_row;
   const S *bias, *residual;
@@ -67,7 +68,6 @@ struct Epilogue {
   }
   // A vector of row `row` from column `col` on, as far as they are inside.
   __device__ void finish(const Computed<S>* sums, i64 row, i64 col) const {
-    constexpr int size = Vector<S>::size;
     if (row >= m || col >= n) return;
     const int count = static_cast<int>(n - col < size ? n - col : size);
     const i64 at = row * c_row + col;

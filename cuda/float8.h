@@ -6,6 +6,17 @@
 
 namespace vectile::cuda {
 
+// Rounded to odd, so that rounding to a narrower type next is as if that were the only rounding
+// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+__device__ inline float to_odd(double x) {
+  const float r = static_cast<float>(x);
+  const double back = r;
+  unsigned bits = __float_as_uint(r);
+  if (back != x && x == x && bits % 2 == 0)
+    bits += (back < 0 ? -back : back) < (x < 0 ? -x : x) ? 1u : ~0u;
+  return __uint_as_float(bits);
+}
+
 template <class S>
 struct Float8Format;
 template <>
@@ -55,15 +66,7 @@ struct Float8 : Float8Format<S> {
     }
     return {static_cast<std::uint8_t>(r | sign)};
   }
-  // By way of a float32 rounded to odd: the second rounding then is that of one.
-  __device__ static S from_float(double x) {
-    const float r = static_cast<float>(x);
-    const double back = r;
-    unsigned bits = __float_as_uint(r);
-    if (back != x && x == x && bits % 2 == 0)
-      bits += (back < 0 ? -back : back) < (x < 0 ? -x : x) ? 1u : ~0u;
-    return from_float(__uint_as_float(bits));
-  }
+  __device__ static S from_float(double x) { return from_float(to_odd(x)); }
 };
 
 }  // namespace vectile::cuda

@@ -1,61 +1,46 @@
-// Matrix products for sm_90a. Of three warpgroups of a block one, the producer, has the copy engine
-// fill a ring of stages with boxes of the operands; the others multiply them, 64 rows of C each
-// (CUTLASS, media/docs/efficient_gemm: warp-specialised, persistent). Two blocks of a cluster, one
-// above the other, share a tile of B: each brings half of it to both. Clusters go from tile to
-// tile, and copies for the next one run while the last one is stored.
-//
-// float32 is first laid out anew: as three planes of bfloat16 (Split), or rounded to TF32.
-#include <algorithm>
-#include <climits>
-
-#include "gemm_problem.h"
-#include "hopper.h"
+// Matrix products of floating-point numbers for sm_90a; float32 is first laid out anew, as three
+// planes of bfloat16 (Split) or rounded to TF32, and so are operands that the copy engine cannot
+// read.
+#include "gemm_hopper.h"
 
 namespace vectile::cuda {
+namespace hopper {
 namespace {
 
-constexpr int kBlocks = 2, kConsumers = 2;  // blocks of a cluster, warpgroups that multiply
-constexpr int kRows = kConsumers * kBoxRows, kThreads = (1 + kConsumers) * kWarpgroup;
-constexpr int kWarpRows = 16, kScratchColumns = 64;  // of C, on their way from registers
-constexpr int kScratch = kConsumers * kWarpgroup / kWarp * kWarpRows * kScratchColumns;
-
-// How an arithmetic of gemm_tile.h works here: planes of Elements, columns of a tile.
-template <class S, class O, int PLANES, int COLUMNS, int STAGES>
-struct FormOf {
-  using Element = S;
-  using Operand = O;
-  static constexpr int planes = PLANES, columns = COLUMNS, stages = STAGES;
-  static constexpr int depth = kBoxRowBytes / sizeof(S);  // of k in a stage
-  static constexpr int boxes_a = PLANES * kRows / kBoxRows, boxes_b = PLANES * COLUMNS / kBoxRows;
-  static constexpr int stage_bytes = (boxes_a + boxes_b) * kBoxBytes;
-  static constexpr std::size_t bytes =
-      STAGES * (stage_bytes + 2 * sizeof(Barrier)) + kScratch * sizeof(float);
-  struct Pair {
-    S at[2];
-  };
-};
+// How the arithmetics of gemm_tile.h work here.
 template <class Math>
 struct Form;
+
 template <class S>
-struct Form<Halves<S>> : FormOf<S, S, 1, 256, 4> {
-  using typename FormOf<S, S, 1, 256, 4>::Pair;
-  static constexpr int terms = 1;
-  __device__ static constexpr Term term(int) { return {0, 0, 0}; }
-  __device__ static void convert(S x, S y, Pair (&to)[1]) { to[0] = {{x, y}}; }
+struct PairOf {
+  S at[2];
+};
+
+template <class Math, class S, class Operand, int PLANES, int COLUMNS, int STAGES>
+struct FloatForm : FormOf<S, float, PLANES, COLUMNS, STAGES> {
+  using Pair = PairOf<S>;
+  static constexpr int terms = PLANES == 1 ? 1 : Math::terms, sums = Math::sums;
+  __device__ static constexpr Term term(int i) {
+    return PLANES == 1 ? Term{0, 0, 0} : Math::term(i);
+  }
+  template <bool a_across, bool b_across>
+  __device__ static void multiply(float (&sum)[COLUMNS / 2], std::uint64_t a, std::uint64_t b) {
+    warpgroup_multiply_add<Operand, COLUMNS, a_across, b_across>(sum, a, b);
+  }
+};
+template <class S>
+struct Form<Halves<S>> : FloatForm<Halves<S>, S, S, 1, 256, 4> {
+  __device__ static void convert(S x, S y, PairOf<S> (&to)[1]) { to[0] = {{x, y}}; }
 };
 template <>
-struct Form<Rounded> : FormOf<float, Tf32, 1, 256, 4> {
-  static constexpr int terms = 1;
-  __device__ static constexpr Term term(int) { return {0, 0, 0}; }
-  __device__ static void convert(float x, float y, Pair (&to)[1]) {
+struct Form<Rounded> : FloatForm<Rounded, float, Tf32, 1, 256, 4> {
+  __device__ static void convert(float x, float y, PairOf<float> (&to)[1]) {
     to[0] = {{to_tf32(x), to_tf32(y)}};
   }
 };
 template <>
-struct Form<Split> : FormOf<BFloat16, BFloat16, 3, 128, 2> {
-  static constexpr int terms = Split::terms;
-  __device__ static constexpr Term term(int i) { return Split::term(i); }
-  __device__ static void convert(float x, float y, Pair (&to)[3]) {
+struct Form<Split> : FloatForm<Split, BFloat16, BFloat16, 3, 128, 2> {
+  __device__ static void convert(float x, float y, PairOf<BFloat16> (&to)[3]) {
     unsigned pair[3];
     Split::cut_up(x, y, pair);
 #pragma unroll
@@ -64,187 +49,6 @@ struct Form<Split> : FormOf<BFloat16, BFloat16, 3, 128, 2> {
           {{static_cast<std::uint16_t>(pair[p])}, {static_cast<std::uint16_t>(pair[p] >> 16)}}};
   }
 };
-
-// Both operands as tensors of (k, lines, plane, batch, batch), the first two the other way round
-// where they lie across k.
-template <class S>
-struct Task {
-  TensorMap a, b;
-  Epilogue<S> c;
-  BatchAxes batch;  // at most two
-  int k;
-  unsigned rows, columns, tiles;  // of clusters; in all
-};
-
-// A tile of the work of a cluster.
-struct Work {
-  i64 product;
-  int row, column;  // elements
-  int a[2], b[2];   // places in the operands' batches
-
-  template <class S>
-  __device__ Work(const Task<S>& p, unsigned tile, int columns)
-      : product(tile / (p.rows * p.columns)) {
-    const BlockPlace place(tile % (p.rows * p.columns), p.rows, p.columns);
-    row = static_cast<int>(place.row) * kBlocks * kRows + block_in_cluster() * kRows;
-    column = static_cast<int>(place.column) * columns;
-    i64 rest = product;
-    for (int d = 0; d < 2; ++d) {
-      const i64 size = d < p.batch.axes ? p.batch.size[d] : 1;
-      const auto i = static_cast<int>(rest % size);
-      rest /= size;
-      a[d] = p.batch.stride[d].a ? i : 0;
-      b[d] = p.batch.stride[d].b ? i : 0;
-    }
-  }
-};
-
-template <bool across>
-__device__ Coordinates coordinates(int line, int k, int plane, const int (&batch)[2]) {
-  return {{across ? line : k, across ? k : line, plane, batch[0], batch[1]}};
-}
-
-#if defined(VECTILE_HOPPER)
-
-// What a warp has of C: 16 rows of a tile.
-template <class Math, int COLUMNS>
-struct WarpSums {
-  float at[Math::sums][COLUMNS / 2];
-
-  __device__ void clear() {
-#pragma unroll
-    for (int s = 0; s < Math::sums; ++s)
-#pragma unroll
-      for (int i = 0; i < COLUMNS / 2; ++i) at[s][i] = 0;
-  }
-  __device__ void done() {
-#pragma unroll
-    for (int s = 0; s < Math::sums; ++s) products_done(at[s]);
-  }
-  __device__ float total(int i) const {
-    const float y = at[0][i];
-    if constexpr (Math::sums == 1) return y;
-    return abs(y) < INFINITY ? y + at[Math::sums - 1][i] : y;
-  }
-
-  // Of an element in shared memory: the eight rows that are written together use all banks.
-  __device__ static int place(int row, int column) {
-    return row * kScratchColumns + (column ^ row % 8 * 8);
-  }
-  template <class S>
-  __device__ void finish(const Epilogue<S>& c, float* shared, i64 row, i64 column) const {
-    constexpr int size = Vector<S>::size, in_row = kScratchColumns / size;
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-#pragma unroll
-    for (int part = 0; part < COLUMNS; part += kScratchColumns) {
-      __syncwarp();
-#pragma unroll
-      for (int j = 0; j < kScratchColumns / 8; ++j)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int i = 4 * (part / 8 + j) + 2 * half;
-          *reinterpret_cast<float2*>(shared + place(8 * half + lane / 4, 8 * j + 2 * (lane % 4))) =
-              float2{total(i), total(i + 1)};
-        }
-      __syncwarp();
-#pragma unroll 1
-      for (int v = lane; v < kWarpRows * in_row; v += kWarp) {
-        const int r = v / in_row, at = v % in_row * size;
-        c.finish(shared + place(r, at), row + r, column + part + at);
-      }
-    }
-  }
-};
-
-#endif
-
-template <class Math, bool a_across, bool b_across>
-__global__ void __launch_bounds__(kThreads, 1)
-    hopper_kernel(const __grid_constant__ Task<typename Math::Stored> p) {
-#if defined(VECTILE_HOPPER)
-  using F = Form<Math>;
-  char* const memory = dynamic_memory();
-  auto* const scratch = reinterpret_cast<float*>(memory + F::stages * F::stage_bytes);
-  auto* const full = reinterpret_cast<Barrier*>(scratch + kScratch);
-  Barrier* const empty = full + F::stages;
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
-  const int block = block_in_cluster();
-  if (thread == 0) {
-    for (int s = 0; s < F::stages; ++s) {
-      barrier_init(full + s, 1);
-      barrier_init(empty + s, kBlocks * kConsumers * kWarpgroup / kWarp);
-    }
-    barrier_init_end();
-  }
-  cluster_barrier();
-  const unsigned first = blockIdx.x / kBlocks, clusters = gridDim.x / kBlocks;
-  Ring<F::stages> ring;
-  if (warp < kWarpgroup / kWarp) {
-    give_registers<40>();
-    if (thread == 0)
-      for (unsigned tile = first; tile < p.tiles; tile += clusters) {
-        const Work work(p, tile, F::columns);
-        for (int k = 0; k < p.k; k += F::depth, ring.advance()) {
-          char* to = memory + ring.stage * F::stage_bytes;
-          Barrier* const arrived = full + ring.stage;
-          barrier_wait(empty + ring.stage, ring.parity ^ 1);
-          barrier_expect(arrived, F::stage_bytes);
-          for (int plane = 0; plane < F::planes; ++plane)
-            for (int line = 0; line < kRows; line += kBoxRows, to += kBoxBytes)
-              copy_box(to, p.a, coordinates<a_across>(work.row + line, k, plane, work.a), arrived);
-          constexpr int half = F::columns / kBlocks;
-          for (int plane = 0; plane < F::planes; ++plane)
-            for (int line = 0; line < F::columns; line += kBoxRows, to += kBoxBytes)
-              if (line / half == block)
-                copy_box(to, p.b, coordinates<b_across>(work.column + line, k, plane, work.b),
-                         arrived, (1u << kBlocks) - 1);
-        }
-      }
-  } else {
-    take_registers<232>();
-    const int consumer = warp - kWarpgroup / kWarp;
-    const int row = consumer / (kWarpgroup / kWarp) * kBoxRows;
-    WarpSums<Math, F::columns> sums;
-    const auto release = [&](int stage) {
-      if (lane < kBlocks) barrier_arrive(empty + stage, lane);
-    };
-    for (unsigned tile = first; tile < p.tiles; tile += clusters) {
-      sums.clear();
-      int before = -1;
-      for (int k = 0; k < p.k; k += F::depth, ring.advance()) {
-        barrier_wait(full + ring.stage, ring.parity);
-        const unsigned a = shared_address(memory + ring.stage * F::stage_bytes);
-        const unsigned b = a + F::boxes_a * kBoxBytes;
-        products_begin();
-#pragma unroll
-        for (int step = 0; step < kBoxRowBytes / 32; ++step)
-#pragma unroll
-          for (int t = 0; t < F::terms; ++t) {
-            constexpr int plane_a = kRows / kBoxRows * kBoxBytes;
-            constexpr int plane_b = F::columns / kBoxRows * kBoxBytes;
-            const Term term = F::term(t);
-            warpgroup_multiply_add<typename F::Operand, F::columns, a_across, b_across>(
-                sums.at[term.sum],
-                operand<a_across>(a + static_cast<unsigned>(term.a * plane_a), row, step),
-                operand<b_across>(b + static_cast<unsigned>(term.b * plane_b), 0, step));
-          }
-        products_commit();
-        products_wait<1>();
-        if (before >= 0) release(before);
-        before = ring.stage;
-      }
-      products_wait<0>();
-      sums.done();
-      release(before);
-      const Work work(p, tile, F::columns);
-      sums.finish(p.c.moved(p.batch.at(work.product).c),
-                  scratch + consumer * kWarpRows * kScratchColumns,
-                  i64{work.row} + row + warp % 4 * kWarpRows, work.column);
-    }
-  }
-  cluster_barrier();  // the other block's copies and arrivals are over
-#endif
-}
 
 // ---- laying operands out ------------------------------------------------------------------------
 
@@ -303,7 +107,7 @@ Operand prepare(const Lines<typename Math::Stored>& x, const BatchAxes& batch, i
     size[d] = stride[d] ? batch.size[d] : 1;
   }
   Operand o;
-  if constexpr (std::is_same_v<S, Element> && sizeof(S) == 2) {
+  if constexpr (sizeof(S) == 2) {
     // Of an axis of one element any stride will do.
     const auto view = [&](i64 along, i64 lines, i64 pitch) {
       const i64 next = pitch * item;
@@ -336,49 +140,31 @@ Operand prepare(const Lines<typename Math::Stored>& x, const BatchAxes& batch, i
   return o;
 }
 
-template <class Math, bool a_across, bool b_across>
-void run(const Task<typename Math::Stored>& task) {
-  const unsigned clusters = std::max(1, multiprocessors() / kBlocks);
-  launch(hopper_kernel<Math, a_across, b_across>,
-         {std::min(clusters, task.tiles) * kBlocks, kThreads, Form<Math>::bytes, kBlocks}, task);
-}
-
 }  // namespace
+}  // namespace hopper
 
 template <class Math>
 bool multiply_on_hopper(const Product<typename Math::Stored>& p) {
-#if defined(VECTILE_CUDA_HOPPER)
+  using namespace hopper;
   using F = Form<Math>;
-  if (architecture() != 90 || p.batch.axes > 2 || p.a.k == 0) return false;
-  const i64 rows = ceil_div(p.c.m, kBlocks * kRows), columns = ceil_div(p.c.n, F::columns);
-  const i64 tiles = rows * columns * p.batch.count;
-  // A smaller grid leaves more multiprocessors idle than the smaller blocks of mma.sync do.
-  const bool enough = p.c.m >= kRows && p.c.n >= F::columns / 2 &&
-                      tiles * kBlocks * 5 >= i64{multiprocessors()} * 3;
-  constexpr i64 most = INT_MAX - 1024;
-  if (!enough || std::max({p.c.m, p.c.n, p.a.k, tiles}) > most) return false;
+  const i64 m = p.c.m, n = p.c.n, k = p.a.k;
+  if (p.batch.axes > 2 || !suits<F>(m, n, k, p.batch.count)) return false;
   const Operand a = prepare<Math>(p.a, p.batch, &Strides::a);
   const Operand b = prepare<Math>(p.b, p.batch, &Strides::b);
-  const Task<typename Math::Stored> task{a.map,
-                                         b.map,
-                                         p.c,
-                                         p.batch,
-                                         static_cast<int>(p.a.k),
-                                         static_cast<unsigned>(rows),
-                                         static_cast<unsigned>(columns),
-                                         static_cast<unsigned>(tiles)};
-  if constexpr (std::is_same_v<typename Math::Stored, typename F::Element> &&
-                sizeof(typename F::Element) == 2) {
-    if (a.across && b.across) return run<Math, true, true>(task), true;
-    if (a.across) return run<Math, true, false>(task), true;
-    if (b.across) return run<Math, false, true>(task), true;
+  const auto start = [&](auto a_across, auto b_across) {
+    run<F, a_across.value, b_across.value>(a.map, b.map, p.c, p.batch, m, n, k);
+  };
+  constexpr std::true_type yes{};
+  constexpr std::false_type no{};
+  if constexpr (sizeof(typename Math::Stored) == 2) {
+    if (a.across)
+      b.across ? start(yes, yes) : start(yes, no);
+    else
+      b.across ? start(no, yes) : start(no, no);
+  } else {
+    start(no, no);  // laid out along k
   }
-  run<Math, false, false>(task);
   return true;
-#else
-  static_cast<void>(p);
-  return false;
-#endif
 }
 
 template bool multiply_on_hopper<Halves<BFloat16>>(const Product<BFloat16>&);

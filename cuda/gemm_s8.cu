@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "epilogue.h"
+#include "gemm_s8_hopper.h"
 #include "gemm_s8_tile.h"
 #include "kernels/gemm_s8_types.h"
 #include "ops/gemm_s8_args.h"
@@ -166,6 +167,7 @@ void dispatch_byte(DType dtype, F&& f) {
 
 template <class A, class B, class Finish>
 void multiply(const ProductS8& p, const Finish& f) {
+  if (hopper::multiply_s8<A, B>(p, f)) return;
   const auto blocks_of = [&](auto tile) {
     return ceil_div(p.a.count, tile.m) * ceil_div(p.b.count, tile.n);
   };

@@ -119,9 +119,15 @@ __device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], std::u
 template <class S, int N, bool b_across>
 __device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], const unsigned (&a)[4],
                                                        std::uint64_t b);
+// Of bytes, signed or unsigned.
+template <class A, class B, int N>
+__device__ __forceinline__ void warpgroup_multiply_add(int (&d)[N / 2], std::uint64_t a,
+                                                       std::uint64_t b);
 // Tells the compiler that products may have changed d.
 template <int N>
 __device__ __forceinline__ void products_done(float (&d)[N]);
+template <int N>
+__device__ __forceinline__ void products_done(int (&d)[N]);
 
 // The operand at `line` (a multiple of 64) and step `k` of 32 bytes of a tile of boxes.
 template <bool across>

@@ -80,21 +80,30 @@ void load_line(std::uint64_t descriptor, int line, S* to) {
 inline float number(float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); }
 inline float number(Float16 x) { return to_float(x); }
 inline float number(BFloat16 x) { return to_float(x); }
+inline int number(std::int8_t x) { return x; }
+inline int number(std::uint8_t x) { return x; }
 
 // d += a b, with a's two rows of this thread.
-template <class S, int N, bool b_across>
-void add_product(float* d, const S (&a)[2][32 / sizeof(S)], std::uint64_t b) {
+template <class B, int N, bool b_across, class A, class D>
+void add_product(D* d, const A (&a)[2][32 / sizeof(A)], std::uint64_t b) {
   const int t = self().lane % 4;
   for (int j = 0; j < N / 8; ++j)
     for (int c = 0; c < 2; ++c) {
-      S column[32 / sizeof(S)];
-      load_line<S, b_across>(b, 8 * j + 2 * t + c, column);
+      B column[32 / sizeof(B)];
+      load_line<B, b_across>(b, 8 * j + 2 * t + c, column);
       for (int row = 0; row < 2; ++row) {
-        float sum = 0;
-        for (unsigned i = 0; i < 32 / sizeof(S); ++i) sum += number(a[row][i]) * number(column[i]);
+        D sum = 0;
+        for (unsigned i = 0; i < 32 / sizeof(B); ++i) sum += number(a[row][i]) * number(column[i]);
         d[4 * j + 2 * row + c] += sum;
       }
     }
+}
+
+// The thread's two rows of an operand in boxes.
+template <class A, bool across>
+void load_rows(std::uint64_t a, int thread, A (&rows)[2][32 / sizeof(A)]) {
+  const int row = thread / kWarp * 16 + thread % kWarp / 4;
+  for (int i = 0; i < 2; ++i) load_line<A, across>(a, row + 8 * i, rows[i]);
 }
 
 template <class S>
@@ -156,18 +165,27 @@ void products_wait() {
 }
 template <int N>
 void products_done(float (&)[N]) {}
+template <int N>
+void products_done(int (&)[N]) {}
 
 template <class S, int N, bool a_across, bool b_across, bool add>
 void warpgroup_multiply_add(float (&d)[N / 2], std::uint64_t a, std::uint64_t b) {
   using Element = typename emulated::Stored<S>::type;
   static_assert(sizeof(Element) == 2 || !(a_across || b_across));
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-  const int row = thread / kWarp * 16 + thread % kWarp / 4;
-  emulated::products().add([&d, a, b, row] {
+  emulated::products().add([&d, a, b, thread = static_cast<int>(threadIdx.x) % kWarpgroup] {
     Element rows[2][32 / sizeof(Element)];
     if (!add) std::fill_n(d, N / 2, 0.0f);
-    for (int i = 0; i < 2; ++i) emulated::load_line<Element, a_across>(a, row + 8 * i, rows[i]);
+    emulated::load_rows<Element, a_across>(a, thread, rows);
     emulated::add_product<Element, N, b_across>(d, rows, b);
+  });
+}
+
+template <class A, class B, int N>
+void warpgroup_multiply_add(int (&d)[N / 2], std::uint64_t a, std::uint64_t b) {
+  emulated::products().add([&d, a, b, thread = static_cast<int>(threadIdx.x) % kWarpgroup] {
+    A rows[2][32];
+    emulated::load_rows<A, false>(a, thread, rows);
+    emulated::add_product<B, N, false>(d, rows, b);
   });
 }
 

@@ -101,6 +101,11 @@ __device__ __forceinline__ void products_done(float (&d)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
+template <int N>
+__device__ __forceinline__ void products_done(int (&d)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+r"(d[i])::"memory");
+}
 
 // The registers of d, as the text of an instruction and as its operands.
 #define VECTILE_TEN(t)                                                                   \
@@ -117,30 +122,30 @@ __device__ __forceinline__ void products_done(float (&d)[N]) {
   VECTILE_TEN(3) ", " VECTILE_TEN(4) ", " VECTILE_TEN(5) ", " VECTILE_TEN(6) ", "     \
   VECTILE_TEN(7) ", " VECTILE_TEN(8) ", " VECTILE_TEN(9) ", " VECTILE_TEN(10) ", "    \
   VECTILE_TEN(11) ", %120, %121, %122, %123, %124, %125, %126, %127"
-#define VECTILE_8(i)                                                                          \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-      "+f"(d[i + 6]), "+f"(d[i + 7])
-#define VECTILE_REGISTERS_32 VECTILE_8(0), VECTILE_8(8), VECTILE_8(16), VECTILE_8(24)
-#define VECTILE_REGISTERS_64 \
-  VECTILE_REGISTERS_32, VECTILE_8(32), VECTILE_8(40), VECTILE_8(48), VECTILE_8(56)
-#define VECTILE_REGISTERS_128                                                                      \
-  VECTILE_REGISTERS_64, VECTILE_8(64), VECTILE_8(72), VECTILE_8(80), VECTILE_8(88), VECTILE_8(96), \
-      VECTILE_8(104), VECTILE_8(112), VECTILE_8(120)
+#define VECTILE_8(T, i) \
+  T(d[i]), T(d[i + 1]), T(d[i + 2]), T(d[i + 3]), T(d[i + 4]), T(d[i + 5]), T(d[i + 6]), T(d[i + 7])
+#define VECTILE_REGISTERS_32(T) VECTILE_8(T, 0), VECTILE_8(T, 8), VECTILE_8(T, 16), VECTILE_8(T, 24)
+#define VECTILE_REGISTERS_64(T) \
+  VECTILE_REGISTERS_32(T), VECTILE_8(T, 32), VECTILE_8(T, 40), VECTILE_8(T, 48), VECTILE_8(T, 56)
+#define VECTILE_REGISTERS_128(T)                                                                   \
+  VECTILE_REGISTERS_64(T), VECTILE_8(T, 64), VECTILE_8(T, 72), VECTILE_8(T, 80), VECTILE_8(T, 88), \
+      VECTILE_8(T, 96), VECTILE_8(T, 104), VECTILE_8(T, 112), VECTILE_8(T, 120)
 
 // d = a b, plus d if ADD is not 0. Texts of operands have their numbers, those after d's.
-#define VECTILE_WGMMA(SHAPE, TYPES, COUNT, OPERANDS, ADD, ...)                                     \
+#define VECTILE_WGMMA(KIND, T, COUNT, OPERANDS, ADD, ...)                                          \
   asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " ADD                                         \
-               ", 0;\nwgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES " {" VECTILE_TEXT_##COUNT \
-               "}, " OPERANDS ";\n}"                                                               \
-               : VECTILE_REGISTERS_##COUNT                                                         \
+               ", 0;\nwgmma.mma_async.sync.aligned." KIND " {" VECTILE_TEXT_##COUNT "}, " OPERANDS \
+                                                                                    ";\n}"         \
+               : VECTILE_REGISTERS_##COUNT(T)                                                      \
                : __VA_ARGS__)
 
 // Both operands in shared memory; a in registers.
-#define VECTILE_WGMMA_HALVES(TYPE, N, COUNT, A, B, TA, TB, ADD)                                  \
-  VECTILE_WGMMA("m64n" #N "k16", TYPE "." TYPE, COUNT, A ", " B ", add, 1, 1, " TA ", " TB, ADD, \
-                "l"(a), "l"(b), "n"(int{a_across}), "n"(int{b_across}), "n"(int{add}))
+#define VECTILE_WGMMA_HALVES(TYPE, N, COUNT, A, B, TA, TB, ADD)                               \
+  VECTILE_WGMMA("m64n" #N "k16.f32." TYPE "." TYPE, "+f", COUNT,                              \
+                A ", " B ", add, 1, 1, " TA ", " TB, ADD, "l"(a), "l"(b), "n"(int{a_across}), \
+                "n"(int{b_across}), "n"(int{add}))
 #define VECTILE_WGMMA_ROWS(TYPE, N, COUNT, A0, A1, A2, A3, B, TB)                          \
-  VECTILE_WGMMA("m64n" #N "k16", TYPE "." TYPE, COUNT,                                     \
+  VECTILE_WGMMA("m64n" #N "k16.f32." TYPE "." TYPE, "+f", COUNT,                           \
                 "{" A0 ", " A1 ", " A2 ", " A3 "}, " B ", add, 1, 1, " TB, "1", "r"(a[0]), \
                 "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int{b_across}))
 
@@ -166,8 +171,8 @@ __device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], std::u
   static_assert(N == 64 || N == 128 || N == 256);
   if constexpr (std::is_same_v<S, Tf32>) {
     static_assert(N == 256 && !a_across && !b_across);
-    VECTILE_WGMMA("m64n256k8", "tf32.tf32", 128, "%128, %129, add, 1, 1", "%130", "l"(a), "l"(b),
-                  "n"(int{add}));
+    VECTILE_WGMMA("m64n256k8.f32.tf32.tf32", "+f", 128, "%128, %129, add, 1, 1", "%130", "l"(a),
+                  "l"(b), "n"(int{add}));
   } else if constexpr (std::is_same_v<S, BFloat16>) {
     VECTILE_BOTH("bf16");
   } else {
@@ -183,6 +188,23 @@ __device__ __forceinline__ void warpgroup_multiply_add(float (&d)[N / 2], const 
     VECTILE_ROWS("bf16");
   else
     VECTILE_ROWS("f16");
+}
+
+template <class A, class B, int N>
+__device__ __forceinline__ void warpgroup_multiply_add(int (&d)[N / 2], std::uint64_t a,
+                                                       std::uint64_t b) {
+  static_assert(N == 256);
+#define VECTILE_BYTES(TYPES) \
+  VECTILE_WGMMA("m64n256k32.s32." TYPES, "+r", 128, "%128, %129, add", "1", "l"(a), "l"(b))
+  if constexpr (std::is_signed_v<A> && std::is_signed_v<B>)
+    VECTILE_BYTES("s8.s8");
+  else if constexpr (std::is_signed_v<A>)
+    VECTILE_BYTES("s8.u8");
+  else if constexpr (std::is_signed_v<B>)
+    VECTILE_BYTES("u8.s8");
+  else
+    VECTILE_BYTES("u8.u8");
+#undef VECTILE_BYTES
 }
 
 #undef VECTILE_ROWS

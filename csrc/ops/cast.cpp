@@ -1,11 +1,8 @@
 #include "ops/cast.h"
 
+#include "ops/cast_args.h"
+
 namespace vectile {
-namespace {
-
-bool any_float(DType t) { return t == DType::f32 || t == DType::f64 || is_half(t) || is_float8(t); }
-
-}  // namespace
 
 void cast_strided(const TensorView& x, const TensorView& y) {
   if (x.dtype == y.dtype) return copy_strided(x, y);
@@ -30,9 +27,7 @@ Array cast_to(const TensorView& x, DType dtype) {
 namespace ops {
 
 Array cast(const TensorView& x, DType dtype) {
-  constexpr const char* known = "float16, bfloat16, float32, float64, float8_e4m3fn or float8_e5m2";
-  check<TypeError>(any_float(x.dtype), "cast", "x", "dtype", known, x.dtype);
-  check<TypeError>(any_float(dtype), "cast", "dtype", "value", known, dtype);
+  cast_args(x, dtype);
   return cast_to(x, dtype);
 }
 

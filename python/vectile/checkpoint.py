@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vectile.device import as_array, is_array, to
 from vectile.extras import require
 
 _KEY = "vectile"  # safetensors metadata holds strings only: one of them is our JSON
@@ -21,10 +22,15 @@ _KEY = "vectile"  # safetensors metadata holds strings only: one of them is our 
 def save(
     path: str | PathLike[str], tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
 ) -> None:
-    """Write `tensors` and JSON-able `settings`: to a temporary file, synced, then renamed into place."""
+    """Write `tensors` and JSON-able `settings`: to a temporary file, synced, then renamed into place.
+
+    Tensors on a GPU are written as those of the CPU.
+    """
     numpy_io = require("safetensors.numpy", "saving a checkpoint")
     # not ascontiguousarray, which gives a number without axes one
-    contiguous = {key: np.asarray(array, order="C") for key, array in tensors.items()}
+    contiguous = {
+        key: np.asarray(to(as_array(array), "cpu"), order="C") for key, array in tensors.items()
+    }
     write_atomically(path, numpy_io.save(contiguous, {_KEY: json.dumps(settings)}))
 
 
@@ -90,4 +96,4 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    return value.tolist() if is_array(value) or isinstance(value, np.generic) else value

@@ -7,25 +7,38 @@ of the same name on the array's own stream and gives the result back as that lib
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
+    "Holder",
     "as_array",
     "available",
+    "beside",
     "call",
+    "empty",
     "is_array",
     "is_place",
     "kernels",
+    "near",
+    "number",
     "on_device",
     "place_of",
     "to",
 ]
 
 _CUDA = (2, 13)  # DLDeviceType: memory of a GPU, managed memory
+
+
+class Holder:
+    """What holds an array, as a Tensor does: ops on a GPU take that array."""
+
+    __slots__ = ()
+    _data: Any
 
 
 class Library(NamedTuple):
@@ -78,8 +91,10 @@ def is_array(x: Any) -> bool:
 
 
 def as_array(x: Any, dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """`np.asarray`, which leaves an array on a GPU where it is."""
-    if isinstance(x, np.ndarray) or not is_array(x):
+    """`np.asarray`, which leaves an array on a GPU where it is, also one that a Tensor holds."""
+    if isinstance(x, Holder):
+        x = x._data
+    if isinstance(x, np.ndarray) or not on_device(x):
         return np.asarray(x, dtype)
     array: NDArray[Any] = x if dtype is None or x.dtype == dtype else x.astype(dtype)
     return array
@@ -107,17 +122,50 @@ def to(x: Any, place: str) -> Any:
     if place == "cpu":
         return x.get() if on_device(x) else x
     number = place.partition(":")[2]
-    kernels()
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError as error:
-        raise RuntimeError(
-            "cuda: expected CuPy for arrays on a GPU: pip install 'vectile[cuda]'"
-        ) from error
+    cupy = _arrays_of_gpus()
     if on_device(x) and (not number or int(x.__dlpack_device__()[1]) == int(number)):
         return x
     with cupy.cuda.Device(int(number) if number else None):
         return cupy.asarray(x)
+
+
+def empty(shape: Sequence[int], dtype: DTypeLike, place: str) -> Any:
+    """A new array with arbitrary content in the memory of `place`; errors as of `to`."""
+    if not is_place(place):
+        raise ValueError(f"empty: device: expected 'cpu', 'cuda' or 'cuda:0', got {place!r}")
+    if place == "cpu":
+        return np.empty(shape, dtype)
+    number, cupy = place.partition(":")[2], _arrays_of_gpus()
+    with cupy.cuda.Device(int(number) if number else None):
+        return cupy.empty(shape, dtype)
+
+
+def _arrays_of_gpus() -> Any:
+    kernels()
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise RuntimeError(
+            "cuda: expected CuPy for arrays on a GPU: pip install 'vectile[cuda]'"
+        ) from error
+
+
+def near(array: Any, like: Any) -> Any:
+    """`array` in the memory where the array `like` is."""
+    return to(array, place_of(like)) if on_device(like) or on_device(array) else array
+
+
+def beside(x: Any, like: Any, dtype: DTypeLike | None = None) -> Any:
+    """`x` as an array: an array where it is; a number or a list, which is nowhere, where `like` is."""
+    array = as_array(x, dtype)
+    return array if is_array(x) or isinstance(x, Holder) else near(array, like)
+
+
+def number(x: Any, like: Any) -> Any:
+    """`x`, where `like` is if it is a number or an array of one, as scales and zero points are."""
+    if not on_device(like) or on_device(x) or x is None or np.ndim(x):
+        return x
+    return near(np.asarray(x), like)
 
 
 def kernels() -> Any:
@@ -151,18 +199,40 @@ def _arrays(arguments: Iterable[Any]) -> Iterable[Any]:
             yield x
 
 
-def call(op: str, *arguments: Any) -> Any:
+def call(op: str, *arguments: Any, **options: Any) -> Any:
     """Run the device's `op`, on the stream of the first array's library; results are its arrays.
 
-    RuntimeError without a GPU or the device ops; TypeError for an op that has no device kernel, or arrays
-    that are not all on one GPU.
+    A Tensor counts as its array, without a gradient. RuntimeError without a GPU or the device ops; TypeError
+    for an op that has no device kernel, arrays that are not all on one GPU, or a Tensor to write to.
     """
-    library = _library(type(next(iter(_arrays(arguments)))))
     function = getattr(kernels(), op, None)
     if function is None:
         raise TypeError(f"{op}: arrays device: expected the CPU, got a GPU: no device kernel of it")
-    found = function(*arguments, stream=library.stream())
+    first = next(iter(_arrays(arguments)))
+    if any(isinstance(x, Holder) for x in _arrays(arguments)):
+        first = first._data if isinstance(first, Holder) else first
+        names = re.findall(r"(\w+): ", function.__nb_signature__[0][0])
+        arguments = tuple(_bare(op, n, x) for n, x in zip(names, arguments, strict=False))
+    library = _library(type(first))
+    found = function(*arguments, **options, stream=library.stream())
     return _as_library(found, library, arguments)
+
+
+#: Arguments that ops write to, beside those of ops called `…_`. A Tensor would not learn of it.
+_WRITTEN = frozenset(
+    "out running_mean running_var key_cache value_cache key_scales value_scales".split()
+)
+
+
+def _bare(op: str, name: str, x: Any) -> Any:
+    """The argument `x` of that name with arrays in place of Tensors."""
+    if isinstance(x, (list, tuple)):
+        return type(x)([_bare(op, name, y) for y in x])
+    if not isinstance(x, Holder):
+        return x
+    if name in _WRITTEN or op.endswith("_"):
+        raise TypeError(f"{op}: {name} type: expected an array, got {type(x).__name__}")
+    return x._data
 
 
 def _as_library(found: Any, library: Library, arguments: tuple[Any, ...]) -> Any:

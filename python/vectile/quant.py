@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vectile import checkpoint, ops
+from vectile import checkpoint, device, ops
 from vectile.autograd import Tensor, as_tensor, is_grad_enabled, no_grad
 from vectile.nn import functional as F
 from vectile.nn.layers import Linear
@@ -22,12 +22,13 @@ from vectile.runtime import named_dtype
 M = TypeVar("M", bound=Module)
 
 
-Matrix = ops.QuantizedMatrix | ops.Int4Matrix | ops.Float8Matrix
+Matrix = ops.QuantizedMatrix | ops.Int4Matrix | ops.Float8Matrix | ops.DeviceMatrix
 
 
 def _state(matrix: Matrix) -> dict[str, NDArray[Any]]:
     """Arrays that `_like` makes the same matrix of; 4-bit values lie two in a byte, float8 ones as bytes."""
-    values, zero_points = matrix.values, matrix.zero_points
+    values: Any = matrix.values
+    zero_points: Any = matrix.zero_points
     if isinstance(matrix, ops.Float8Matrix):
         values = values.view(np.uint8)
     if isinstance(matrix, ops.Int4Matrix):
@@ -38,10 +39,21 @@ def _state(matrix: Matrix) -> dict[str, NDArray[Any]]:
     return state if zero_points is None else state | {"zero_point": zero_points}
 
 
-def _like(matrix: Matrix, state: Mapping[str, NDArray[Any]]) -> Matrix:
-    """A matrix of the shape and scheme of `matrix` with the arrays of `state`."""
-    values, scales, zero_points = state["weight"], state["scale"], state.get("zero_point")
-    if isinstance(matrix, ops.QuantizedMatrix):
+def _like(matrix: Any, state: Mapping[str, NDArray[Any]], place: str) -> Matrix:
+    """A matrix of the shape and scheme of `matrix` with the arrays of `state`, in the memory of `place`."""
+    names = "weight", "scale", "zero_point"
+    arrays = [None if n not in state else device.to(state[n], place) for n in names]
+    values, scales, zero_points = arrays
+    if place != "cpu":
+        if isinstance(matrix, ops.Float8Matrix):
+            raise TypeError(
+                "QuantizedLinear.to: matrix: expected 8 or 4 bits as integers, got float8"
+            )
+        rows, columns = matrix.shape
+        group = None if _is_int8(matrix) else matrix.group_size
+        return ops.DeviceMatrix(values, scales, zero_points, (rows, columns), group)
+    assert values is not None and scales is not None
+    if _is_int8(matrix):
         return ops.QuantizedMatrix(values, scales, zero_points)
     if isinstance(matrix, ops.Float8Matrix):
         return ops.Float8Matrix(values.view(named_dtype(matrix.format)), scales)
@@ -49,6 +61,16 @@ def _like(matrix: Matrix, state: Mapping[str, NDArray[Any]]) -> Matrix:
     codes = codes[:, : matrix.shape[1]]
     values = (codes - np.uint8(8)).view(np.int8) if zero_points is None else codes
     return ops.Int4Matrix(values, scales, zero_points, matrix.group_size)
+
+
+def _is_int8(matrix: Matrix) -> bool:
+    return isinstance(matrix, ops.QuantizedMatrix) or (
+        isinstance(matrix, ops.DeviceMatrix) and matrix.group_size is None
+    )
+
+
+def _place(matrix: Matrix) -> str:
+    return device.place_of(matrix.values) if isinstance(matrix, ops.DeviceMatrix) else "cpu"
 
 
 class QuantizedLinear(Module):
@@ -86,8 +108,9 @@ class QuantizedLinear(Module):
         if isinstance(self.matrix, ops.Float8Matrix):
             return {"dtype": self.matrix.format}
         symmetric = self.matrix.zero_points is None
-        if isinstance(self.matrix, ops.Int4Matrix):
-            return {"bits": 4, "group_size": self.matrix.group_size, "symmetric": symmetric}
+        if not _is_int8(self.matrix):
+            group = self.matrix.group_size  # type: ignore[union-attr]
+            return {"bits": 4, "group_size": group, "symmetric": symmetric}
         static = {} if self.x_scale is None else {"static": True}
         return {"symmetric": symmetric, "per_channel": self.matrix.scales.ndim == 1} | static
 
@@ -96,10 +119,11 @@ class QuantizedLinear(Module):
         t = as_tensor(x)
         if self._seen is not None and t.size:
             low, high = self._seen
-            self._seen = float(np.minimum(low, t.data.min())), float(np.maximum(high, t.data.max()))
-        matrix = self.matrix
+            least, most = float(t.data.min()), float(t.data.max())
+            self._seen = float(np.minimum(low, least)), float(np.maximum(high, most))
+        matrix: Any = self.matrix
         refused = t.requires_grad and is_grad_enabled()
-        if self.x_scale is None or not isinstance(matrix, ops.QuantizedMatrix) or refused:
+        if self.x_scale is None or not _is_int8(matrix) or refused:
             return F.linear(t, matrix, self.bias, activation)
         y = ops.quantized_linear(
             t.data,
@@ -112,8 +136,14 @@ class QuantizedLinear(Module):
         return Tensor(y)
 
     def _quantize_input(self, scale: float, zero_point: int) -> None:
-        self.register_buffer("x_scale", np.array(scale, self.matrix.dtype))
-        self.register_buffer("x_zero_point", np.array(zero_point, np.uint8))
+        place, step = _place(self.matrix), np.array(scale, self.matrix.dtype)
+        self.register_buffer("x_scale", device.to(step, place))
+        self.register_buffer("x_zero_point", device.to(np.array(zero_point, np.uint8), place))
+
+    def _move_local(self, place: str) -> None:
+        if _place(self.matrix) != place:
+            self.matrix = _like(self.matrix, _state(self.matrix), place)
+        super()._move_local(place)
 
     def _local_state(self) -> dict[str, Any]:
         return _state(self.matrix) | super()._local_state()
@@ -122,15 +152,15 @@ class QuantizedLinear(Module):
         own = _state(self.matrix)
         if own.keys() & state.keys():
             new = {name: state.get(name, a).astype(a.dtype) for name, a in own.items()}
-            self.matrix = _like(self.matrix, new)
+            self.matrix = _like(self.matrix, new, _place(self.matrix))
         super()._load_local({k: v for k, v in state.items() if k not in own})
 
     def extra_repr(self) -> str:
         form = "int8"
-        if isinstance(self.matrix, ops.Int4Matrix):
-            form = f"int4, group_size={self.matrix.group_size}"
-        elif isinstance(self.matrix, ops.Float8Matrix):
+        if isinstance(self.matrix, ops.Float8Matrix):
             form = self.matrix.format
+        elif not _is_int8(self.matrix):
+            form = f"int4, group_size={self.matrix.group_size}"  # type: ignore[union-attr]
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, {form}"
@@ -161,11 +191,7 @@ def calibrate(model: M, batches: Iterable[Any]) -> M:
     that nothing reached keep the steps they had. ValueError if there is no int8 layer or no batch, or where
     NaN or infinity reached a layer; the layers are then as before.
     """
-    layers = [
-        m
-        for m in model.modules()
-        if isinstance(m, QuantizedLinear) and isinstance(m.matrix, ops.QuantizedMatrix)
-    ]
+    layers = [m for m in model.modules() if isinstance(m, QuantizedLinear) and _is_int8(m.matrix)]
     if not layers:
         raise ValueError("calibrate: model: expected int8 layers, got none")
     try:
@@ -226,13 +252,16 @@ class SizeReport(NamedTuple):
 
 def size_report(model: Module) -> SizeReport:
     """How much the model's state takes, and how much of that is in QuantizedLinear layers."""
-    arrays = {
-        (array.__array_interface__["data"][0], array.shape): array.nbytes
-        for array in model.state_dict().values()
-    }
+    arrays = {(_address(array), array.shape): array.nbytes for array in model.state_dict().values()}
     layers = [model.get_submodule(path) for path in quantized_layers(model)]
     quantized = sum(array.nbytes for layer in layers for array in layer.state_dict().values())
     return SizeReport(sum(arrays.values()), quantized, len(layers))
+
+
+def _address(array: Any) -> int:
+    """Of its memory, here or on a GPU."""
+    about = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(about["data"][0])
 
 
 def save_quantized(path: str | PathLike[str], model: Module, settings: Mapping[str, Any]) -> None:

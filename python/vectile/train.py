@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectile import checkpoint, data, random
-from vectile.autograd import no_grad
+from vectile.autograd import Tensor, no_grad
+from vectile.device import near
 from vectile.models.gpt import GPT, GPTConfig
 from vectile.nn.utils import clip_grad_norm_, evaluating
 from vectile.optim import AdamW
@@ -65,7 +66,7 @@ class History:
 
 
 class Trainer:
-    """A model, its optimiser and its text. All that a step depends on is in the saved checkpoint.
+    """A model, here or on a GPU, its optimiser and its text. All that a step depends on is in the checkpoint.
 
     A step's batch is a function of (seed, step) and dropout draws from `vectile.random`, so a run that was
     saved, ended and resumed goes through the very numbers of one that was never stopped.
@@ -124,11 +125,9 @@ class Trainer:
         rate *= cosine_factor(progress, config.final_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        inputs, targets = data.batch(
-            self.text, config.batch, self.model.config.context, config.seed, step
-        )
+        batch = data.batch(self.text, config.batch, self.model.config.context, config.seed, step)
         self.optimizer.zero_grad()
-        loss = self.model(inputs, targets)
+        loss = _loss(self.model, batch)
         loss.backward()
         clip_grad_norm_(self.parameters, config.clip)
         self.optimizer.step()
@@ -171,10 +170,12 @@ class Trainer:
         train_text: data.Bytes,
         validation_text: data.Bytes,
         steps: int | None = None,
+        device: str = "cpu",
     ) -> Trainer:
         """The trainer that `save` wrote, at the step where it was; `steps` moves the run's end.
 
-        ValueError when the text is not the one it was trained on.
+        `device` is where the model goes on, wherever it was saved. ValueError when the text is not the one it
+        was trained on.
         """
         tensors, settings = checkpoint.load(path)
         if "train" not in settings:
@@ -191,7 +192,7 @@ class Trainer:
             )
         if steps is not None:
             config = replace(config, steps=steps)
-        model = model_from(tensors, settings, path)
+        model = model_from(tensors, settings, path).to(device)
         with checkpoint.understanding(path):
             trainer = cls(model, config, train_text, validation_text)
             trainer._restore(tensors, settings)
@@ -217,8 +218,15 @@ class Trainer:
 def evaluate(model: GPT, batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> float:
     """Mean cross-entropy in nats per byte over `batches` of (inputs, targets), without dropout."""
     with evaluating(model), no_grad():
-        losses = [model(inputs, targets).item() for inputs, targets in batches]
+        losses = [_loss(model, batch).item() for batch in batches]
     return float(np.average(losses, weights=[inputs.size for inputs, _ in batches]))
+
+
+def _loss(model: GPT, batch: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Tensor:
+    """Of inputs and targets, which follow the model to where it is."""
+    weight = model.tokens.weight.data
+    loss: Tensor = model(*[near(ids, weight) for ids in batch])
+    return loss
 
 
 def model_from(

@@ -5,9 +5,14 @@ It says that it is on a GPU, dispatches NumPy's functions, and never becomes an 
 
 from __future__ import annotations
 
+import contextlib
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from vectile import device
 
 
 def _inside(x: Any) -> Any:
@@ -18,6 +23,12 @@ def _inside(x: Any) -> Any:
     if isinstance(x, (list, tuple)):
         return type(x)(map(_inside, x))
     return x
+
+
+def _refuse(options: Any) -> None:
+    """CuPy's functions know none of these; NumPy's `ones` and `full` with `like` give them a `device`."""
+    if options.keys() & {"initial", "where", "device"}:
+        raise TypeError(f"GpuArray: unexpected keyword arguments: {sorted(options)}")
 
 
 def _around(x: Any, base: Any = None) -> Any:
@@ -48,12 +59,13 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
         out = options.pop("out", None)
         if out is not None:
             options["out"] = _inside(out)
-        if method == "at":
-            return getattr(ufunc, method)(*map(_inside, inputs), **options)
-        found = getattr(ufunc, method)(*map(_inside, inputs), **options)
+        if method != "__call__" or any(isinstance(x, (list, tuple)) for x in inputs):
+            return NotImplemented
+        found = ufunc(*map(_inside, inputs), **options)
         return out[0] if out is not None else _around(found)
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        _refuse(options)
         options = {name: _inside(value) for name, value in options.items() if name != "like"}
         first = next((x for x in inputs if isinstance(x, GpuArray)), None)
         return _around(function(*map(_inside, inputs), **options), first)
@@ -76,13 +88,78 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __bool__(self) -> bool:
         return bool(self.values)
 
+    def __float__(self) -> float:
+        return float(self.values)
+
+    def __int__(self) -> int:
+        return int(self.values)
+
+    def __index__(self) -> int:
+        return self.values.__index__()
+
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        return self.values.__array_interface__
+
     def get(self) -> Any:
         """A copy in the host's memory."""
         return self.values.copy()
 
 
+def cupy() -> Any:
+    """The module that makes them, always of memory of their own."""
+    return SimpleNamespace(
+        asarray=lambda x: GpuArray(np.array(x)),
+        empty=lambda shape, dtype: GpuArray(np.full(shape, 77).astype(dtype)),
+        cuda=SimpleNamespace(Device=lambda index: contextlib.nullcontext()),
+    )
+
+
+def there(x: Any, place: str) -> Any:
+    """Arrays in `x`, a list or a dictionary of them or one, at `place`."""
+    if isinstance(x, (list, tuple)):
+        return type(x)([there(y, place) for y in x])
+    if isinstance(x, dict):
+        return {name: there(y, place) for name, y in x.items()}
+    return device.to(x, place) if device.is_array(x) else x
+
+
+def here(x: Any) -> Any:
+    """NumPy's array of what a Tensor or an array holds, anywhere."""
+    return device.to(device.as_array(x), "cpu")
+
+
+#: Ops that take numbers in place of arrays.
+NUMBERS = "add subtract multiply divide maximum minimum".split()
+
+
+class Kernels:
+    """The emulated ops, which refuse NumPy's memory as those of a GPU do."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        op = getattr(self.module, name)
+
+        signature = op.__nb_signature__[0][0]
+        arrays = [kind.startswith("object") for kind in re.findall(r"\w+: ([\w |]+)", signature)]
+        host = (np.ndarray,) if name in NUMBERS else (np.ndarray, np.generic)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            for x, array in zip(arguments, arrays, strict=False):
+                for y in x if isinstance(x, (list, tuple)) else (x,):
+                    if array and isinstance(y, host):
+                        raise TypeError(f"{name}: array device: expected a GPU, got host memory")
+            return op(*arguments, **options)
+
+        call.__nb_signature__ = op.__nb_signature__  # type: ignore[attr-defined]
+        return call
+
+
 def _method(name: str) -> Any:
     def call(self: GpuArray, *arguments: Any, **options: Any) -> Any:
+        _refuse(options)
         return _around(getattr(self.values, name)(*map(_inside, arguments), **options), self)
 
     return call

@@ -1,17 +1,15 @@
 """Arrays on a GPU go through `vectile.ops` to the device's ops and come back as their library's."""
 
-import contextlib
 import importlib
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gpu_array import GpuArray
+from gpu_array import GpuArray, Kernels, cupy
 from on_device import EMULATED, cuda, needs_device
 
 import vectile
-from vectile import Tensor, device, ops
+from vectile import Tensor, device, nn, ops
 
 
 @pytest.fixture
@@ -19,11 +17,10 @@ def gpu(monkeypatch):
     """Arrays that say they are on a GPU, `cupy` that makes them, and the emulation as the device's ops."""
     if not EMULATED:
         pytest.skip("a GPU has libraries of its own")
-    monkeypatch.setattr(device, "kernels", lambda: cuda)
+    monkeypatch.setattr(device, "kernels", lambda: Kernels(cuda))
     library = device.Library(lambda x: GpuArray(np.from_dlpack(x)), lambda: 0)
     monkeypatch.setitem(device._known, GpuArray, library)
-    place = SimpleNamespace(Device=lambda index: contextlib.nullcontext())
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(asarray=GpuArray, cuda=place))
+    monkeypatch.setitem(sys.modules, "cupy", cupy())
     return GpuArray
 
 
@@ -57,6 +54,34 @@ def test_tf32_is_for_the_device(gpu, rng):
     assert (abs(y - exact) <= bound).all() and abs(y - exact).max() > 1e-5
     with pytest.raises(ValueError, match="compute value: expected None, 'fp16' or 'bf16', got"):
         ops.matmul(a, b, compute="tf32")
+
+
+@needs_device
+def test_a_tensor_counts_as_its_array(gpu, rng):
+    """On either: what is read may be a Tensor, the gradient aside; what is written may not."""
+    x = rng.standard_normal((3, 5)).astype(np.float32)
+    for to, kind in ((np.array, np.ndarray), (lambda a: gpu(a.copy()), gpu)):
+        t = Tensor(to(x), requires_grad=True)
+        ids = Tensor(to(np.array([2, 0])))
+        found = [
+            ops.softmax(t),
+            ops.add(t, 1.0),
+            ops.linear(t, nn.Parameter(to(x))),
+            ops.embedding(ids, t),
+            *ops.layer_norm(t, return_stats=True),
+        ]
+        assert {type(y) for y in found} == {kind}
+        assert found[0] is not t.data and ops.global_norm([t]) == pytest.approx(
+            np.linalg.norm(x), rel=1e-6
+        )
+        np.testing.assert_array_equal(device.to(found[3], "cpu"), x[[2, 0]])
+        with pytest.raises(TypeError, match=r"softmax: out type: expected .*, got Tensor"):
+            ops.softmax(t, out=Tensor(to(x)))
+        with pytest.raises(TypeError, match=r"sgd_: params type: expected .*, got Tensor"):
+            ops.sgd_([t], [to(x)], lr=0.1)
+        mean = Tensor(to(np.zeros(5, np.float32)))
+        with pytest.raises(TypeError, match=r"running_mean type: expected .*, got Tensor"):
+            ops.batch_norm(t, mean, to(np.ones(5, np.float32)), training=True)
 
 
 @needs_device

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from gpu_array import GpuArray
+from gpu_array import GpuArray, here, there
 from on_device import needs_device
 from test_device import gpu  # noqa: F401  (a fixture)
 
 import vectile
-from vectile import nn, optim
-from vectile.models import GPT, GPTConfig
+from vectile import data, nn, optim
+from vectile.models import BERT, GPT, VAE, BERTConfig, BERTMaskedLM, GPTConfig, SkipGram
+from vectile.train import TrainConfig, Trainer
 
 pytestmark = needs_device
 
@@ -73,7 +74,7 @@ class Attending(nn.Module):
         return (out * out).mean() + (0 if weights is None else (weights * weights).sum())
 
 
-@pytest.mark.parametrize("kind", ("bool", "added", "padding", "padding_there", "weights"))
+@pytest.mark.parametrize("kind", ("bool", "added", "padding", "weights"))
 def test_attention_modules(gpu, rng, kind):  # noqa: F811
     x = rng.standard_normal((2, 9, 16)).astype(np.float32)
     mask = rng.random((9, 9)) < 0.4
@@ -84,9 +85,12 @@ def test_attention_modules(gpu, rng, kind):  # noqa: F811
         masks = {
             "bool": {"attn_mask": array(mask)},
             "added": {"attn_mask": array(np.where(mask, -np.inf, 0.5).astype(np.float32))},
-            "padding": {"key_padding_mask": padding, "attn_mask": mask},  # the host's
-            "padding_there": {"key_padding_mask": array(padding)},
-            "weights": {"key_padding_mask": padding, "is_causal": True, "need_weights": True},
+            "padding": {"key_padding_mask": array(padding), "attn_mask": array(mask)},
+            "weights": {
+                "key_padding_mask": array(padding),
+                "is_causal": True,
+                "need_weights": True,
+            },
         }[kind]
         vectile.manual_seed(0)
         found.append(trained(Attending(), place, array(x), {"need_weights": False, **masks}))
@@ -114,3 +118,96 @@ def test_perceptron(gpu, rng):  # noqa: F811
     (losses, grads, _), (on_gpu, gpu_grads, _) = found
     np.testing.assert_allclose(on_gpu, losses, rtol=1e-6)
     agree(grads, gpu_grads, 16)
+
+
+class Mixed(nn.Module):
+    """Layers of which each could be tempted to look at a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 8, padding_idx=0)
+        self.rotary, self.attention = nn.RotaryEmbedding(8), nn.MultiheadAttention(8, 2)
+        self.norm, self.dropout = nn.BatchNorm1d(8), nn.Dropout(0.1)
+        self.instance = nn.InstanceNorm1d(5, track_running_stats=True)
+        self.last = nn.Linear(8, 3)
+        self.loss = nn.CrossEntropyLoss(np.array([1, 2, 3], np.float32), ignore_index=2)
+
+    def forward(self, ids, targets):
+        x = self.rotary(self.embedding(ids))
+        x = self.attention(x, x, x, need_weights=False, is_causal=True)[0] + x
+        x = self.instance(self.norm(x.swapaxes(1, 2)).swapaxes(1, 2))
+        x = nn.functional.elu(self.dropout(x))[:, [0, 2]].mean(1)
+        logits = self.last(x)
+        bound = nn.functional.binary_cross_entropy(logits.sigmoid(), logits.detach().softmax())
+        return self.loss(logits, targets) + bound
+
+
+def test_a_step_waits_for_nothing(gpu, rng, monkeypatch):  # noqa: F811
+    model = Mixed().to("cuda")
+    average, optimizer = optim.EMA(model), optim.AdamW(model.parameters())
+    ids, targets = there([rng.integers(0, 7, (4, 5)), rng.integers(0, 3, 4)], "cuda")
+
+    def read(self, *_):
+        raise AssertionError("a number of the GPU's was read")
+
+    for name in ("__bool__", "__float__", "__int__", "__index__", "item", "get", "tolist"):
+        monkeypatch.setattr(GpuArray, name, read)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(ids, targets).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_value_(model.parameters(), 0.5)
+        optimizer.step()
+        average.update()
+
+
+def test_a_run_goes_on_where_it_is_told(gpu, tmp_path):  # noqa: F811
+    pytest.importorskip("safetensors")
+    text = np.frombuffer(b"the quick brown fox jumps over the lazy dog. " * 9, np.uint8)
+    config = TrainConfig(steps=4, batch=2, warmup=2, eval_batches=1)
+    model = GPTConfig(128, context=6, n_layers=1, n_heads=2, d_model=16)
+    vectile.manual_seed(0)
+    first = Trainer(GPT(model).to("cuda"), config, *data.split(text))
+    first.step()
+    first.save(tmp_path / "run")
+    losses = []
+    for place, kind in (("cpu", np.ndarray), ("cuda", GpuArray)):
+        trainer = Trainer.resume(tmp_path / "run", *data.split(text), device=place)
+        losses.append([trainer.step(), trainer.validate()])
+        assert {type(p.data) for p in trainer.parameters} == {kind}
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+def language(place):
+    model = BERTMaskedLM(BERT(BERTConfig(16, context=8, n_layers=1, n_heads=2, d_model=16)))
+    ids = np.array([[1, 2, 3, 0], [4, 5, 6, 7]])
+    model.to(place).eval()
+    arrays = there([ids, np.where(ids > 4, ids, -100), ids == 0], place)
+    loss = model(*arrays)
+    loss.backward()
+    return [loss, model.dense.weight.grad, model.bert.attention_weights(arrays[0])]
+
+
+def words(place):
+    model = SkipGram(9, 4).to(place)
+    nn.init.normal_(model.contexts.weight)
+    loss = model.loss(*there([np.array([1, 2]), np.array([3, 4]), np.array([[5], [6]])], place))
+    loss.backward()
+    return [loss, model.centres.weight.grad, model.vectors()]
+
+
+def images(place):
+    model = VAE((4, 4), (8,), 2).to(place)
+    pixels = np.random.default_rng(0).integers(0, 17, (3, 4, 4)).astype(np.float32) / 16
+    fit, divergence = model.elbo(there(pixels, place))
+    (divergence - fit).mean().backward()
+    return [fit, divergence, next(model.parameters()).grad, model.sample(2)]
+
+
+@pytest.mark.parametrize("run", [language, words, images])
+def test_models(gpu, run):  # noqa: F811
+    found = []
+    for place in ("cpu", "cuda"):
+        vectile.manual_seed(0)
+        found.append([here(x) for x in run(place)])
+    agree(*found, 64)

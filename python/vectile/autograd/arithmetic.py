@@ -25,7 +25,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
-from vectile.device import as_array
+from vectile.device import as_array, beside, is_array, near
 from vectile.runtime import is_half, named_dtype
 
 __all__ = [
@@ -137,13 +137,19 @@ _SAME: tuple[Any, ...] = (None,)  # the parameters of a binary op that broadcast
 
 def _mixed(op: Any, name: str, a: Any, b: Any) -> Tensor:
     """What `op` does when its kernel refused the operands: join their dtypes, or leave it to NumPy."""
-    x, y = (v if is_float(array_of(v)) else as_tensor(v)._data for v in (a, b))
+    x, y = (v if is_float(array_of(v)) else _operand(v, u) for v, u in ((a, b), (b, a)))
     if not (is_float(array_of(x)) or is_float(array_of(y))):
         return wrap(as_array(getattr(np, name)(x, y)))
     joined = join_dtypes(name, [x, y])
     if joined[0] is a and joined[1] is b:
         getattr(arrays, name)(array_of(a), array_of(b))  # raises what it raised before
     return op(*joined)  # type: ignore[no-any-return]
+
+
+def _operand(v: Any, other: Any) -> Any:
+    """`v` as an array; where `other` is if it is a number or a list."""
+    array = as_tensor(v)._data
+    return array if is_array(array_of(v)) else near(array, array_of(other))
 
 
 add = _binary("add", "``a + b``, broadcast.", keep=False)
@@ -288,15 +294,10 @@ def copy(x: TensorLike) -> Tensor:
     return cast(t, t._data.dtype)
 
 
-def _as_scalar(x: Any) -> Any:
-    """A scalar for an array of no axes on the host, which can stand beside arrays on a GPU."""
-    return x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x
-
-
 def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
     """a where `condition`, else b; all three broadcast. No gradient reaches what was not chosen."""
-    chosen = as_array(array_of(condition), bool)
-    x, y = (_as_scalar(array_of(v)) for v in join_dtypes("where", [a, b]))
+    x, y = map(array_of, join_dtypes("where", [a, b]))
+    chosen = beside(array_of(condition), x if is_array(x) else y, bool)
     data = np.where(chosen, x, y)
     to_a = edge(a) if isinstance(a, Tensor) else None
     to_b = edge(b) if isinstance(b, Tensor) else None

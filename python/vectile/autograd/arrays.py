@@ -275,14 +275,25 @@ def getitem_backward(grad: Array, index: Any, shape: tuple[int, ...]) -> Array |
     if is_array(index) and index.dtype.kind in "iu" and 0 not in shape:
         rows = grad.reshape(*index.shape, math.prod(shape[1:]))  # as an embedding's
         index = index.astype(np.int64)  # a narrow type cannot hold index + length
-        index[index < 0] += shape[0]
+        index = np.where(index < 0, index + shape[0], index)
         return embedding_backward(rows, index, shape[0]).reshape(shape)
-    out = _zeros(shape, grad)
     if is_array(index) and index.dtype == bool:
+        out = _zeros(shape, grad)
         out[index] = grad
-    else:
+        return out
+    return _added_at(index, grad, shape)
+
+
+def _added_at(index: Any, grad: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros of `shape` with `grad` added at `index`, as often as that names a place."""
+    if isinstance(grad, np.ndarray):
+        out = _zeros(shape, grad)
         np.add.at(out, index, grad)
-    return out
+        return out
+    # CuPy's arrays have no add.at: each place is a row of one element
+    places = np.arange(math.prod(shape), like=grad).reshape(shape)[index]
+    rows = grad.reshape(*places.shape, 1)
+    return embedding_backward(rows, places, math.prod(shape)).reshape(shape)
 
 
 def setitem(x: Array, index: Any, value: Any) -> Array:
@@ -299,11 +310,9 @@ def gather(x: Array, index: Array, axis: int) -> Array:
 
 def gather_backward(grad: Array, index: Array, axis: int, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape` with `grad` added where `gather` read: its adjoint."""
-    out = _zeros(shape, grad)
-    where_read = list(np.ix_(*(np.arange(n) for n in index.shape)))
+    where_read = list(np.ix_(*(np.arange(n, like=index) for n in index.shape)))
     where_read[axis] = index
-    np.add.at(out, tuple(where_read), grad)
-    return out
+    return _added_at(tuple(where_read), grad, shape)
 
 
 def pick_pooled(x: Array, index: Array, size: Sequence[int]) -> Array:

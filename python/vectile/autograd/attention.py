@@ -23,7 +23,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
-from vectile.device import as_array, place_of, to
+from vectile.device import as_array, is_array, place_of, to
 from vectile.ops.attention import BlockSize, Rotary, Window
 
 __all__ = ["attention_and_weights", "rotary_embedding", "scaled_dot_product_attention"]
@@ -132,7 +132,7 @@ def _kept(option: Any) -> Any:
     """The same, its arrays in memory that nobody else can change."""
     if isinstance(option, tuple):
         return tuple(map(_kept, option))
-    return constant(option) if isinstance(option, np.ndarray) else option
+    return constant(option) if is_array(option) else option
 
 
 def _given(**options: Any) -> Options:

@@ -15,7 +15,7 @@ from vectile.device import is_array
 
 def setitem(t: Any, index: Any, value: Any, op: str = "__setitem__") -> None:
     """``t[index] = value``; recorded if t or value is tracked and grad mode is on."""
-    index = F.plain_index(index)
+    index = F.plain_index(index, t._data)
     if isinstance(value, T.Tensor):
         value = F.astype(value, t._data.dtype)
     tracked = t.requires_grad or (isinstance(value, T.Tensor) and value.requires_grad)

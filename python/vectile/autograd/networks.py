@@ -19,7 +19,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
-from vectile.device import as_array, is_array
+from vectile.device import as_array, is_array, on_device
 from vectile.ops.gemm import Activation
 
 __all__ = [
@@ -295,7 +295,8 @@ def mean_squared_error(x: TensorLike, target: TensorLike) -> Tensor:
 def binary_cross_entropy(x: TensorLike, target: TensorLike) -> Tensor:
     """``-(t log x + (1 - t) log(1 - x))`` of two operands of one shape in [0, 1], elementwise.
 
-    A logarithm counts as -100 at least, and the slope of x stays finite, as in PyTorch.
+    A logarithm counts as -100 at least, and the slope of x stays finite, as in PyTorch. On a GPU the range is
+    not looked at; an x beyond it gives NaN.
     """
     t, u = as_tensor(x), as_tensor(target)
     for name, a in (("x", t._data), ("target", u._data)):
@@ -303,7 +304,7 @@ def binary_cross_entropy(x: TensorLike, target: TensorLike) -> Tensor:
             raise ValueError(
                 f"binary_cross_entropy: target shape: expected {t._data.shape}, got {a.shape}"
             )
-        if a.size and not (a.min() >= 0 and a.max() <= 1):
+        if a.size and not (on_device(a) or (a.min() >= 0 and a.max() <= 1)):
             worst = a[~((a >= 0) & (a <= 1))][0]
             raise ValueError(f"binary_cross_entropy: {name} value: expected in [0, 1], got {worst}")
     if_one = ops.maximum(ops.log(t._data), -100.0)

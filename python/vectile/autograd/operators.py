@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from vectile.autograd import functional as F
 from vectile.autograd import inplace
+from vectile.device import Holder
 
 if TYPE_CHECKING:
     from vectile.autograd.tensor import Tensor, TensorLike
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 Axis = int | tuple[int, ...] | None
 
 
-class Operators:
+class Operators(Holder):
     """The operators and methods of `Tensor`, which is its only subclass."""
 
     __slots__ = ()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vectile import ops
 from vectile.autograd.tensor import Tensor
+from vectile.device import on_device
 
 
 class PackedWeight:
@@ -26,8 +29,10 @@ class PackedWeight:
     def __reduce__(self) -> tuple[type[PackedWeight], tuple[Tensor]]:
         return PackedWeight, (self.weight,)
 
-    def matrix(self) -> ops.PackedMatrix:
-        """The packed copy of the weight as it is now."""
+    def matrix(self) -> Any:
+        """The packed copy of the weight as it is now; the weight itself on a GPU, which packs as it goes."""
+        if on_device(self.weight._data):
+            return self.weight._data
         now = self.weight._shared_version().changed
         if self._matrix is None or now != self._seen:
             self._matrix, self._seen = ops.pack(self.weight._data), now

@@ -21,7 +21,7 @@ from vectile.autograd.tensor import (
     view,
     wrap,
 )
-from vectile.device import as_array, is_array
+from vectile.device import as_array, is_array, near
 
 __all__ = [
     "broadcast_to",
@@ -87,20 +87,22 @@ def flip(x: TensorLike, axis: int | tuple[int, ...] | None = None) -> Tensor:
     return view(t, np.flip(t._data, axis), rules.flip, (axis,))
 
 
-def plain_index(index: Any) -> Any:
-    """An index with arrays of its own in place of arrays, Tensors and lists."""
+def plain_index(index: Any, like: Any) -> Any:
+    """An index of `like` with arrays of its own, where `like` is, for arrays, Tensors and lists."""
     if isinstance(index, tuple):
-        return tuple(map(plain_index, index))
+        return tuple([plain_index(item, like) for item in index])
     if isinstance(index, list):
-        return as_array(index) if index else index
-    return constant(index) if (isinstance(index, Tensor) or is_array(index)) else index
+        return near(as_array(index), like) if index else index
+    if isinstance(index, Tensor) or is_array(index):
+        return near(constant(index), like)
+    return index
 
 
 def getitem(x: TensorLike, index: Any) -> Tensor:
     """``x[index]``: a view for basic indexing, a copy for index and bool arrays, as in NumPy."""
     t = as_tensor(x)
-    index = plain_index(index)
     data = t._data
+    index = plain_index(index, data)
     return view(t, as_array(data[index]), rules.getitem, (index, data.shape), index)
 
 
@@ -118,7 +120,7 @@ def getitem_backward(grad: TensorLike, index: Any, shape: tuple[int, ...]) -> Te
 def setitem(x: TensorLike, index: Any, value: TensorLike) -> Tensor:
     """A copy of x with `value` at `index`."""
     t, v = as_tensor(x), array_of(value)
-    index = plain_index(index)
+    index = plain_index(index, t._data)
     data = arrays.setitem(t._data, index, v)
     to_t, to_v = edge(t), edge(value) if isinstance(value, Tensor) else None
     if (to_t is None and to_v is None) or not mode.enabled:
@@ -137,7 +139,8 @@ def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
 
 def gather(x: TensorLike, index: Any, axis: int) -> Tensor:
     """``np.take_along_axis``: the element at `index` along `axis`, for each position of the other axes."""
-    t, index = as_tensor(x), as_array(array_of(index))
+    t = as_tensor(x)
+    index = near(as_array(array_of(index)), t._data)
     data = arrays.gather(t._data, index, axis)
     if not t.requires_grad or not mode.enabled:
         return wrap(data)

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from vectile.autograd.operators import Operators
 from vectile.autograd.tape import ANCHOR_EVERY, Anchor, Base, BaseAnchor, Node, Version, mode, tick
-from vectile.device import as_array, is_array, on_device, to
+from vectile.device import as_array, beside, is_array, on_device, to
 from vectile.runtime import is_floating
 
 Array = NDArray[Any]
@@ -71,7 +71,7 @@ class Tensor(Operators):
         self._data = array
 
     def numpy(self) -> Array:
-        """The array itself, not a copy."""
+        """The array itself, not a copy; CuPy's where the Tensor is on a GPU."""
         return self._data
 
     @property
@@ -205,7 +205,7 @@ class Tensor(Operators):
         return self._data.__index__()
 
     def __format__(self, spec: str) -> str:
-        return format(self._data.item() if self._data.ndim == 0 else self._data, spec)
+        return format(self._data.item() if self._data.ndim == 0 else to(self._data, "cpu"), spec)
 
     def __repr__(self) -> str:
         text = np.array2string(to(self._data, "cpu"), separator=", ", prefix="tensor(")
@@ -354,9 +354,10 @@ def is_float(x: Any) -> bool:
 def join_dtypes(op: str, operands: list[Any]) -> list[Any]:
     """Operands with scalars, integers and bools brought to the dtype of the float arrays beside them.
 
-    TypeError if there are several float dtypes.
+    Numbers and lists also come to where these are. TypeError if there are several float dtypes.
     """
-    dtypes = {array_of(x).dtype for x in operands if is_float(array_of(x))}
+    floats = [array_of(x) for x in operands if is_float(array_of(x))]
+    dtypes = {x.dtype for x in floats}
     if len(dtypes) > 1:
         names = " and ".join(sorted(map(str, dtypes)))
         raise TypeError(
@@ -365,7 +366,7 @@ def join_dtypes(op: str, operands: list[Any]) -> list[Any]:
     if not dtypes:
         return operands
     (dtype,) = dtypes
-    return [x if is_float(array_of(x)) else as_array(array_of(x), dtype) for x in operands]
+    return [x if is_float(array_of(x)) else beside(array_of(x), floats[0], dtype) for x in operands]
 
 
 def as_tensor(data: TensorLike) -> Tensor:

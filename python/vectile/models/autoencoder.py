@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vectile import nn, random
 from vectile.autograd import Tensor, exp, no_grad, tensor
 from vectile.autograd import sum as total
+from vectile.device import as_array, beside, near
 from vectile.models import checks
 from vectile.models.mlp import MLP
 from vectile.nn import functional as F
@@ -76,13 +77,13 @@ class VAE(Autoencoder):
         outside [0, 1].
         """
         checks.integers("VAE.elbo", counts=counts)
-        pixels = np.asarray(x)
+        pixels = as_array(x)
         if not np.all((pixels >= 0) & (pixels <= 1)):
             raise ValueError("VAE.elbo: x values: expected pixels in [0, 1], got others")
         mean, log_variance = self.posterior(x)
-        noise = random.generator().standard_normal(mean.shape).astype(mean.dtype)
+        noise = near(random.generator().standard_normal(mean.shape).astype(mean.dtype), mean.data)
         logits = self.decode(mean + exp(0.5 * log_variance) * noise)
-        target = np.asarray(x, mean.dtype)
+        target = as_array(x, mean.dtype)
         entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         fit = tensor(_log_choose(target, counts)) - counts * total(
             entropy.reshape((len(target), -1)), 1
@@ -96,12 +97,13 @@ class VAE(Autoencoder):
         z = random.generator().standard_normal((count, self.latent))
         with no_grad():
             weight = self.decoder.layers[0].weight
-            return F.sigmoid(self.decode(tensor(z.astype(weight.dtype)))).numpy()
+            z = near(z.astype(weight.dtype), weight.data)
+            return F.sigmoid(self.decode(tensor(z))).numpy()
 
 
 def _log_choose(x: NDArray[Any], counts: int) -> NDArray[Any]:
     """(batch,): the sum over pixels of log C(counts, x * counts)."""
     table = [math.log(math.comb(counts, k)) for k in range(counts + 1)]
     index = np.rint(x * counts).astype(np.int64).reshape(len(x), -1)
-    out: NDArray[Any] = np.asarray(table, x.dtype)[index].sum(1)
+    out: NDArray[Any] = beside(table, x, x.dtype)[index].sum(1)
     return out

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor, no_grad
+from vectile.device import beside
 from vectile.nn import functional as F
 from vectile.nn.utils import evaluating
 
@@ -116,7 +117,7 @@ class BERT(nn.Module):
         return np.stack(found)
 
     def _embed(self, ids: ArrayLike, segments: ArrayLike | None) -> Tensor:
-        array = np.asarray(ids)
+        array = beside(ids, self.tokens.weight.data)
         if array.ndim != 2:
             raise ValueError(f"BERT: ids rank: expected 2 (batch, length), got {array.ndim}")
         length = array.shape[1]
@@ -124,7 +125,7 @@ class BERT(nn.Module):
             raise ValueError(f"BERT: ids length: expected 1 to {self.config.context}, got {length}")
         x = self.tokens(array) + self.positions.weight[:length]
         if self.segments is not None:
-            which = np.zeros((1, 1), np.int64) if segments is None else np.asarray(segments)
+            which = beside([[0]] if segments is None else segments, array)
             if segments is not None and which.shape != array.shape:
                 raise ValueError(f"BERT: segments shape: expected {array.shape}, got {which.shape}")
             x = x + self.segments(which)
@@ -162,7 +163,7 @@ class BERTMaskedLM(nn.Module):
 
     def loss(self, hidden: Tensor, targets: ArrayLike) -> Tensor:
         """The loss from the encoder's hidden states, for an encoder that serves other heads too."""
-        wanted = np.asarray(targets)
+        wanted = beside(targets, hidden.data)
         if wanted.shape != hidden.shape[:2]:
             raise ValueError(
                 f"BERTMaskedLM: targets shape: expected {hidden.shape[:2]}, got {wanted.shape}"
@@ -202,7 +203,7 @@ class BERTClassifier(nn.Module):
         """Logits, or with `targets` (batch,) the mean cross-entropy in nats."""
         pooled = self.pool(self.bert(ids, padding, segments))
         logits: Tensor = self.classifier(self.dropout(pooled))
-        return logits if targets is None else F.cross_entropy(logits, np.asarray(targets))
+        return logits if targets is None else F.cross_entropy(logits, beside(targets, logits.data))
 
     def pool(self, hidden: Tensor) -> Tensor:
         """One vector (batch, d_model) in (-1, 1) for each sequence, from the first hidden state."""

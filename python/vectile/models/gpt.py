@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor, no_grad
-from vectile.device import as_array
+from vectile.autograd.functional import attention_and_weights
+from vectile.device import as_array, beside, near, place_of
 from vectile.models.sampling import Sampler, prompt_rows
 from vectile.nn import functional as F
 from vectile.nn.cache import Cache
@@ -213,11 +214,16 @@ class GPT(nn.Module):
         )
 
     def cache(self, batch: int = 1, dtype: DTypeLike | None = None) -> nn.KVCache:
-        """An empty cache for `decode`, of the weights' dtype by default."""
-        config = self.config
-        dtype = self.tokens.weight.dtype if dtype is None else dtype
+        """An empty cache for `decode` where the model is, of the weights' dtype by default."""
+        config, weight = self.config, self.tokens.weight.data
         return nn.KVCache(
-            config.n_layers, config.kv_heads, config.head_dim, config.context, batch, dtype=dtype
+            config.n_layers,
+            config.kv_heads,
+            config.head_dim,
+            config.context,
+            batch,
+            dtype=weight.dtype if dtype is None else dtype,
+            device=place_of(weight),
         )
 
     def decode(self, ids: ArrayLike, cache: Cache) -> NDArray[Any]:
@@ -241,13 +247,9 @@ class GPT(nn.Module):
         def attend(block: Any) -> Callable[[Tensor], Tensor]:
             def run(x: Tensor) -> Tensor:
                 attention = block.attention
-                out, weights = F.scaled_dot_product_attention(
-                    *attention.heads(x),
-                    is_causal=True,
-                    return_weights=True,
-                    **attention.options(),
-                )
-                found.append(weights)
+                heads, options = attention.heads(x), attention.options()
+                out, weights = attention_and_weights(*heads, is_causal=True, **options)
+                found.append(weights.numpy())
                 joined: Tensor = attention.join(out)
                 return joined
 
@@ -278,7 +280,7 @@ class GPT(nn.Module):
         smallest set of probability `top_p`; `greedy` takes the likeliest. `seed` None draws from
         `vectile.manual_seed`'s generator. Once the context is full, the model sees its newest half and
         goes on from there, with and without the cache, which is of `cache_dtype`: float32, bfloat16, int8, …
-        `callback` gets each step's new ids (batch,).
+        `callback` gets each step's new ids (batch,). Ids are NumPy arrays, wherever the model is.
         ValueError for an empty prompt or settings out of range, a negative `seed` among them.
         """
         sampler = Sampler(temperature, top_k, top_p, seed, greedy, "GPT.generate")
@@ -294,7 +296,7 @@ class GPT(nn.Module):
                 if cache is None or not use_cache:
                     cache = self.cache(len(out), cache_dtype)
                     seen = start
-                logits = self.decode(out[:, seen:end], cache)
+                logits = self.decode(near(out[:, seen:end], self.tokens.weight.data), cache)
                 seen = end
                 out[:, end] = sampler(logits)
                 if callback is not None:
@@ -302,7 +304,7 @@ class GPT(nn.Module):
         return out[0] if np.ndim(ids) == 1 else out
 
     def _embed(self, ids: ArrayLike, past: int | NDArray[np.int64]) -> Tensor:
-        array = as_array(ids)
+        array = beside(ids, self.tokens.weight.data)
         if array.ndim != 2:
             raise ValueError(f"GPT: ids rank: expected 2 (batch, length), got {array.ndim}")
         length, most = array.shape[1], past if isinstance(past, int) else int(past.max(initial=0))
@@ -315,6 +317,7 @@ class GPT(nn.Module):
             if isinstance(past, int):
                 x = x + self.positions.weight[past : past + length]
             else:
-                x = x + self.positions(past[:, None] + np.arange(length))
+                places = past[:, None] + np.arange(length)
+                x = x + self.positions(near(places, self.tokens.weight.data))
         out: Tensor = self.dropout(x)
         return out

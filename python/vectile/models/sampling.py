@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vectile import ops, random
+from vectile.device import as_array, to
 from vectile.models import checks
 
 
@@ -43,11 +44,11 @@ class Sampler:
         )
 
     def __call__(self, logits: NDArray[Any]) -> NDArray[np.int64]:
-        """Ids (batch,) for logits (batch, vocab)."""
+        """Ids (batch,) for logits (batch, vocab), NumPy's for those on a GPU too."""
         if self.greedy:
-            best: NDArray[np.int64] = logits.argmax(-1)
+            best: NDArray[np.int64] = to(logits.argmax(-1), "cpu")
             return best
-        scores = logits.astype(np.float64) / self.temperature
+        scores = to(logits, "cpu").astype(np.float64) / self.temperature
         order = np.argsort(-scores, axis=-1, kind="stable")
         probabilities = ops.softmax(np.take_along_axis(scores, order, -1))
         if self.top_k is not None:
@@ -70,7 +71,7 @@ def prompt_rows(owner: str, ids: ArrayLike, max_new_tokens: int) -> NDArray[np.i
 
     TypeError unless all are integers; ValueError for an empty prompt or a negative `max_new_tokens`.
     """
-    given = np.asarray(ids)
+    given = to(as_array(ids), "cpu")
     if given.dtype.kind not in "iu":
         raise TypeError(f"{owner}: ids dtype: expected integers, got {given.dtype}")
     if given.ndim not in (1, 2) or given.size == 0:

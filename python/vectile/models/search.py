@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import ops
 from vectile.autograd import no_grad
+from vectile.device import as_array, to
 from vectile.models import checks
 from vectile.nn import Module
 from vectile.nn.utils import evaluating
@@ -72,7 +73,7 @@ def greedy_search(
     max_length = _length("greedy_search", model, max_length)
     with evaluating(model), no_grad():
         state = model.start(source)
-        batch = len(np.asarray(source))
+        batch = len(as_array(source))
         written: list[list[int]] = [[] for _ in range(batch)]
         active = np.arange(batch)
         ids = np.full(batch, model.config.bos, np.int64)
@@ -80,7 +81,7 @@ def greedy_search(
             if not len(active):
                 break
             logits, state = model.advance(ids, state)
-            ids = logits.argmax(-1)
+            ids = to(logits.argmax(-1), "cpu")
             going = np.flatnonzero(ids != model.config.eos)
             for row in going:
                 written[active[row]].append(int(ids[row]))
@@ -116,7 +117,7 @@ def beam_search(
 def _beam_search(
     model: Decodes, source: ArrayLike, width: int, alpha: float, max_length: int
 ) -> list[list[Hypothesis]]:
-    batch, eos = len(np.asarray(source)), model.config.eos
+    batch, eos = len(as_array(source)), model.config.eos
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
 
     def finish(sentence: int, ids: Ids, value: float, length: int) -> None:
@@ -134,7 +135,7 @@ def _beam_search(
             break
         logits, state = model.advance(ids.reshape(-1), state)
         vocabulary = logits.shape[-1]
-        continued = ops.log_softmax(logits).reshape(len(active), width, vocabulary)
+        continued = to(ops.log_softmax(logits), "cpu").reshape(len(active), width, vocabulary)
         continued = (continued + values[..., None]).reshape(len(active), -1)
         best = _largest(continued, min(2 * width, width * vocabulary))
         values = np.take_along_axis(continued, best, 1)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor
+from vectile.device import beside
 from vectile.models import checks
 from vectile.nn import functional as F
 
@@ -118,14 +119,14 @@ class SkipGram(nn.Module):
 
     def forward(self, centres: ArrayLike, contexts: ArrayLike) -> Tensor:
         """Scores (B, C): the product of each centre (B,) with its own candidates (B, C)."""
-        candidates = np.asarray(contexts)
+        candidates = beside(contexts, self.contexts.weight.data)
         if candidates.ndim != 2 or np.shape(centres) != candidates.shape[:1]:
             raise ValueError(
                 f"SkipGram: contexts shape: expected (B, C) for centres (B,), got "
                 f"{candidates.shape} for {np.shape(centres)}"
             )
         rows: Tensor = self.contexts(candidates)
-        scores: Tensor = (rows @ self.centres(centres)[:, :, None]).squeeze(-1)
+        scores: Tensor = (rows @ self.centres(beside(centres, rows.data))[:, :, None]).squeeze(-1)
         return scores
 
     def loss(self, centres: ArrayLike, contexts: ArrayLike, negatives: ArrayLike) -> Tensor:
@@ -134,7 +135,7 @@ class SkipGram(nn.Module):
         centres and contexts (B,), negatives (B, K). True and false contexts share one gather, one product
         and one loss: -log s(-x) = softplus(x), and softplus(-x) = softplus(x) - x for the true one.
         """
-        wrong, true = np.asarray(negatives), np.asarray(contexts)
+        wrong, true = (beside(ids, self.contexts.weight.data) for ids in (negatives, contexts))
         if wrong.ndim != 2 or true.shape != wrong.shape[:1]:
             raise ValueError(
                 f"SkipGram: negatives shape: expected (B, K) for contexts (B,), got {wrong.shape} for "

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import nn
 from vectile.autograd import Tensor, no_grad
+from vectile.device import as_array, beside, near, place_of
 from vectile.nn.utils import evaluating
 
 Array = NDArray[Any]
@@ -124,8 +125,8 @@ class TranslationTransformer(nn.Module):
     # ---- decoding ----------------------------------------------------------------------------------------
 
     def start(self, source: ArrayLike) -> DecoderState:
-        """The encoded `source`, and nothing written yet."""
-        ids = self._ids("source", source)
+        """The encoded `source`, which moves to where the model is, and nothing written yet."""
+        ids = near(self._ids("source", source), self.tokens.weight.data)
         padding = ids == self.config.pad
         config, model = self.config, self.transformer
         with no_grad():
@@ -138,17 +139,22 @@ class TranslationTransformer(nn.Module):
             config.context,
             len(ids),
             dtype=encoded.dtype,
+            device=place_of(encoded),
         )
         return DecoderState(past, memory)
 
     def advance(self, ids: NDArray[np.int64], state: DecoderState) -> tuple[Array, DecoderState]:
-        """Logits (rows, vocab_size) after the tokens `ids` (rows,) that follow what `state` holds."""
+        """Logits (rows, vocab_size) after the tokens `ids` (rows,) that follow what `state` holds.
+
+        Ids may be NumPy's wherever the model is.
+        """
         past = state.past
         if (past.lengths != state.length).any():  # another state went on from this one
             past = past.take(range(len(past)))
             past.truncate(state.length)
         with no_grad():
-            x = self._embed(np.asarray(ids)[:, None], state.length)
+            rows = near(as_array(ids)[:, None], self.tokens.weight.data)
+            x = self._embed(rows, state.length)
             out = self.transformer.decoder(x, state.memory, cache=past)
             logits: Array = self.head(out[:, 0]).numpy()
         return logits, replace(state, past=past, length=state.length + 1)
@@ -191,7 +197,7 @@ class TranslationTransformer(nn.Module):
         return x
 
     def _ids(self, name: str, ids: ArrayLike) -> Array:
-        array = np.asarray(ids)
+        array: Array = beside(ids, self.tokens.weight.data)
         if array.ndim != 2:
             raise ValueError(
                 f"TranslationTransformer: {name} rank: expected 2 (batch, length), got {array.ndim}"

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd.functional import attention_and_weights
 from vectile.autograd.tensor import array_of
-from vectile.device import as_array, on_device, place_of, to
+from vectile.device import as_array, to
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.cache import Cache
@@ -187,7 +187,7 @@ class MultiheadAttention(Module):
         else:
             n, length, keys = query.shape[0], query.shape[1], key.shape[1]
             attn_mask, is_causal = causal_or_mask(attn_mask, is_causal, length, keys)
-            mask, lengths = self._mask(attn_mask, key_padding_mask, n, length, keys, query)
+            mask, lengths = self._mask(attn_mask, key_padding_mask, n, length, keys, query.dtype)
             options = {
                 "dropout_p": self.dropout if self.training else 0.0,
                 "is_causal": is_causal,
@@ -232,14 +232,15 @@ class MultiheadAttention(Module):
         self, attn_mask: ArrayLike | None, padding: ArrayLike | None, n: int, length: int
     ) -> NDArray[np.int64] | None:
         """(N,): how many of the tokens that go into a cache are a sequence's own; None for all."""
-        if causal_or_mask(attn_mask, True, length, length)[0] is not None:
+        mask = None if attn_mask is None else to(as_array(attn_mask), "cpu")
+        if causal_or_mask(mask, True, length, length)[0] is not None:
             raise ValueError(
                 "MultiheadAttention: attn_mask: expected None or a triangle with a cache"
             )
         if padding is None:
             return None
         array = self._padding(padding, n, length, np.dtype(np.float32))
-        lengths = key_lengths(array if isinstance(array, Tensor) else to(array, "cpu"))
+        lengths = key_lengths(to(array, "cpu"))
         if lengths is None:
             raise ValueError(
                 "MultiheadAttention: key_padding_mask: expected bool, True at the end, with a cache"
@@ -313,15 +314,11 @@ class MultiheadAttention(Module):
         n: int,
         length: int,
         keys: int,
-        query: Tensor,
+        dtype: np.dtype[Any],
     ) -> tuple[Mask | None, NDArray[np.int64] | None]:
-        """A mask that broadcasts to (N, heads, L, S), bool True = attend or added floats, and key lengths.
-
-        They go to the memory of `query`.
-        """
+        """A mask that broadcasts to (N, heads, L, S), bool True = attend or added floats, and key lengths."""
         parts: list[Mask] = []
         lengths = None
-        dtype, place = query.dtype, place_of(array_of(query))
         if attn_mask is not None:
             array = _as_mask("attn_mask", attn_mask, dtype)
             shapes = [(length, keys), (n * self.num_heads, length, keys)]
@@ -331,14 +328,12 @@ class MultiheadAttention(Module):
                     f"got {array.shape}"
                 )
             heads = (n, self.num_heads) if array.ndim == 3 else (1, 1)
-            parts.append(_moved(array.reshape(*heads, length, keys), place))
+            parts.append(array.reshape(*heads, length, keys))
         if padding is not None:
             array = self._padding(padding, n, keys, dtype)
             lengths = key_lengths(array)
             if lengths is None:
-                parts.append(_moved(array.reshape(n, 1, 1, keys), place))
-            else:
-                lengths = to(lengths, place)
+                parts.append(array.reshape(n, 1, 1, keys))
         if not parts:
             return None, lengths
         if all(part.dtype == bool for part in parts):
@@ -361,38 +356,31 @@ class MultiheadAttention(Module):
 
 
 def causal_or_mask(mask: Any, is_causal: bool, length: int, keys: int) -> tuple[Any, bool]:
-    """`mask` and `is_causal`, or (None, True) for a square mask of what is above the diagonal.
-
-    One in the memory of a GPU is not looked at.
-    """
+    """`mask` and `is_causal`, or (None, True) for a square mask of what is above the diagonal."""
     if mask is None or length != keys or (isinstance(mask, Tensor) and mask.requires_grad):
         return mask, is_causal
-    if on_device(array_of(mask)):
-        return mask, is_causal
-    array = np.asarray(mask)
+    array = as_array(mask)
     if array.shape != (length, keys) or not (array.dtype == bool or is_floating(array.dtype)):
         return mask, is_causal
     hidden: Any = True if array.dtype == bool else -np.inf
     if length > 1 and array[0, -1] != hidden:  # most others, at once
         return mask, is_causal
-    above = np.triu(np.full((length, length), hidden, array.dtype), 1)
+    above = np.triu(np.full_like(array, hidden), 1)
     return (None, True) if np.array_equal(array, above) else (mask, is_causal)
 
 
 def key_lengths(padding: Any) -> NDArray[np.int64] | None:
-    """(N,): the keys before a padding (N, S) that is bool and at the end of each row; None for another.
-
-    None too for one in the memory of a GPU, which is not looked at.
-    """
-    if isinstance(padding, Tensor) or padding.dtype != bool or on_device(padding):
+    """(N,): the keys before a padding (N, S) that is bool and at the end of each row; None for another."""
+    if isinstance(padding, Tensor) or padding.dtype != bool:
         return None
     keys = padding.shape[1]
     lengths: NDArray[np.int64] = keys - padding.sum(1)
-    return lengths if np.array_equal(padding, np.arange(keys) >= lengths[:, None]) else None
+    places = np.arange(keys, like=padding)
+    return lengths if np.array_equal(padding, places >= lengths[:, None]) else None
 
 
 def _as_mask(name: str, mask: ArrayLike | Tensor, dtype: np.dtype[Any]) -> Mask:
-    array = mask if isinstance(mask, Tensor) and mask.requires_grad else as_array(array_of(mask))
+    array = mask if isinstance(mask, Tensor) and mask.requires_grad else as_array(mask)
     if array.dtype == bool:
         return array
     if not is_floating(array.dtype):
@@ -400,11 +388,6 @@ def _as_mask(name: str, mask: ArrayLike | Tensor, dtype: np.dtype[Any]) -> Mask:
             f"MultiheadAttention: {name} dtype: expected bool or float, got {array.dtype}"
         )
     return array.astype(dtype)
-
-
-def _moved(mask: Mask, place: str) -> Mask:
-    """The mask in the memory of `place`; a Tensor, which learns, is there already."""
-    return mask if isinstance(mask, Tensor) else to(mask, place)
 
 
 def _additive(left_out: Mask, dtype: np.dtype[Any]) -> Mask:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vectile import device
+
 Integers = NDArray[np.int64]
 Tables = NDArray[np.int32]
 """(sequences, columns): the block of each `block_size` tokens of a sequence, -1 for none."""
@@ -25,15 +27,17 @@ class Pool:
         value_dim: int,
         dtype: np.dtype[Any],
         grows: bool,
+        place: str,
     ) -> None:
-        """`shape`: layers, blocks, kv_heads, block_size."""
+        """`shape`: layers, blocks, kv_heads, block_size. `place`: where the blocks are; all else is here."""
         self.arrays = {
-            "key_cache": np.empty((*shape, head_dim), dtype),
-            "value_cache": np.empty((*shape, value_dim), dtype),
+            "key_cache": device.empty((*shape, head_dim), dtype, place),
+            "value_cache": device.empty((*shape, value_dim), dtype, place),
         }
         if dtype == np.int8:  # one scale for each token and head
             for name in ("key_scales", "value_scales"):
-                self.arrays[name] = np.empty(shape, np.float32)
+                self.arrays[name] = device.empty(shape, np.float32, place)
+        self.place = device.place_of(self.arrays["key_cache"])
         self.block_size, self.grows = shape[3], grows
         self.holders = np.zeros(shape[1], np.int64)
         self.layers = self._layers()
@@ -97,13 +101,15 @@ class Pool:
         """Have at least so many blocks."""
         blocks = max(blocks, len(self.holders) * 3 // 2)
         for name, array in self.arrays.items():
-            self.arrays[name] = np.empty((array.shape[0], blocks, *array.shape[2:]), array.dtype)
+            shape = array.shape[0], blocks, *array.shape[2:]
+            self.arrays[name] = device.empty(shape, array.dtype, self.place)
             self.arrays[name][:, : array.shape[1]] = array
         self.holders = np.pad(self.holders, (0, blocks - len(self.holders)))
         self.layers = self._layers()
 
     def _copy(self, source: NDArray[Any], target: Integers, tokens: int) -> None:
         """Copy the first tokens of the blocks `source` into `target`."""
+        source, target = (device.to(blocks, self.place) for blocks in (source, target))
         for array in self.arrays.values():
             array[:, target, :, :tokens] = array[:, source, :, :tokens]
 

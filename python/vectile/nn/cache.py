@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from vectile import ops
+from vectile import device, ops
 from vectile.autograd import Tensor
 from vectile.autograd.functional import scaled_dot_product_attention
 from vectile.autograd.tape import mode
@@ -28,8 +28,9 @@ _MOST = int(np.iinfo(np.int64).max)
 class Cache:
     """What both caches are: `layers` times keys (tokens, kv_heads, head_dim) and values for each sequence.
 
-    Sequences are numbered from 0 and differ in length. Keys and values come and go as NumPy arrays or Tensors
-    without a gradient. An append that raises has changed nothing.
+    Sequences are numbered from 0 and differ in length. Keys and values come and go as arrays or Tensors
+    without a gradient, where the cache's `device` is; lengths, counts and numbers of sequences are NumPy's.
+    An append that raises has changed nothing.
     """
 
     _tables: Tables = np.empty((0, 0), np.int32)
@@ -46,6 +47,7 @@ class Cache:
         block_size: int,
         dtype: DTypeLike,
         grows: bool,
+        place: str,
     ) -> None:
         value_dim = head_dim if value_dim is None else value_dim
         self._expect(
@@ -64,7 +66,7 @@ class Cache:
         self.head_dim, self.value_dim = head_dim, value_dim
         self.dtype, self.block_size = kind, block_size
         shape = (layers, blocks, kv_heads, block_size)
-        self._pool = Pool(shape, head_dim, value_dim, kind, grows)
+        self._pool = Pool(shape, head_dim, value_dim, kind, grows, place)
         self._list(np.full((batch, 1), -1, np.int32), np.zeros((layers, batch), np.int64))
 
     def __del__(self) -> None:
@@ -80,6 +82,11 @@ class Cache:
         """The tokens of each sequence that every layer has, (sequences,)."""
         shortest: Integers = self._lengths.min(0)
         return shortest
+
+    @property
+    def device(self) -> str:
+        """Where keys and values are: "cpu", or "cuda:0" and so on."""
+        return self._pool.place
 
     @property
     def nbytes(self) -> int:
@@ -112,9 +119,9 @@ class Cache:
         ops.append_to_cache(
             k,
             v,
-            block_tables=self._tables,
-            lengths=start,
-            counts=None if counts is None else end - start,
+            block_tables=self._there("tables", self._tables),
+            lengths=self._there("start", start),
+            counts=None if counts is None else self._there("counts", end - start),
             **self._pool.layers[layer],
         )
         self._lengths[layer] = end
@@ -164,11 +171,12 @@ class Cache:
                 options["sinks"] = np.repeat(options["sinks"], n)
         elif first is not None:  # a sequence's own queries to the end
             first = np.broadcast_to(first, (batch,))[:, None]
-            q = np.take_along_axis(q, ((np.arange(n) + first) % n)[:, None, :, None], 2)
+            order = self._there("order", (np.arange(n) + first) % n)
+            q = np.take_along_axis(q, order[:, None, :, None], 2)
         found = ops.decode_attention(
             q,
-            block_tables=self._tables,
-            lengths=self._lengths[layer],
+            block_tables=self._there("tables", self._tables),
+            lengths=self._there("end", self._lengths[layer]),
             **self._pool.layers[layer],
             **options,
         )
@@ -177,7 +185,7 @@ class Cache:
             out = out.reshape(batch, heads, n, self.value_dim)
             lse = None if lse is None else lse.reshape(batch, heads, n)
         elif first is not None:
-            back = ((np.arange(n) - first) % n)[:, None]
+            back = self._there("back", (np.arange(n) - first) % n)[:, None]
             out = np.take_along_axis(out, back[..., None], 2)
             lse = None if lse is None else np.take_along_axis(lse, back, 2)
         return wrap(out) if lse is None else (wrap(out), lse)
@@ -196,6 +204,8 @@ class Cache:
         self.append(layer, key, value, counts)
         if not first:
             return self.attend(layer, query, counts, **options)
+        if counts is not None:
+            counts = self._there("counts", self._counts(counts, query.shape[-2]))
         return scaled_dot_product_attention(
             query, key, value, is_causal=True, key_lengths=counts, **options
         )
@@ -221,7 +231,7 @@ class Cache:
 
         Nothing is copied until one of those that share a block appends to it.
         """
-        rows = np.asarray(sequences, np.int64).reshape(-1)
+        rows = device.to(device.as_array(sequences, np.int64), "cpu").reshape(-1)
         tables, lengths = self._tables[rows], self._lengths[:, rows]
         self._pool.hold(tables)
         other = object.__new__(type(self))
@@ -236,7 +246,8 @@ class Cache:
         return (
             f"{type(self).__name__}(layers={self.layers}, kv_heads={self.kv_heads}, "
             f"head_dim={self.head_dim}, block_size={self.block_size}, dtype={self.dtype}, "
-            f"sequences={len(self)})"
+            + ("" if self.device == "cpu" else f"device={self.device}, ")
+            + f"sequences={len(self)})"
         )
 
     # ---- blocks ------------------------------------------------------------------------------------------
@@ -244,6 +255,7 @@ class Cache:
     def _list(self, tables: Tables, lengths: Integers) -> None:
         """Have these sequences, whose blocks others may list too."""
         self._tables, self._lengths = tables, lengths
+        self._sent: dict[str, tuple[Integers, Any]] = {}
         # tokens that a layer may add before it must look at blocks; who lists them later copies them first
         self._room = [0] * len(lengths)
 
@@ -259,6 +271,15 @@ class Cache:
         below = (lengths < start // size * size).any(1)
         self._room = np.where(below, 0, (own - lengths).min(1, initial=_MOST)).tolist()
 
+    def _there(self, name: str, array: NDArray[Any]) -> Any:
+        """`array` where the keys and values are; sent again under its name only where it has changed."""
+        if self.device == "cpu":
+            return array
+        sent = self._sent.get(name)
+        if sent is None or not np.array_equal(sent[0], array):
+            sent = self._sent[name] = array.copy(), device.to(array, self.device)
+        return sent[1]
+
     # ---- arguments ---------------------------------------------------------------------------------------
 
     def _array(self, name: str, x: Any, dim: int, heads: int | str) -> NDArray[Any]:
@@ -270,7 +291,12 @@ class Cache:
                     "got a Tensor that requires grad"
                 )
             x = x._data
-        array = np.asarray(x)
+        array = device.as_array(x)
+        if device.place_of(array) != self.device:
+            raise TypeError(
+                f"{type(self).__name__}: {name} device: expected {self.device}, "
+                f"got {device.place_of(array)}"
+            )
         if not is_floating(array.dtype):
             raise TypeError(
                 f"{type(self).__name__}: {name} dtype: expected floating point, got {array.dtype}"
@@ -291,7 +317,7 @@ class Cache:
         return added
 
     def _integers(self, name: str, values: ArrayLike) -> Integers:
-        array = np.asarray(values)
+        array: NDArray[Any] = device.to(device.as_array(values), "cpu")
         if array.dtype.kind not in "iu":
             raise TypeError(
                 f"{type(self).__name__}: {name} dtype: expected integers, got {array.dtype}"
@@ -319,6 +345,7 @@ class KVCache(Cache):
         batch: sequences, empty at first.
         value_dim: of the values, `head_dim` by default.
         dtype: float32, float64, float16, bfloat16, or int8 with a scale for each token and head.
+        device: "cpu", "cuda" or "cuda:1", as of the model.
 
     Example:
         >>> cache = KVCache(layers=1, kv_heads=2, head_dim=8, capacity=64)
@@ -338,11 +365,13 @@ class KVCache(Cache):
         *,
         value_dim: int | None = None,
         dtype: DTypeLike = np.float32,
+        device: str = "cpu",
     ) -> None:
         self._expect(capacity=capacity)
         self._expect(0, batch=batch)
+        blocks = max(batch, 1)
         super().__init__(
-            layers, kv_heads, head_dim, value_dim, batch, max(batch, 1), capacity, dtype, grows=True
+            layers, kv_heads, head_dim, value_dim, batch, blocks, capacity, dtype, True, device
         )
         self._most = capacity
 
@@ -359,7 +388,7 @@ class PagedKVCache(Cache):
     blocks than are free raises MemoryError and changes nothing: free or truncate a sequence, and try again.
 
     Args:
-        layers, kv_heads, head_dim, value_dim, dtype: as of `KVCache`.
+        layers, kv_heads, head_dim, value_dim, dtype, device: as of `KVCache`.
         blocks: in the pool, for all sequences.
         block_size: tokens of a block, 16 to 256.
 
@@ -383,11 +412,12 @@ class PagedKVCache(Cache):
         *,
         value_dim: int | None = None,
         dtype: DTypeLike = np.float32,
+        device: str = "cpu",
     ) -> None:
         if not 16 <= block_size <= 256:
             raise ValueError(f"PagedKVCache: block_size: expected 16 to 256, got {block_size}")
         super().__init__(
-            layers, kv_heads, head_dim, value_dim, 0, blocks, block_size, dtype, grows=False
+            layers, kv_heads, head_dim, value_dim, 0, blocks, block_size, dtype, False, device
         )
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectile.autograd import Tensor
+from vectile.device import near
 from vectile.random import generator
 from vectile.runtime import is_floating, named_dtype
 
@@ -28,7 +29,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:
-    tensor.data = np.ascontiguousarray(values, dtype=tensor.dtype).reshape(tensor.shape)
+    array = np.ascontiguousarray(values, dtype=tensor.dtype).reshape(tensor.shape)
+    tensor.data = near(array, tensor.data)
     return tensor
 
 

@@ -249,10 +249,14 @@ class Module:
             parameter.data = device.to(parameter.data, place)
             parameter.grad = None
         for module in self.modules():
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    setattr(module, name, device.to(buffer, place))
+            module._move_local(place)
         return self
+
+    def _move_local(self, place: str) -> None:
+        """Move what this module has of its own beside parameters."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                setattr(self, name, device.to(buffer, place))
 
     def float(self: M) -> M:
         return self.to(np.float32)
@@ -300,7 +304,7 @@ class Module:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copy arrays (or anything `np.asarray` takes, such as torch tensors) into this module.
+        """Copy arrays (or anything `np.asarray` takes, such as torch tensors) to where this module is.
 
         Raises KeyError for missing or unexpected keys when `strict`, ValueError naming the key and both
         shapes when a shape differs, and TypeError for a dtype of another kind (floats for integers,
@@ -316,7 +320,7 @@ class Module:
                 f"{name}.load_state_dict: missing keys: {_listed(report.missing_keys)}; "
                 f"unexpected keys: {_listed(report.unexpected_keys)}"
             )
-        incoming = {key: np.asarray(state[key]) for key in own if key in state}
+        incoming = {key: as_array(state[key]) for key in own if key in state}
         for key, array in incoming.items():
             if not np.can_cast(array.dtype, own[key].dtype, "same_kind"):
                 raise TypeError(

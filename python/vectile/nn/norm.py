@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vectile.autograd import Tensor
+from vectile.device import on_device
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.module import Module
@@ -197,7 +198,12 @@ class _BatchNorm(_RunningNorm):
         momentum, mean, var = self.momentum, self.running_mean, self.running_var
         count = self.num_batches_tracked
         if self.training and count is not None:
-            count[...] = int(count) + 1  # a ufunc between two convolutions finds its caches cold
+            if on_device(count):
+                count += 1  # and nothing waits for it
+            else:
+                count[...] = (
+                    int(count) + 1
+                )  # a ufunc between two convolutions finds its caches cold
             if momentum is None:  # the plain average of all batches
                 momentum = 1.0 / int(count)
         return F.batch_norm(

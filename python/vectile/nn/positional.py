@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile.autograd import Tensor, as_tensor
+from vectile.device import as_array, near, to
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.module import Module
@@ -228,7 +229,7 @@ class RotaryEmbedding(Module):
         For offsets (batch,) that differ, (batch, 1, length, dim / 2). As `rotary` of
         `scaled_dot_product_attention` they turn queries and keys on the way.
         """
-        first = np.asarray(offset)
+        first = to(as_array(offset), "cpu")
         low, high = (0, 0) if first.size == 0 else (int(first.min()), int(first.max()))
         if low < 0 or high + length > self.max_len:
             raise ValueError(
@@ -237,7 +238,7 @@ class RotaryEmbedding(Module):
             )
         rows: Any = slice(low, low + length)
         if low != high:
-            rows = first[:, None, None] + np.arange(length)
+            rows = near(first[:, None, None] + np.arange(length), self.cosine)
         return self.cosine[rows], self.sine[rows]
 
     def extra_repr(self) -> str:

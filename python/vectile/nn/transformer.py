@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile.autograd import Tensor
+from vectile.device import as_array, place_of
 from vectile.nn import functional as F
 from vectile.nn import init
 from vectile.nn.activation import fusable, resolve
@@ -261,11 +262,11 @@ class TransformerDecoder(_Stack):
         """
         layers: Any = self.layers
         attentions: list[MultiheadAttention] = [layer.multihead_attn for layer in layers]
-        x, first = np.asarray(memory), attentions[0]
+        x, first = as_array(memory), attentions[0]
         x = x if first.batch_first else x.swapaxes(0, 1)
         counts = None
         if memory_key_padding_mask is not None:
-            hidden = np.asarray(memory_key_padding_mask, bool)
+            hidden = as_array(memory_key_padding_mask, bool)
             order = np.argsort(
                 hidden, axis=1, kind="stable"
             )  # padding to the end: order counts for nothing
@@ -277,6 +278,7 @@ class TransformerDecoder(_Stack):
             max(x.shape[1], 1),
             len(x),
             dtype=x.dtype,
+            device=place_of(x),
         )
         for i, attention in enumerate(attentions):
             key, value = attention.project(key=x, value=x)

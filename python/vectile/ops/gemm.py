@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
 from vectile._core import Float8Matrix, Int4Matrix, PackedMatrix, QuantizedMatrix
+from vectile.ops.device_matrix import DeviceMatrix
 
 __all__ = ["Activation", "Compute", "PackedMatrix", "linear", "matmul", "pack"]
 
@@ -67,7 +68,7 @@ def matmul(
 
 def linear(
     x: ArrayLike,
-    weight: ArrayLike | PackedMatrix | QuantizedMatrix | Int4Matrix | Float8Matrix,
+    weight: ArrayLike | PackedMatrix | QuantizedMatrix | Int4Matrix | Float8Matrix | DeviceMatrix,
     bias: ArrayLike | None = None,
     *,
     activation: Activation | None = None,
@@ -93,6 +94,13 @@ def linear(
         ValueError: shapes do not match, the activation or ``compute`` is unknown, or the weight is
             quantised or packed for another arithmetic than ``compute``.
     """
+    if isinstance(weight, DeviceMatrix):
+        if compute is not None:
+            raise ValueError(
+                f"linear: compute value: expected None beside a quantised weight, got {compute!r}"
+            )
+        y: NDArray[Any] = weight.linear("linear", x, bias, activation, residual)
+        return y
     return _core.linear(x, weight, bias, activation, residual, compute)
 
 

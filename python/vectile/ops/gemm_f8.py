@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile._core import Float8Matrix
+from vectile.device import on_device
 from vectile.ops.quantize import quantize_linear
 from vectile.runtime import named_dtype
 
@@ -37,6 +38,8 @@ def quantize_fp8(
         TypeError: a dtype is another one.
         ValueError: ``x`` holds NaN or infinity, or has no such axis.
     """
+    if on_device(x):
+        raise TypeError("quantize_fp8: x device: expected the CPU, got a GPU")
     x = np.asarray(x)
     storage = named_dtype(dtype)
     if storage.name not in _LARGEST:

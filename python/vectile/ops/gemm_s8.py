@@ -9,10 +9,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from vectile import _core
 from vectile._core import Int4Matrix, QuantizedMatrix
+from vectile.device import number, on_device
+from vectile.ops.device_matrix import DeviceMatrix, quantize
 from vectile.ops.gemm import Activation
 from vectile.ops.gemm_f8 import Float8Matrix, quantize_fp8
 
 __all__ = [
+    "DeviceMatrix",
     "QuantizedMatrix",
     "matmul_integer",
     "qlinear_matmul",
@@ -41,7 +44,7 @@ def matmul_integer(
         TypeError: an operand is not int8 or uint8, or a zero point is not of an integer type.
         ValueError: shapes do not match, or a zero point is out of range.
     """
-    return _core.matmul_integer(a, b, a_zero_point, b_zero_point)
+    return _core.matmul_integer(a, b, number(a_zero_point, a), number(b_zero_point, a))
 
 
 def qlinear_matmul(
@@ -71,7 +74,14 @@ def qlinear_matmul(
         ValueError: shapes do not match, or a zero point is out of range.
     """
     return _core.qlinear_matmul(
-        a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point
+        a,
+        number(a_scale, a),
+        number(a_zero_point, a),
+        b,
+        number(b_scale, a),
+        number(b_zero_point, a),
+        number(y_scale, a),
+        number(y_zero_point, a),
     )
 
 
@@ -95,7 +105,7 @@ def quantize_weight(
     symmetric: bool = True,
     per_channel: bool = True,
     dtype: DTypeLike | None = None,
-) -> QuantizedMatrix | Int4Matrix | Float8Matrix:
+) -> Any:
     """Return ``weight`` (out, in) as integers ``q``, ``w ~ scale * (q - zero_point)``, for :func:`linear`.
 
     Args:
@@ -121,7 +131,8 @@ def quantize_weight(
         |linear(x, result) - x @ W.T| <= step / 2 * sum(|W|, axis=1)
 
     up to float rounding, with 4 bits the sum of that over groups. The result keeps the kernels of the
-    instruction set in use when it was made.
+    instruction set in use when it was made. For a weight on a GPU it is a :class:`DeviceMatrix`; there
+    ``linear`` beside 4 bits takes ``x`` as it is.
 
     Raises:
         TypeError: ``weight`` is not float32 or float64.
@@ -139,6 +150,8 @@ def quantize_weight(
                 "quantize_weight: per_channel value: expected True with 4 bits, got False"
             )
         group = 128 if group_size is None else group_size
+        if on_device(weight):
+            return quantize(weight, symmetric, group=group)
         return _core.quantize_weight_4bit(weight, group, symmetric)
     if bits != 8:
         raise ValueError(f"quantize_weight: bits value: expected 4 or 8, got {bits}")
@@ -146,12 +159,14 @@ def quantize_weight(
         raise ValueError(
             f"quantize_weight: group_size value: expected None with 8 bits, got {group_size}"
         )
+    if on_device(weight):
+        return quantize(weight, symmetric, per_channel)
     return _core.quantize_weight(weight, symmetric=symmetric, per_channel=per_channel)
 
 
 def quantized_linear(
     x: ArrayLike,
-    weight: QuantizedMatrix,
+    weight: QuantizedMatrix | DeviceMatrix,
     bias: ArrayLike | None = None,
     *,
     activation: Activation | None = None,
@@ -183,6 +198,11 @@ def quantized_linear(
         ValueError: shapes do not match, ``x_scale`` is not positive and finite, or ``x_zero_point`` comes
             without it or, if ``symmetric``, off the middle.
     """
+    if isinstance(weight, DeviceMatrix):
+        ranges = {"x_scale": number(x_scale, x), "x_zero_point": number(x_zero_point, x)}
+        options = {"activation": activation, "symmetric": symmetric, **ranges}
+        y: NDArray[Any] = weight.linear("quantized_linear", x, bias, **options)
+        return y
     return _core.quantized_linear(
         x,
         weight,

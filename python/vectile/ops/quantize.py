@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vectile import _core
+from vectile.device import as_array, number, on_device
 
 __all__ = ["dequantize_linear", "dynamic_quantize_linear", "quantize_linear"]
 
@@ -33,10 +34,10 @@ def quantize_linear(
         TypeError: a dtype is wrong.
         ValueError: ``scale`` is 1-D without an axis, or shapes do not match.
     """
-    x = np.asarray(x)
+    x = as_array(x)
     if type(scale) in (int, float):
         scale = np.asarray(scale, np.float64 if x.dtype == np.float64 else np.float32)
-    return _core.quantize_linear(x, scale, zero_point, axis)
+    return _core.quantize_linear(x, number(scale, x), number(zero_point, x), axis)
 
 
 def dequantize_linear(
@@ -59,21 +60,24 @@ def dequantize_linear(
     """
     if isinstance(scale, (int, float)) and not isinstance(scale, np.generic):
         scale = np.float32(scale)
-    return _core.dequantize_linear(x, scale, zero_point, axis)
+    return _core.dequantize_linear(x, number(scale, x), number(zero_point, x), axis)
 
 
-def dynamic_quantize_linear(x: ArrayLike) -> tuple[NDArray[np.uint8], Any, np.uint8]:
+def dynamic_quantize_linear(x: ArrayLike) -> tuple[NDArray[np.uint8], Any, Any]:
     """Return ``(y, scale, zero_point)`` with ``x ~ scale * (y - zero_point)``, y uint8.
 
     ``scale = (max(x, 0) - min(x, 0)) / 255`` (1 when x is all zeros), ``zero_point =
     saturate(round(-min(x, 0) / scale))`` (ONNX DynamicQuantizeLinear); ``scale`` is float64 for
-    float64 and float32 for everything else.
+    float64 and float32 for everything else. On a GPU both are arrays there of shape (), and NaN or infinity
+    makes ``scale`` NaN.
 
     Raises:
         TypeError: ``x`` is not float16, bfloat16, float32 or float64.
         ValueError: ``x`` holds NaN or infinity.
     """
-    x = np.asarray(x)
+    x = as_array(x)
     y, scale, zero_point = _core.dynamic_quantize_linear(x)
+    if on_device(x):
+        return y, scale, zero_point
     kind = np.float64 if x.dtype == np.float64 else np.float32
     return y, kind(scale), np.uint8(zero_point)

@@ -195,7 +195,7 @@ class Optimizer:
                 bucket = buckets.setdefault((step, *sorted(values)), _Bucket([], step))
                 bucket.params.append(parameter)
                 for key, value in values.items():
-                    array = np.asarray(value).astype(_state_dtype(parameter), order="C")
+                    array = device.as_array(value).astype(_state_dtype(parameter), order="C")
                     array = device.to(array, device.place_of(parameter.data))
                     if array.shape != parameter.shape:
                         raise ValueError(

@@ -59,7 +59,7 @@ def _channel_dropout(op: str, x: Any, p: float, training: bool, ranks: tuple[int
     if not training or p == 0.0:
         return x
     t, lead = as_tensor(x), shape[:2] if len(shape) > 2 else shape[:1]
-    ones = np.ones((*lead, *(1,) * (len(shape) - len(lead))), t.dtype)
+    ones = np.ones_like(t.data, shape=(*lead, *(1,) * (len(shape) - len(lead))))
     return t * _F.dropout(ones, p)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd import functional as _F
-from vectile.device import as_array
+from vectile.device import as_array, beside, on_device
 
 Array = NDArray[Any]
 
@@ -83,7 +83,8 @@ def cross_entropy(
     """-log softmax(input)[target]. Logits (N, C), (N, C, d…) or (C,); integer targets without the C.
 
     Targets equal to `ignore_index` count neither in the loss nor in the mean. `weight` (C,) scales each
-    class's term and its share in the mean; it gets no gradient. IndexError for a target outside [0, C).
+    class's term and its share in the mean; it gets no gradient. IndexError for a target outside [0, C),
+    whose loss on a GPU is NaN.
     """
     logits, target = _class_last("cross_entropy", input, target)
     if weight is None:
@@ -110,7 +111,8 @@ def nll_loss(
 ) -> Tensor:
     """-input[target] for log-probabilities in cross_entropy's layouts, with its `weight`.
 
-    The mean is over the targets that are not `ignore_index`. IndexError for a target outside [0, C).
+    The mean is over the targets that are not `ignore_index`. IndexError, or NaN on a GPU, for a target
+    outside [0, C).
     """
     scores, target = _class_last("nll_loss", input, target)
     loss, _, share = _pick("nll_loss", scores, target, weight, ignore_index)
@@ -119,7 +121,7 @@ def nll_loss(
 
 class _Share(NamedTuple):
     kept: Array  # which targets are not ignored
-    total: float  # the weight of these
+    total: Any  # the weight of these, a float, or on a GPU an array that nothing waits for
 
 
 def _pick(
@@ -127,25 +129,33 @@ def _pick(
 ) -> tuple[Tensor, Array, _Share]:
     """-weight[target] * scores[target], 0 where ignored; the weights; and what a mean divides by."""
     classes = scores.shape[-1]
-    weight = np.asarray(np.ones(classes) if weight is None else weight, scores.dtype)
+    like, kind = scores.data, scores.dtype
+    if weight is None:
+        weight = np.ones_like(like, kind, shape=classes)
+    weight = beside(weight, like, kind)
     if weight.shape != (classes,):
         raise ValueError(f"{name}: weight shape: expected {(classes,)}, got {weight.shape}")
-    kept = np.asarray(target != ignore_index)
+    kept = as_array(target != ignore_index)
     wrong = kept & ((target < 0) | (target >= classes))
-    if wrong.any():
+    if not on_device(target) and wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise IndexError(
             f"{name}: target at {at}: expected in [0, {classes}) or {ignore_index}, got {target[at]}"
         )
-    index = np.where(kept, target, 0).astype(np.int64)
-    factor = weight[index] if classes else np.zeros(index.shape, scores.dtype)
+    index = np.where(kept & ~wrong, target, 0).astype(np.int64)
+    factor = weight[index] if classes else np.zeros(index.shape, kind, like=like)
+    if on_device(target):  # which is not waited for
+        factor = np.where(wrong, kind.type(np.nan), factor)
     picked = _F.gather(scores, index[..., None], -1) if classes else scores.sum(-1, keepdims=True)
     loss = _F.where(kept, picked.reshape(target.shape) * -factor, 0.0)
-    return loss, weight, _Share(kept, float(factor.sum(where=kept, dtype=np.float64)))
+    total = np.where(kept, factor, 0).sum(dtype=np.float64)
+    return loss, weight, _Share(kept, total.astype(kind) if on_device(total) else float(total))
 
 
 def _weighted_mean(name: str, loss: Tensor, share: _Share, reduction: str) -> Tensor:
     if reduction == "mean":
+        if not isinstance(share.total, float):
+            return _F.divide(loss.sum(), share.total)
         return loss.sum() * (1.0 / share.total if share.total else math.nan)
     return _reduce(name, loss, reduction)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd import functional as _F
 from vectile.autograd.functional import batch_norm, group_norm
+from vectile.device import as_array
 
 __all__ = ["batch_norm", "group_norm", "instance_norm"]
 
 
 def _move(running: Any, found: NDArray[Any], momentum: float) -> None:
     """Move (channels,) in place towards the average of (batch, channels)."""
-    array = np.asarray(running)
+    array = as_array(running)
     array += momentum * (found.mean(0) - array)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from vectile.autograd import Tensor, as_tensor
 from vectile.autograd import functional as _F
-from vectile.autograd.tensor import array_of, wrap
+from vectile.autograd.tensor import wrap
+from vectile.device import as_array, on_device
 
 __all__ = ["cosine_similarity", "normalize", "one_hot"]
 
@@ -50,19 +51,20 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
     """Integers (...) in [0, num_classes) as int64 (..., num_classes), 1 at each and 0 elsewhere.
 
     `num_classes` -1 is one more than the largest. TypeError for other dtypes, IndexError for an integer
-    outside the range.
+    outside the range; on a GPU, where that is not looked at, it gives zeros.
     """
-    ids = np.asarray(array_of(tensor))
+    ids = as_array(tensor)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"one_hot: tensor dtype: expected integers, got {ids.dtype}")
     if num_classes == -1:
         if not ids.size:
             raise ValueError("one_hot: num_classes: expected a number for an empty tensor, got -1")
         num_classes = int(ids.max()) + 1
-    wrong = ids[(ids < 0) | (ids >= num_classes)]
-    if wrong.size:
-        raise IndexError(f"one_hot: tensor value: expected in [0, {num_classes}), got {wrong[0]}")
-    out = np.zeros((*ids.shape, num_classes), np.int64)
-    if ids.size:
-        np.put_along_axis(out, ids[..., None].astype(np.int64), 1, -1)
-    return wrap(out)
+    if not on_device(ids):
+        wrong = ids[(ids < 0) | (ids >= num_classes)]
+        if wrong.size:
+            raise IndexError(
+                f"one_hot: tensor value: expected in [0, {num_classes}), got {wrong[0]}"
+            )
+    classes = np.arange(num_classes, dtype=np.int64, like=ids)
+    return wrap((ids[..., None].astype(np.int64) == classes).astype(np.int64))
