@@ -51,6 +51,11 @@ struct Options {
     value.dropout_p = dropout_p;
     value.seed = seed;
   }
+  template <class... In>
+  OnDevice meet(const char* op, std::uintptr_t stream, const In&... in) const {
+    return OnDevice(op, stream, in..., mask, block_mask, key_lengths, cu_seqlens_q, cu_seqlens_k,
+                    document_ids, alibi_slopes, sinks, cosine, sine);
+  }
 };
 
 using Rotary = std::optional<std::pair<nb::object, nb::object>>;
@@ -76,14 +81,23 @@ void bind_attention(nb::module_& m) {
         options.value.return_weights = return_weights;
         options.value.return_column_sums = return_column_sums;
         options.value.return_top_k = return_top_k;
-        const OnDevice here(op, stream, q, k, v, options.key_lengths, options.cu_seqlens_q,
-                            options.cu_seqlens_k);
+        const OnDevice here = options.meet(op, stream, q, k, v);
         AttentionResult r = unlocked([&] {
           return scaled_dot_product_attention(*q, *k, *v, options.mask.get(), options.value);
         });
         nb::object out = to_python(std::move(r.out));
-        if (!return_lse) return out;
-        return nb::make_tuple(out, to_python(std::move(r.lse)));
+        if (!(return_lse || return_weights || return_column_sums || return_top_k)) return out;
+        nb::list results;
+        results.append(out);
+        const auto add = [&](bool asked, Array& x) {
+          if (asked) results.append(to_python(std::move(x)));
+        };
+        add(return_lse, r.lse);
+        add(return_weights, r.weights);
+        add(return_column_sums, r.column_sums);
+        add(return_top_k, r.top_weights);
+        add(return_top_k, r.top_keys);
+        return nb::tuple(results);
       },
       nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("attn_mask") = nb::none(),
       nb::arg("is_causal") = false, nb::arg("window") = nb::none(),
@@ -111,14 +125,15 @@ void bind_attention(nb::module_& m) {
         const Options options(op, attn_mask, is_causal, window, block_mask, block_size, key_lengths,
                               cu_seqlens_q, cu_seqlens_k, document_ids, scale, softcap,
                               alibi_slopes, sinks, rotary, rotary_interleaved, dropout_p, seed);
-        const OnDevice here(op, stream, q, g, k, v, o, l, options.key_lengths, options.cu_seqlens_q,
-                            options.cu_seqlens_k);
+        const OnDevice here = options.meet(op, stream, q, g, k, v, o, l);
         AttentionGradients r = unlocked([&] {
           return scaled_dot_product_attention_backward(*g, *q, *k, *v, *o, *l, options.mask.get(),
                                                        options.value);
         });
-        return nb::make_tuple(to_python(std::move(r.dq)), to_python(std::move(r.dk)),
-                              to_python(std::move(r.dv)));
+        nb::object dq = to_python(std::move(r.dq)), dk = to_python(std::move(r.dk)),
+                   dv = to_python(std::move(r.dv));
+        if (!options.value.sinks) return nb::make_tuple(dq, dk, dv);
+        return nb::make_tuple(dq, dk, dv, to_python(std::move(r.dsinks)));
       },
       nb::arg("grad"), nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("out"),
       nb::arg("lse"), nb::arg("attn_mask") = nb::none(), nb::arg("is_causal") = false,

@@ -1,45 +1,12 @@
 // The forward pass of attention: tiles of scores live in registers only, with a running maximum and
 // sum for each query (FlashAttention-2, arXiv 2307.08691). Tiles of keys that no query of a block
 // sees are not loaded, those that a warp's do not see not computed.
-#include "attention_problem.h"
-#include "numbers.h"
+#include "attention_rows.h"
+#include "attention_terms.h"
 
 namespace vectile::cuda {
 namespace attention {
 namespace {
-
-struct Masks {
-  i64 lq, lk, left, right;
-  Integers starts_q, starts_k, lengths;  // no data: none
-  i64 sequences;
-};
-
-__device__ i64 clamp(i64 x, i64 low, i64 high) { return x < low ? low : x > high ? high : x; }
-
-__global__ void __launch_bounds__(kThreads) ranges_kernel(Masks m, Range* ranges, i64 batch) {
-  for (i64 i = i64{blockIdx.x} * kThreads + threadIdx.x; i < batch * m.lq;
-       i += i64{gridDim.x} * kThreads) {
-    const i64 row = i % m.lq;
-    i64 first = 0, end = m.lk, query_end = m.lq;  // the sequence's keys, and where its queries end
-    if (m.starts_q.data) {
-      i64 s = 0,
-          more = m.sequences;  // the last sequence that begins at the row or before is s or up
-      while (more > 1) {
-        const i64 half = more / 2;
-        if (m.starts_q.at(s + half) <= row) s += half;
-        more -= half;
-      }
-      first = m.sequences ? clamp(m.starts_k.at(s), 0, m.lk) : 0;
-      end = m.sequences ? clamp(m.starts_k.at(s + 1), first, m.lk) : 0;
-      query_end = m.sequences ? clamp(m.starts_q.at(s + 1), 0, m.lq) : 0;
-    }
-    const i64 at = end - query_end + row;
-    const i64 from = clamp(at - m.left, first, end);
-    i64 to = clamp(at + m.right + 1, first, end);
-    if (m.lengths.data) to = clamp(m.lengths.at(i / m.lq), 0, to);
-    ranges[i] = {static_cast<int>(from), static_cast<int>(to)};
-  }
-}
 
 template <class E>
 constexpr std::size_t forward_memory() {
@@ -48,8 +15,8 @@ constexpr std::size_t forward_memory() {
          E::kScratch * sizeof(Computed<S>);
 }
 
-template <class E, class S = typename E::S, class T = Computed<S>>
-__global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out, T* lse) {
+template <class E, class X, class S = typename E::S, class T = Computed<S>>
+__global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, X x, S* out, T* lse) {
   constexpr int D = E::D, rows = E::kRows, columns = E::kColumns;
   using Place = Tile<S, D>;
   auto* memory = reinterpret_cast<S*>(dynamic_memory());
@@ -72,6 +39,16 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out,
     load_rows<columns>(stream(stage, 1), values, from, begin, end);
     copy_commit();
   };
+  [[maybe_unused]] const typename X::Head terms = x.head(b, head);
+  // The first step from a key on that has work.
+  const auto next_step = [&](int from) {
+    if constexpr (X::any) {
+      while (from < end && !x.live(terms, first, first + count, from,
+                                   end - from < columns ? end : from + columns))
+        from += columns;
+    }
+    return from;
+  };
   // Of the warp's rows.
   const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;
   const Range top_range = p.range(b, upper);
@@ -82,21 +59,32 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out,
     top[i] = T(-INFINITY);
     total[i] = T(0);
   }
+  if constexpr (X::any)
+    if (x.sinks) {
+#pragma unroll
+      for (int i = 0; i < E::kThreadRows; ++i) {
+        top[i] = x.sinks[head] * T(M_LOG2E);
+        total[i] = lane_index() % E::kLanes == 0 ? T(1) : T(0);
+      }
+    }
   typename E::Sums sums;
 
   load_rows<rows>(query, p.query.of(b, head), first, 0, p.lq);
-  if (begin < end) load(begin, 0);
+  int from = next_step(begin);
+  if (from < end) load(from, 0);
   copy_commit();
   int stage = 0;
-  for (int from = begin; from < end; from += columns) {
+  for (int after; from < end; from = after) {
     copy_wait<0>();
     __syncthreads();  // this tile is there, and nobody reads the other any more
     const int next = (stage + 1) % E::kStages;
-    if (E::kStages > 1 && end - from > columns) load(from + columns, next);
+    after = next_step(from + columns);
+    if (E::kStages > 1 && after < end) load(after, next);
     if (from + columns > top_range.begin && from < last_range.end) {
       typename E::Scores s;
       E::product(s, query, stream(stage, 0), p.query.width);
-      const bool whole = last_range.begin <= from && from + columns <= top_range.end;
+      const bool whole =
+          last_range.begin <= from && from + columns <= top_range.end && (!X::any || lower < p.lq);
       to_scores<E>(s, p);
       if (!whole) {
 #pragma unroll
@@ -107,6 +95,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out,
             if (!seen.has(from + E::column(j))) s.at(i, j) = T(-INFINITY);
         }
       }
+      const auto query_of = [&](int i, int) { return first + E::row(i); };
+      const auto key_of = [&](int, int j) { return from + E::column(j); };
+      if constexpr (X::any) apply_terms<E>(s, x, terms, query_of, key_of);
       T shrink[E::kThreadRows];
       bool rises = false;
 #pragma unroll
@@ -133,11 +124,13 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Problem<S> p, S* out,
 #pragma unroll
           for (int j = 0; j < E::Sums::kCount; ++j) sums.at(i, j) *= shrink[i];
       }
+      if constexpr (X::any)
+        if (x.drops) drop_weights<E>(s, x, kept_weights<E>(x, terms, first, from));
       E::add_product(sums, s, stream(stage, 1), width, scratch);
     }
     if (E::kStages == 1) {
       __syncthreads();
-      if (end - from > columns) load(from + columns, next);
+      if (after < end) load(after, next);
     }
     stage = next;
   }
@@ -170,80 +163,7 @@ struct ForwardEngine<double, D> {
   using type = Lanes<double, D, D <= 64 ? 4 : D <= 128 ? 2 : 1, 16>;
 };
 
-void reject(const char* op, const char* argument, bool given) {
-  check(!given, op, argument, "value", "its default, as a device op has no other", "another");
-}
-
 }  // namespace
-
-Array even_rows(const TensorView& x) {
-  const bool even = x.ndim() <= 4 && (x.stride(-1) == 1 || x.shape[-1] <= 1);
-  return even ? Array(x) : contiguous(x);
-}
-
-Arguments::Arguments(const char* op, const TensorView& q, const TensorView& k, const TensorView& v,
-                     const TensorView* mask, const ops::AttentionOptions& o)
-    : sizes(ops::attention_args(op, q, k, v)),
-      dtype(q.dtype),
-      scale(ops::checked_scale(op, o.scale, sizes.d)),
-      softcap(ops::checked_softcap(op, o.softcap)) {
-  reject(op, "attn_mask", mask);
-  reject(op, "block_mask", o.block_mask);
-  reject(op, "block_size", o.block_rows || o.block_columns);
-  reject(op, "document_ids", o.document_ids);
-  reject(op, "alibi_slopes", o.alibi_slopes);
-  reject(op, "sinks", o.sinks);
-  reject(op, "rotary", o.cosine);
-  reject(op, "dropout_p", o.dropout_p != 0);
-  reject(op, "return_weights", o.return_weights);
-  reject(op, "return_column_sums", o.return_column_sums);
-  reject(op, "return_top_k", o.return_top_k != 0);
-  check(sizes.d <= 256, op, "query", "dim", "at most 256 on a device", sizes.d);
-  check(sizes.dv <= 256, op, "value", "dim", "at most 256 on a device", sizes.dv);
-  constexpr i64 most = INT_MAX - 1024;  // tiles end a little past the rows
-  check(sizes.lq <= most, op, "query", "length", text("at most ", most), sizes.lq);
-  check(sizes.lk <= most, op, "key", "length", text("at most ", most), sizes.lk);
-
-  Masks m{sizes.lq, sizes.lk, 0, 0, {}, {}, {}, 0};
-  const i64 all = sizes.lq + sizes.lk;
-  m.left = ops::checked_reach(op, o.left, all);
-  m.right = ops::checked_reach(op, o.right, all);
-  if (o.is_causal) m.right = 0;
-  Array starts_q, starts_k, lengths;
-  const auto integers = [&](const char* argument, const TensorView& x, const Shape& shape,
-                            Array& kept) {
-    ops::check_integers(op, argument, x);
-    kept = contiguous(ops::broadcast_to(x, shape));
-    return Integers{kept.data, x.dtype};
-  };
-  if (o.cu_seqlens_q) {
-    const TensorView& of_keys = o.cu_seqlens_k ? *o.cu_seqlens_k : *o.cu_seqlens_q;
-    const char* name = o.cu_seqlens_k ? "cu_seqlens_k" : "cu_seqlens_q";
-    ops::check_starts(op, "cu_seqlens_q", *o.cu_seqlens_q);
-    ops::check_starts(op, name, of_keys);
-    const Shape shape = o.cu_seqlens_q->shape;
-    check(of_keys.shape == shape, op, "cu_seqlens_k", "length", shape[0], of_keys.shape[0]);
-    m.starts_q = integers("cu_seqlens_q", *o.cu_seqlens_q, shape, starts_q);
-    m.starts_k = integers(name, of_keys, shape, starts_k);
-    m.sequences = shape[0] - 1;
-  } else {
-    check(!o.cu_seqlens_k, op, "cu_seqlens_q", "value", "an array beside cu_seqlens_k", "None");
-  }
-  i64 copies = 1;
-  if (o.key_lengths) {
-    ops::check_broadcast(op, "key_lengths", *o.key_lengths, sizes.batch);
-    m.lengths = integers("key_lengths", *o.key_lengths, sizes.batch, lengths);
-    copies = sizes.batch.elements();
-    range_batch = sizes.lq;
-  }
-  query = even_rows(q);
-  key = even_rows(k);
-  value = even_rows(v);
-  ranges = Array::empty(DType::i32, Shape(copies, sizes.lq, 2));
-  if (copies * sizes.lq > 0)
-    launch(ranges_kernel, {blocks_for(copies * sizes.lq, kThreads), kThreads}, m,
-           static_cast<Range*>(ranges.data), copies);
-}
 
 }  // namespace attention
 
@@ -251,24 +171,40 @@ AttentionResult scaled_dot_product_attention(const TensorView& query, const Tens
                                              const TensorView& value, const TensorView* mask,
                                              const ops::AttentionOptions& options) {
   using namespace attention;
-  const Arguments a("scaled_dot_product_attention", query, key, value, mask, options);
+  constexpr auto op = "scaled_dot_product_attention";
+  const Arguments a(op, query, key, value, mask, options);
+  const i64 top = options.return_top_k;
+  check(top >= 0 && top <= a.sizes.lk, op, "return_top_k", "value", text("0 <= k <= ", a.sizes.lk),
+        top);
+  const bool weighs = options.return_weights || options.return_column_sums || top;
+  const DType compute = compute_dtype(a.dtype);
   AttentionResult result;
   result.out = Array::empty(a.dtype, with_last(query.shape, a.sizes.dv));
-  if (options.return_lse)
-    result.lse = Array::empty(compute_dtype(a.dtype), without_last(query.shape));
+  Array lse;
+  if (options.return_lse || weighs || a.extras.any())
+    lse = Array::empty(compute, without_last(query.shape));
   const i64 planes = a.sizes.heads.elements();
-  if (planes == 0 || a.sizes.lq == 0) return result;
-  dispatch_floating(a.dtype, [&](auto s) {
-    using S = decltype(s);
-    if constexpr (sizeof(S) == 2)
-      if (attend_on_hopper(a.problem<S>(), result.out.as<S>(), result.lse.as<float>())) return;
-    with_width(a.sizes, [&](auto d) {
-      using E = typename ForwardEngine<S, d.value>::type;
-      launch(forward_kernel<E>,
-             {grid_of(ceil_div(a.sizes.lq, E::kRows) * planes), kThreads, forward_memory<E>()},
-             a.problem<S>(), result.out.as<S>(), result.lse.as<Computed<S>>());
+  if (planes > 0 && a.sizes.lq > 0)
+    dispatch_floating(a.dtype, [&](auto s) {
+      using S = decltype(s);
+      const auto attend = [&](auto terms) {
+        with_width(a.sizes, [&](auto d) {
+          using E = typename ForwardEngine<S, d.value>::type;
+          launch(forward_kernel<E, decltype(terms)>,
+                 {grid_of(ceil_div(a.sizes.lq, E::kRows) * planes), kThreads, forward_memory<E>()},
+                 a.problem<S>(), terms, result.out.as<S>(), lse.as<Computed<S>>());
+        });
+      };
+      if (!a.extras.any()) {
+        if constexpr (sizeof(S) == 2)
+          if (attend_on_hopper(a.problem<S>(), result.out.as<S>(), lse.as<float>())) return;
+        return attend(NoTerms{});
+      }
+      attend(a.extras.terms<S>(a.sizes));
+      mend_rows(a, lse, result.out);
     });
-  });
+  if (weighs) take_weights(a, options, lse, result);
+  if (options.return_lse) result.lse = std::move(lse);
   return result;
 }
 

@@ -5,7 +5,9 @@
 // Blocks of queries that stream keys make dQ; blocks of keys that stream the queries of their group
 // make dK and dV. Both are one kernel, which holds tiles X and Y and streams U and W: scores X U^T,
 // dP = Y W^T. Sums stay in registers and are added up in a fixed order; nothing is atomic.
-#include "attention_problem.h"
+#include "attention_rows.h"
+#include "attention_terms.h"
+#include "parameter.h"
 
 namespace vectile::cuda {
 namespace attention {
@@ -39,21 +41,25 @@ __global__ void __launch_bounds__(kThreads)
     const S* g = grad.of(b, head).data + i * grad.row;
     const S* o = out.of(b, head).data + i * out.row;
     T sum(0);
-    for (int c = lane_index(); c < grad.width; c += kWarp) sum += to_float(g[c]) * to_float(o[c]);
+    for (int c = lane_index(); c < grad.width; c += kWarp) {
+      const T y = to_float(o[c]);
+      sum += y == T(0) ? T(0) : to_float(g[c]) * y;
+    }
     sum = warp_reduce(sum, Sum{});
     if (lane_index() == 0) rows[r] = {lse[r] * T(M_LOG2E), sum, p.range(b, static_cast<int>(i))};
   }
 }
 
-template <class E, class S = typename E::S>
+template <class E, class X, class S = typename E::S>
 constexpr std::size_t backward_memory() {
   return (2 * E::kRows + 2 * E::kStages * E::kColumns) * E::D * sizeof(S) +
          E::kScratch * sizeof(Computed<S>) +
-         E::kStages * E::kColumns * sizeof(Statistics<Computed<S>>);
+         E::kStages * E::kColumns *
+             (sizeof(Statistics<Computed<S>>) + (X::any ? sizeof(std::uint64_t) : 0));
 }
 
-template <class E, Part part, class S = typename E::S>
-__global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
+template <class E, Part part, class X, class S = typename E::S>
+__global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p, X x) {
   using T = Computed<S>;
   constexpr int D = E::D, rows = E::kRows, columns = E::kColumns;
   constexpr bool of_queries = part == Part::queries;
@@ -62,12 +68,14 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
   using Place = Tile<S, D>;
   const Problem<S>& f = p.forward;
   auto* memory = reinterpret_cast<S*>(dynamic_memory());
-  const Place x{memory}, y{memory + rows * D};
+  const Place held{memory}, y{memory + rows * D};
   const auto stream = [&](int stage, int which) {
     return Place{memory + (2 * rows + (2 * stage + which) * columns) * D};
   };
   auto* scratch = reinterpret_cast<T*>(stream(E::kStages, 0).data);
   auto* queries = reinterpret_cast<Statistics<T>*>(scratch + E::kScratch);  // (stage, column)
+  [[maybe_unused]] auto* columns_kept =                                     // the same
+      reinterpret_cast<std::uint64_t*>(queries + E::kStages * columns);
 
   const Heads<S>&from_x = of_queries ? f.query : f.key, &from_y = of_queries ? p.grad : f.value;
   const Heads<S>&from_u = of_queries ? f.key : f.query, &from_w = of_queries ? f.value : p.grad;
@@ -91,15 +99,35 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
   const int per_head = begin < end ? (end - begin + columns - 1) / columns : 0;
   const int steps = of_queries ? per_head : per_head * f.group();
   const auto row_of = [&](int step) { return begin + step % per_head * columns; };
+  const auto query_head = [&](int step) {
+    return of_queries ? head : head * f.group() + step / per_head;
+  };
+  // The first step from one on that has work.
+  const auto next_step = [&](int step) {
+    if constexpr (X::any) {
+      const auto is_live = [&] {
+        const int from = row_of(step), to = end - from < columns ? end : from + columns;
+        const typename X::Head terms = x.head(b, query_head(step));
+        return of_queries ? x.live(terms, first, first + count, from, to)
+                          : x.live(terms, from, to, first, first + count);
+      };
+      while (step < steps && !is_live()) ++step;
+    }
+    return step;
+  };
   const auto load = [&](int step, int stage) {
-    const i64 other = of_queries ? head / f.group() : head * f.group() + step / per_head;
+    const i64 other = of_queries ? head / f.group() : query_head(step);
     const int from = row_of(step);
     load_rows<columns>(stream(stage, 0), from_u.of(b, other), from, begin, end);
     load_rows<columns>(stream(stage, 1), from_w.of(b, other), from, begin, end);
     copy_commit();
-    if constexpr (!of_queries)
+    if constexpr (!of_queries) {
       for (int c = static_cast<int>(threadIdx.x); c < columns; c += kThreads)
         queries[stage * columns + c] = p.row(b, other, from + c);
+      if constexpr (X::any)
+        if (x.drops)
+          keep_columns<E>(x, x.head(b, other), from, first, columns_kept + stage * columns);
+    }
   };
   // The warp's rows, and where they are queries what is known of them.
   const int upper = first + warp_index() * E::kWarpRows, lower = upper + E::kWarpRows - 1;
@@ -113,22 +141,27 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
   }
   typename E::Sums sum_u, sum_w;
 
-  load_rows<rows>(x, from_x.of(b, head), first, 0, length);
+  load_rows<rows>(held, from_x.of(b, head), first, 0, length);
   if constexpr (sums_u) load_rows<rows>(y, from_y.of(b, head), first, 0, length);
-  if (steps > 0) load(0, 0);
+  int step = next_step(0);
+  if (step < steps) load(step, 0);
   copy_commit();
   int stage = 0;
-  for (int step = 0; step < steps; ++step) {
+  while (step < steps) {
     copy_wait<0>();
     __syncthreads();  // this tile is there, and nobody reads the other any more
     const int next = (stage + 1) % E::kStages;
-    if (E::kStages > 1 && step + 1 < steps) load(step + 1, next);
+    [[maybe_unused]] int found = 0;
+    if constexpr (X::any) found = next_step(step + 1);
+    const auto after = [&] { return X::any ? found : step + 1; };  // needs no register
+    if (E::kStages > 1 && after() < steps) load(after(), next);
     const int from = row_of(step);
     const Statistics<T>* seen_by = queries + stage * columns;
     bool any, whole;
     if constexpr (of_queries) {
       any = from + columns > upper_range.begin && from < lower_range.end;
-      whole = lower_range.begin <= from && from + columns <= upper_range.end;
+      whole = lower_range.begin <= from && from + columns <= upper_range.end &&
+              (!X::any || lower < f.lq);
     } else {
       const Range least = seen_by[0].keys, most = seen_by[columns - 1].keys;
       any = most.end > upper && least.begin <= lower;
@@ -136,7 +169,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
     }
     if (any) {
       typename E::Scores s, slope;  // then P and dS
-      E::product(s, x, stream(stage, 0), d);
+      E::product(s, held, stream(stage, 0), d);
       if constexpr (sums_u) E::product(slope, y, stream(stage, 1), dv);
       to_scores<E>(s, f);
       const auto each = [&](auto f) {
@@ -149,6 +182,22 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
             else
               f(i, j, seen_by[E::column(j)], first + E::row(i));
       };
+      const auto query_of = [&](int i, int j) {
+        return of_queries ? first + E::row(i) : from + E::column(j);
+      };
+      const auto key_of = [&](int i, int j) {
+        return of_queries ? from + E::column(j) : first + E::row(i);
+      };
+      [[maybe_unused]] const typename X::Head terms = x.head(b, query_head(step));
+      [[maybe_unused]] std::uint64_t kept = 0;
+      if constexpr (X::any)
+        if (x.drops) {
+          if constexpr (of_queries)
+            kept = kept_weights<E>(x, terms, first, from);
+          else
+            kept = kept_weights<E>(columns_kept + stage * columns);
+          if constexpr (sums_u) drop_weights<E>(slope, x, kept);
+        }
       if constexpr (sums_u) {
         each([&](int i, int j, const Statistics<T>& query, int) { slope.at(i, j) -= query.delta; });
         if (f.outer > 0)
@@ -157,11 +206,23 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
             slope.at(i, j) *= 1 - bend * bend;
           });
       }
-      const auto weigh = [&](int i, int j, const Statistics<T>& query, bool seen) {
+      [[maybe_unused]] const auto weigh = [&](int i, int j, const Statistics<T>& query, bool seen) {
         s.at(i, j) = seen ? exp2(s.at(i, j) - query.lse) : T(0);
         if constexpr (sums_u) slope.at(i, j) = seen ? slope.at(i, j) * s.at(i, j) : T(0);
       };
-      if (whole)
+      if constexpr (X::any) {
+        if (!whole)
+          each([&](int i, int j, const Statistics<T>& query, int key) {
+            if (!query.keys.has(key)) s.at(i, j) = T(-INFINITY);
+          });
+        apply_terms<E>(s, x, terms, query_of, key_of);
+        each([&](int i, int j, const Statistics<T>& query, int) {
+          const T p = s.at(i, j) == T(-INFINITY) ? T(0) : exp2(s.at(i, j) - query.lse);
+          s.at(i, j) = p;
+          if constexpr (sums_u) slope.at(i, j) = p == T(0) ? p : slope.at(i, j) * p;
+        });
+        if (x.drops) drop_weights<E>(s, x, kept);
+      } else if (whole)
         each([&](int i, int j, const Statistics<T>& query, int) { weigh(i, j, query, true); });
       else
         each([&](int i, int j, const Statistics<T>& query, int key) {
@@ -172,9 +233,10 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
     }
     if (E::kStages == 1) {
       __syncthreads();
-      if (step + 1 < steps) load(step + 1, next);
+      if (after() < steps) load(after(), next);
     }
     stage = next;
+    step = after();
   }
   copy_wait<0>();
   __syncthreads();
@@ -184,7 +246,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<S> p) {
   const auto store = [&](typename E::Sums& sums, T scale, S* to, int width) {
 #pragma unroll
     for (int i = 0; i < E::kThreadRows; ++i) factor[i] = scale;
-    store_rows<E>(x, sums, factor, to + row * width, count, width);
+    store_rows<E>(held, sums, factor, to + row * width, count, width);
   };
   if constexpr (sums_u) store(sum_u, f.scale, of_queries ? p.query : p.key, d);
   if constexpr (sums_w) store(sum_w, T(1), p.value, dv);
@@ -208,11 +270,28 @@ struct BackwardEngine<double, D> {
   static constexpr bool kSplit = false;
 };
 
-template <class E, Part part>
-void run(const Backward<typename E::S>& p, i64 length, i64 planes) {
+template <class E, Part part, class X>
+void run(const Backward<typename E::S>& p, const X& x, i64 length, i64 planes) {
   if (length * planes > 0)
-    launch(backward_kernel<E, part>,
-           {grid_of(ceil_div(length, E::kRows) * planes), kThreads, backward_memory<E>()}, p);
+    launch(backward_kernel<E, part, X>,
+           {grid_of(ceil_div(length, E::kRows) * planes), kThreads, backward_memory<E, X>()}, p, x);
+}
+
+// dsinks (heads) = - sum over batch and queries of exp(sink - lse) delta: a sink's value is zero. A
+// block a head.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    sinks_kernel(const T* sinks, const Statistics<T>* rows, i64 batch, i64 lq, Target dsinks) {
+  __shared__ double scratch[kThreads / kWarp];
+  const i64 head = blockIdx.x;
+  const double sink = static_cast<double>(sinks[head]) * M_LOG2E;
+  double sum = 0;
+  for (i64 x = threadIdx.x; x < batch * lq; x += kThreads) {
+    const Statistics<T>& row = rows[(x / lq * gridDim.x + head) * lq + x % lq];
+    if (row.delta != T(0)) sum -= exp2(sink - row.lse) * row.delta;
+  }
+  sum = block_reduce<kThreads>(sum, Sum{}, scratch);
+  if (threadIdx.x == 0) dsinks.store(head, static_cast<T>(sum));
 }
 
 }  // namespace
@@ -226,8 +305,10 @@ AttentionGradients scaled_dot_product_attention_backward(
   constexpr auto op = "scaled_dot_product_attention_backward";
   const Arguments a(op, query, key, value, mask, options);
   ops::attention_backward_args(op, grad, query, out, lse, a.sizes.dv);
-  AttentionGradients result{Array::empty(a.dtype, query.shape), Array::empty(a.dtype, key.shape),
-                            Array::empty(a.dtype, value.shape)};
+  AttentionGradients result{
+      Array::empty(a.dtype, query.shape), Array::empty(a.dtype, key.shape),
+      Array::empty(a.dtype, value.shape),
+      options.sinks ? Array::empty(options.sinks->dtype, a.extras.sinks.shape) : Array()};
   const i64 batch = a.sizes.batch.elements(), heads = a.sizes.query_heads,
             kv_heads = a.sizes.kv_heads, rows = batch * heads * a.sizes.lq;
   const Array grad_rows = even_rows(grad), out_rows = even_rows(out);
@@ -242,20 +323,35 @@ AttentionGradients scaled_dot_product_attention_backward(
     if (rows)
       launch(statistics_kernel<S>, {blocks_for(rows, kThreads / kWarp), kThreads}, p.forward,
              p.grad, heads_of<S>(out_rows), lse_rows.as<T>(), statistics.as<Statistics<T>>());
-    if constexpr (sizeof(S) == 2)
-      if (differentiate_on_hopper(p.forward, p.grad, p.rows, p.query, p.key, p.value)) return;
-    with_width(a.sizes, [&](auto d) {
-      using Engine = BackwardEngine<S, d.value>;
-      using E = typename Engine::type;
-      run<E, Part::queries>(p, a.sizes.lq, batch * heads);
-      if constexpr (Engine::kSplit) {
-        run<E, Part::keys>(p, a.sizes.lk, batch * kv_heads);
-        run<E, Part::values>(p, a.sizes.lk, batch * kv_heads);
-      } else {
-        run<E, Part::keys_and_values>(p, a.sizes.lk, batch * kv_heads);
-      }
-    });
+    const auto make = [&](auto terms) {
+      with_width(a.sizes, [&](auto d) {
+        using Engine = BackwardEngine<S, d.value>;
+        using E = typename Engine::type;
+        run<E, Part::queries>(p, terms, a.sizes.lq, batch * heads);
+        if constexpr (Engine::kSplit) {
+          run<E, Part::keys>(p, terms, a.sizes.lk, batch * kv_heads);
+          run<E, Part::values>(p, terms, a.sizes.lk, batch * kv_heads);
+        } else {
+          run<E, Part::keys_and_values>(p, terms, a.sizes.lk, batch * kv_heads);
+        }
+      });
+    };
+    if (!a.extras.any()) {
+      if constexpr (sizeof(S) == 2)
+        if (differentiate_on_hopper(p.forward, p.grad, p.rows, p.query, p.key, p.value)) return;
+      return make(NoTerms{});
+    }
+    make(a.extras.terms<S>(a.sizes));
+    mend_gradients(a, grad_rows, lse_rows, statistics, result);
+    if (options.sinks && heads)
+      launch(sinks_kernel<T>, {blocks_for(heads, 1), kThreads}, a.extras.sinks.as<T>(),
+             statistics.as<Statistics<T>>(), batch, a.sizes.lq,
+             Target{result.dsinks.data, result.dsinks.dtype});
   });
+  if (a.rotary.any()) {
+    result.dq = a.rotary.query(result.dq, true);
+    result.dk = a.rotary.key(result.dk, true);
+  }
   return result;
 }
 

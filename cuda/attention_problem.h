@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "attention.h"
+#include "attention_extras.h"
+#include "attention_rotary.h"
 #include "attention_tiles.h"
 
 namespace vectile::cuda::attention {
@@ -87,12 +89,17 @@ struct Arguments {
   Array ranges;  // (batch or 1, lq, 2) of int32
   i64 range_batch = 0;
   double scale, softcap;
+  Extras extras;
+  Rotary rotary;  // has turned the query and the key
 
   Arguments(const char* op, const TensorView& q, const TensorView& k, const TensorView& v,
             const TensorView* mask, const ops::AttentionOptions& options);
 
   template <class S>
   Problem<S> problem() const;
+
+ private:
+  void find_ranges(const char* op, const ops::AttentionOptions& options);
 };
 
 // `x`, or a copy of it where batches or elements of a row do not lie evenly apart.

@@ -83,10 +83,7 @@ struct Problem {
   }
 };
 
-void check_mask(const char* op, const TensorView& m, DType dtype, const Shape& scores, Problem& p) {
-  if (m.dtype != DType::boolean && m.dtype != dtype)
-    fail<TypeError>(op, "attn_mask", "dtype", text("bool or ", dtype), m.dtype);
-  check_broadcast(op, "attn_mask", m, scores);
+void take_mask(const TensorView& m, const Shape& scores, Problem& p) {
   const Shape full = m.ndim() ? with_last(m.shape, scores[-1]) : Shape(scores[-1]);
   const TensorView wide = broadcast_to(m, full);
   p.mask_rows = full.back() <= 1 || wide.stride(-1) == 1 ? Array(wide) : contiguous(wide);
@@ -108,48 +105,31 @@ Array compared_documents(const char* op, const Array& numbers, DType dtype) {
 }
 
 // Score terms and dropout.
-void check_terms(const char* op, const AttentionOptions& o, const Shape& heads, Problem& p) {
+void take_terms(const char* op, const AttentionOptions& o, const AttentionSizes& s, Problem& p) {
   const DType dtype = compute_dtype(p.dtype);
   p.softcap = checked_softcap(op, o.softcap);
+  attention_term_args(op, o, s);
   if (o.alibi_slopes) {
-    check_floating(op, "alibi_slopes", *o.alibi_slopes);
-    check_broadcast(op, "alibi_slopes", *o.alibi_slopes, heads);
-    p.slopes_given = converted(broadcast_to(*o.alibi_slopes, heads), dtype);
+    p.slopes_given = converted(broadcast_to(*o.alibi_slopes, s.heads), dtype);
     p.slopes = p.slopes_given;
   }
-  if (o.sinks) {
-    check_floating(op, "sinks", *o.sinks);
-    check_shape(op, "sinks", *o.sinks, Shape(p.heads));
-    p.sinks = converted(*o.sinks, dtype);
-  }
-  check(o.dropout_p >= 0 && o.dropout_p <= 1, op, "dropout_p", "value", "0 <= dropout_p <= 1",
-        o.dropout_p);
+  if (o.sinks) p.sinks = converted(*o.sinks, dtype);
   p.dropout_p = o.dropout_p;
   p.seed = o.seed;
 }
 
 // Tables of rotary embedding, and that every query has a place in them.
-void check_rotary(const char* op, const AttentionOptions& o, const TensorView& query,
-                  const Shape& batch, Problem& p) {
+void take_rotary(const char* op, const AttentionOptions& o, const TensorView& query,
+                 const AttentionSizes& s, Problem& p) {
   if (!o.cosine) return;
-  const TensorView &cosine = *o.cosine, &sine = *o.sine;
-  const DType dtype = compute_dtype(p.dtype);
-  check_parameter_dtype(op, "rotary cosine", cosine, query);
-  check_parameter_dtype(op, "rotary sine", sine, query);
-  check(cosine.ndim() >= 2, op, "rotary", "ndim", "at least 2", cosine.ndim());
-  check_shape(op, "rotary sine", sine, cosine.shape);
-  const i64 pairs = cosine.shape[-1];
-  check(2 * pairs <= p.d, op, "rotary", "pairs", text("at most ", p.d / 2), pairs);
-  Shape full = batch;
-  full.ndim += 2;
-  full[-2] = p.lk, full[-1] = pairs;
-  check(cosine.shape[-2] == p.lk, op, "rotary", "length", p.lk, cosine.shape[-2]);
-  check_broadcast(op, "rotary", cosine, full);
+  rotary_table_args(op, o, query, s);
   for (i64 i = 0; i < p.lq; ++i)
     check(p.maps.place(i) >= 0, op, "rotary", "key length", "at least the query's",
           text("none for query ", i));
-  p.cosine_given = converted(cosine, dtype);
-  p.sine_given = converted(sine, dtype);
+  const DType dtype = compute_dtype(p.dtype);
+  const Shape full = with_axes(s.batch, p.lk, o.cosine->shape[-1]);
+  p.cosine_given = converted(*o.cosine, dtype);
+  p.sine_given = converted(*o.sine, dtype);
   p.cosine = broadcast_to(p.cosine_given, full);
   p.sine = broadcast_to(p.sine_given, full);
   p.interleaved = o.interleaved;
@@ -168,10 +148,14 @@ Problem check_inputs(const char* op, const TensorView& q, const TensorView& k, c
   p.d = s.d;
   p.dv = s.dv;
   p.scale = checked_scale(op, options.scale, p.d);
-  if (mask) check_mask(op, *mask, p.dtype, with_last(q.shape, p.lk), p);
-  check_terms(op, options, s.heads, p);
+  if (mask) {
+    const Shape scores = with_last(q.shape, p.lk);
+    attention_mask_args(op, *mask, p.dtype, scores);
+    take_mask(*mask, scores, p);
+  }
+  take_terms(op, options, s, p);
   p.maps = AttentionMaps(op, options, s.heads, p.lq, p.lk);
-  check_rotary(op, options, q, s.batch, p);
+  take_rotary(op, options, q, s, p);
   if (p.maps.ids_recur())
     p.documents = compared_documents(op, p.maps.document_numbers(), compute_dtype(p.dtype));
   p.query = rows_contiguous(q);

@@ -14,6 +14,17 @@ Shape batch_of(Shape s) {
   return s;
 }
 
+// Rows (or columns) of a block, as many as given or the fewest that make `blocks` of `length`.
+i64 checked_block(const char* op, const char* property, std::optional<i64> given, i64 blocks,
+                  i64 length) {
+  const i64 fewest = std::max<i64>(1, ceil_div(length, std::max<i64>(1, blocks)));
+  const i64 size = std::min(given.value_or(fewest), std::max<i64>(1, length));
+  check(size >= 1, op, "block_size", property, "at least 1", size);
+  if (ceil_div(length, size) != blocks)
+    fail(op, "block_mask", property, text(ceil_div(length, size), " blocks of ", size), blocks);
+  return size;
+}
+
 }  // namespace
 
 AttentionSizes attention_args(const char* op, const TensorView& q, const TensorView& k,
@@ -53,6 +64,63 @@ void attention_backward_args(const char* op, const TensorView& grad, const Tenso
   check_shape(op, "grad", grad, shape);
   check_shape(op, "out", out, shape);
   check_shape(op, "lse", lse, without_last(query.shape));
+}
+
+void attention_mask_args(const char* op, const TensorView& m, DType dtype, const Shape& scores) {
+  if (m.dtype != DType::boolean && m.dtype != dtype)
+    fail<TypeError>(op, "attn_mask", "dtype", text("bool or ", dtype), m.dtype);
+  check_broadcast(op, "attn_mask", m, scores);
+}
+
+void attention_term_args(const char* op, const AttentionOptions& o, const AttentionSizes& s) {
+  if (o.alibi_slopes) {
+    check_floating(op, "alibi_slopes", *o.alibi_slopes);
+    check_broadcast(op, "alibi_slopes", *o.alibi_slopes, s.heads);
+  }
+  if (o.sinks) {
+    check_floating(op, "sinks", *o.sinks);
+    check_shape(op, "sinks", *o.sinks, Shape(s.query_heads));
+  }
+  check(o.dropout_p >= 0 && o.dropout_p <= 1, op, "dropout_p", "value", "0 <= dropout_p <= 1",
+        o.dropout_p);
+}
+
+void document_args(const char* op, const TensorView& ids, const Shape& batch, i64 lq, i64 lk) {
+  Shape full = batch;
+  full.push(lk);
+  check_broadcast(op, "document_ids", ids, full);
+  check(lq <= lk, op, "document_ids", "queries", text("at most the ", lk, " keys"), lq);
+}
+
+void rotary_table_args(const char* op, const AttentionOptions& o, const TensorView& query,
+                       const AttentionSizes& s) {
+  const TensorView &cosine = *o.cosine, &sine = *o.sine;
+  check_parameter_dtype(op, "rotary cosine", cosine, query);
+  check_parameter_dtype(op, "rotary sine", sine, query);
+  check(cosine.ndim() >= 2, op, "rotary", "ndim", "at least 2", cosine.ndim());
+  check_shape(op, "rotary sine", sine, cosine.shape);
+  const i64 pairs = cosine.shape[-1];
+  check(2 * pairs <= s.d, op, "rotary", "pairs", text("at most ", s.d / 2), pairs);
+  check(cosine.shape[-2] == s.lk, op, "rotary", "length", s.lk, cosine.shape[-2]);
+  check_broadcast(op, "rotary", cosine, with_axes(s.batch, s.lk, pairs));
+}
+
+BlockSize block_mask_args(const char* op, const AttentionSparsity& o, const Shape& heads, i64 lq,
+                          i64 lk) {
+  const TensorView& m = *o.block_mask;
+  check<TypeError>(m.dtype == DType::boolean, op, "block_mask", "dtype", "bool", m.dtype);
+  check(m.ndim() >= 2, op, "block_mask", "ndim", "at least 2", m.ndim());
+  const i64 rows = m.shape[-2], columns = m.shape[-1];
+  const BlockSize size{checked_block(op, "rows", o.block_rows, rows, lq),
+                       checked_block(op, "columns", o.block_columns, columns, lk)};
+  check_broadcast(op, "block_mask", m, with_axes(heads, rows, columns));
+  return size;
+}
+
+Shape with_axes(Shape shape, i64 rows, i64 columns) {
+  shape.push(rows);
+  shape.push(columns);
+  return shape;
 }
 
 void check_integers(const char* op, const char* argument, const TensorView& x) {

@@ -49,6 +49,24 @@ AttentionSizes attention_args(const char* op, const TensorView& query, const Ten
 void attention_backward_args(const char* op, const TensorView& grad, const TensorView& query,
                              const TensorView& out, const TensorView& lse, i64 dv);
 
+// What the options ask of their arrays, beside the values of integers: the mask, bool or of the
+// dtype of the others; score terms and dropout; ids of documents; tables of rotary embedding, but
+// for the places of queries in them.
+void attention_mask_args(const char* op, const TensorView& mask, DType dtype, const Shape& scores);
+void attention_term_args(const char* op, const AttentionOptions& o, const AttentionSizes& s);
+void document_args(const char* op, const TensorView& ids, const Shape& batch, i64 lq, i64 lk);
+void rotary_table_args(const char* op, const AttentionOptions& o, const TensorView& query,
+                       const AttentionSizes& s);
+
+// Queries and keys of a block of the mask, which broadcasts to (heads..., blocks, blocks).
+struct BlockSize {
+  i64 rows, columns;
+};
+BlockSize block_mask_args(const char* op, const AttentionSparsity& o, const Shape& heads, i64 lq,
+                          i64 lk);
+// `shape` and two axes more.
+Shape with_axes(Shape shape, i64 rows, i64 columns);
+
 // Offset of plane b among the axes before the last `skip`, in row-major order.
 i64 plane_offset(const TensorView& x, int skip, i64 b);
 

@@ -26,17 +26,6 @@ Buffer<i64> checked_starts(const char* op, const char* argument, const TensorVie
   return at;
 }
 
-// Rows (or columns) of a block, as many as given or the fewest that make `blocks` of `length`.
-i64 checked_block(const char* op, const char* property, std::optional<i64> given, i64 blocks,
-                  i64 length) {
-  const i64 fewest = std::max<i64>(1, ceil_div(length, std::max<i64>(1, blocks)));
-  const i64 size = std::min(given.value_or(fewest), std::max<i64>(1, length));
-  check(size >= 1, op, "block_size", property, "at least 1", size);
-  if (ceil_div(length, size) != blocks)
-    fail(op, "block_mask", property, text(ceil_div(length, size), " blocks of ", size), blocks);
-  return size;
-}
-
 }  // namespace
 
 AttentionMaps::AttentionMaps(const char* op, const AttentionSparsity& options, const Shape& heads,
@@ -45,16 +34,11 @@ AttentionMaps::AttentionMaps(const char* op, const AttentionSparsity& options, c
   const Shape batch = heads.ndim ? without_last(heads) : heads;
   batch_ = batch.elements();
   if (options.key_lengths) check_broadcast(op, "key_lengths", *options.key_lengths, batch);
-  if (options.document_ids) {
-    Shape ids = batch;
-    ids.push(lk);
-    check_broadcast(op, "document_ids", *options.document_ids, ids);
-    check(lq <= lk, op, "document_ids", "queries", text("at most the ", lk, " keys"), lq);
-  }
+  if (options.document_ids) document_args(op, *options.document_ids, batch, lq, lk);
   per_batch_ = (options.key_lengths && options.key_lengths->ndim() > 0) ||
                (options.document_ids && options.document_ids->ndim() > 1);
   const i64 copies = per_batch_ ? batch_ : 1;
-  keys_ = Buffer<KeyRange>(checked_elements(Shape(copies, lq)));
+  keys_ = Buffer<KeyRange>(checked_elements(Shape(std::max<i64>(1, copies), lq)));
   position_ = Buffer<i64>(lq);
   sequences(op, options);
   for (i64 c = 1; c < copies; ++c) std::copy_n(keys_.get(), lq, keys_.get() + c * lq);
@@ -150,15 +134,9 @@ void AttentionMaps::blocks(const char* op, const AttentionSparsity& o, const Sha
     return;
   }
   const TensorView& m = *o.block_mask;
-  check<TypeError>(m.dtype == DType::boolean, op, "block_mask", "dtype", "bool", m.dtype);
-  check(m.ndim() >= 2, op, "block_mask", "ndim", "at least 2", m.ndim());
-  const i64 rows = m.shape[-2], columns = m.shape[-1];
-  block_rows_ = checked_block(op, "rows", o.block_rows, rows, lq_);
-  const i64 width = checked_block(op, "columns", o.block_columns, columns, lk_);
-  Shape full = heads;
-  full.push(rows);
-  full.push(columns);
-  check_broadcast(op, "block_mask", m, full);
+  const BlockSize size = block_mask_args(op, o, heads, lq_, lk_);
+  const i64 rows = m.shape[-2], columns = m.shape[-1], width = size.columns;
+  block_rows_ = size.rows;
 
   const Array packed = contiguous(m);
   const auto* seen = packed.as<std::uint8_t>();
@@ -186,7 +164,7 @@ void AttentionMaps::blocks(const char* op, const AttentionSparsity& o, const Sha
   }
   runs_ = Buffer<KeyRange>(static_cast<i64>(runs.size()));
   std::copy(runs.begin(), runs.end(), runs_.get());
-  full.ndim = heads.ndim;
+  Shape full = heads;
   full.push(rows + 1);
   run_heads_ = broadcast_to(run_start_, full);
 }

@@ -346,6 +346,15 @@ def test_hidden_keys_never_leak(isa, rng, name):
     np.testing.assert_array_equal(bad_lse[:, :, 100:200], lse[:, :, 100:200])
 
 
+@pytest.mark.parametrize("name", ["key_lengths", "document_ids"])
+def test_no_batches(name):
+    x = np.zeros((0, 2, 3, 4), np.float32)
+    o = {name: np.zeros(0 if name == "key_lengths" else (0, 3), int)}
+    out, lse = sdpa(x, x, x, return_lse=True, **o)
+    assert out.shape == x.shape and lse.shape == (0, 2, 3)
+    assert [y.shape for y in sdpa_backward(out, x, x, x, out, lse, **o)] == [x.shape] * 3
+
+
 def test_a_padded_batch_equals_the_unpadded_one(isa, dtype, rng):
     lengths = np.array([50, 7, 0, 33])
     q, k, v = inputs(rng, dtype, (4, 2, 1, 40, 60, 16, 12))
@@ -535,46 +544,46 @@ def test_functional_returns_what_the_op_does(rng):
 IDS = np.arange(5)
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"window": (-1, 0)}, ValueError, "window value: expected at least 0, or None, got -1"),
-        ({"block_mask": np.ones((2, 9), bool), "block_size": 3}, ValueError,
-         "block_mask columns: expected 2 blocks of 3, got 9"),
-        ({"block_mask": np.ones((4, 4), bool)}, ValueError,
-         "block_mask rows: expected 3 blocks of 2, got 4"),
-        ({"block_mask": np.ones((5, 5))}, TypeError, "block_mask dtype: expected bool, got float64"),
-        ({"block_mask": np.ones(5, bool)}, ValueError, "block_mask ndim: expected at least 2, got 1"),
-        ({"block_mask": np.ones((3, 1, 1), bool)}, ValueError,
-         r"block_mask shape: expected one that broadcasts to \(2, 4, 1, 1\), got \(3, 1, 1\)"),
-        ({"block_mask": np.ones((5, 5), bool), "block_size": (0, 1)}, ValueError,
-         "block_size rows: expected at least 1, got 0"),
-        ({"block_size": 4}, ValueError, "block_mask value: expected an array beside block_size"),
-        ({"key_lengths": [1, 6]}, ValueError, "key_lengths value: expected 0 <= length <= 5, got 6"),
-        ({"key_lengths": [1, 2, 3]}, ValueError, "key_lengths shape: expected one that broadcasts"),
-        ({"key_lengths": [1.0, 2.0]}, TypeError, "key_lengths dtype: expected an integer type"),
-        ({"cu_seqlens_q": [1, 5]}, ValueError, "cu_seqlens_q first: expected 0, got 1"),
-        ({"cu_seqlens_q": [0, 4]}, ValueError, "cu_seqlens_q last: expected 5, got 4"),
-        ({"cu_seqlens_q": [0, 4, 3, 5]}, ValueError,
-         "cu_seqlens_q order: expected no decrease, got 4, 3"),
-        ({"cu_seqlens_q": np.zeros(0, int)}, ValueError, "cu_seqlens_q length: expected at least 1"),
-        ({"cu_seqlens_q": 5}, ValueError, "cu_seqlens_q ndim: expected 1, got 0"),
-        ({"cu_seqlens_q": [0, 5], "cu_seqlens_k": [0, 2, 5]}, ValueError,
-         "cu_seqlens_k length: expected 2, got 3"),
-        ({"cu_seqlens_k": [0, 5]}, ValueError,
-         "cu_seqlens_q value: expected an array beside cu_seqlens_k, got None"),
-        ({"document_ids": IDS[:4]}, ValueError, "document_ids shape: expected one that broadcasts"),
-        ({"document_ids": IDS[:3], "key": KV[..., :3, :], "value": KV[..., :3, :]}, ValueError,
-         "document_ids queries: expected at most the 3 keys, got 5"),
-        ({"document_ids": IDS * 0.5}, TypeError, "document_ids dtype: expected an integer type"),
-        ({"softcap": 0.0}, ValueError, "softcap value: expected a finite number above 0, got 0"),
-        ({"alibi_slopes": IDS}, TypeError, "alibi_slopes dtype"),
-        ({"alibi_slopes": np.ones(3)}, ValueError, r"alibi_slopes shape: .*\(2, 4\), got \(3,\)"),
-        ({"sinks": np.ones(3)}, ValueError, r"sinks shape: expected \(4,\), got \(3,\)"),
-        ({"dropout_p": 1.5}, ValueError, "dropout_p value: expected 0 <= dropout_p <= 1, got 1.5"),
-        ({"return_top_k": 6}, ValueError, "return_top_k value: expected 0 <= k <= 5, got 6"),
-    ],
-)  # fmt: skip
+BAD_OPTIONS = [
+    ({"window": (-1, 0)}, ValueError, "window value: expected at least 0, or None, got -1"),
+    ({"block_mask": np.ones((2, 9), bool), "block_size": 3}, ValueError,
+     "block_mask columns: expected 2 blocks of 3, got 9"),
+    ({"block_mask": np.ones((4, 4), bool)}, ValueError,
+     "block_mask rows: expected 3 blocks of 2, got 4"),
+    ({"block_mask": np.ones((5, 5))}, TypeError, "block_mask dtype: expected bool, got float64"),
+    ({"block_mask": np.ones(5, bool)}, ValueError, "block_mask ndim: expected at least 2, got 1"),
+    ({"block_mask": np.ones((3, 1, 1), bool)}, ValueError,
+     r"block_mask shape: expected one that broadcasts to \(2, 4, 1, 1\), got \(3, 1, 1\)"),
+    ({"block_mask": np.ones((5, 5), bool), "block_size": (0, 1)}, ValueError,
+     "block_size rows: expected at least 1, got 0"),
+    ({"block_size": 4}, ValueError, "block_mask value: expected an array beside block_size"),
+    ({"key_lengths": [1, 6]}, ValueError, "key_lengths value: expected 0 <= length <= 5, got 6"),
+    ({"key_lengths": [1, 2, 3]}, ValueError, "key_lengths shape: expected one that broadcasts"),
+    ({"key_lengths": [1.0, 2.0]}, TypeError, "key_lengths dtype: expected an integer type"),
+    ({"cu_seqlens_q": [1, 5]}, ValueError, "cu_seqlens_q first: expected 0, got 1"),
+    ({"cu_seqlens_q": [0, 4]}, ValueError, "cu_seqlens_q last: expected 5, got 4"),
+    ({"cu_seqlens_q": [0, 4, 3, 5]}, ValueError,
+     "cu_seqlens_q order: expected no decrease, got 4, 3"),
+    ({"cu_seqlens_q": np.zeros(0, int)}, ValueError, "cu_seqlens_q length: expected at least 1"),
+    ({"cu_seqlens_q": 5}, ValueError, "cu_seqlens_q ndim: expected 1, got 0"),
+    ({"cu_seqlens_q": [0, 5], "cu_seqlens_k": [0, 2, 5]}, ValueError,
+     "cu_seqlens_k length: expected 2, got 3"),
+    ({"cu_seqlens_k": [0, 5]}, ValueError,
+     "cu_seqlens_q value: expected an array beside cu_seqlens_k, got None"),
+    ({"document_ids": IDS[:4]}, ValueError, "document_ids shape: expected one that broadcasts"),
+    ({"document_ids": IDS[:3], "key": KV[..., :3, :], "value": KV[..., :3, :]}, ValueError,
+     "document_ids queries: expected at most the 3 keys, got 5"),
+    ({"document_ids": IDS * 0.5}, TypeError, "document_ids dtype: expected an integer type"),
+    ({"softcap": 0.0}, ValueError, "softcap value: expected a finite number above 0, got 0"),
+    ({"alibi_slopes": IDS}, TypeError, "alibi_slopes dtype"),
+    ({"alibi_slopes": np.ones(3)}, ValueError, r"alibi_slopes shape: .*\(2, 4\), got \(3,\)"),
+    ({"sinks": np.ones(3)}, ValueError, r"sinks shape: expected \(4,\), got \(3,\)"),
+    ({"dropout_p": 1.5}, ValueError, "dropout_p value: expected 0 <= dropout_p <= 1, got 1.5"),
+    ({"return_top_k": 6}, ValueError, "return_top_k value: expected 0 <= k <= 5, got 6"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_OPTIONS)
 def test_bad_options(change, error, message):
     arguments = {"query": X, "key": KV, "value": KV} | change
     with pytest.raises(error, match="^scaled_dot_product_attention: " + message):

@@ -89,14 +89,14 @@ def inputs(rng, dtype, size):
     return [rng.standard_normal(s).astype(dtype) for s in shapes]
 
 
-def close(got, want, dtype, terms):
+def close(got, want, dtype, terms, roundings=8):
     """Within the roundings of sums of `terms` products of normal numbers, and of operands that a
     half type rounds once more (weights and their gradients)."""
     assert got.dtype == dtype and got.shape == want.shape
     if want.size == 0:
         return
     computed = epsilon(np.float64 if dtype == np.float64 else np.float32)
-    bound = 16 * terms * computed + (8 * epsilon(dtype) if dtype in HALVES else 0)
+    bound = 16 * terms * computed + (roundings * epsilon(dtype) if dtype in HALVES else 0)
     error = abs(got.astype(np.float64) - want)
     assert (error <= bound * max(1, abs(want).max())).all(), (error.max(), bound)
 
@@ -233,10 +233,6 @@ X = np.zeros((2, 4, 3, 8), np.float32)
         ((X.astype(int), X, X), {}, "query dtype"),
         ((X, X[:, :3], X[:, :3]), {}, "key heads: expected a divisor of the query's 4, got 3"),
         ((X, X, X[:, :, :2]), {}, "value length: expected 3, got 2"),
-        ((X, X, X), {"attn_mask": X}, "attn_mask value: expected .*device"),
-        ((X, X, X), {"sinks": X[0, :, 0, 0]}, "sinks value: expected .*device"),
-        ((X, X, X), {"dropout_p": 0.5}, "dropout_p value: expected .*device"),
-        ((X, X, X), {"return_weights": True}, "return_weights value: expected .*device"),
         ((X, X, X), {"window": (-1, None)}, "window value: expected at least 0, or None, got -1"),
         ((X, X, X), {"key_lengths": np.zeros(3, int)}, "key_lengths shape"),
         ((X, X, X), {"key_lengths": np.zeros(2)}, "key_lengths dtype: expected an integer type"),

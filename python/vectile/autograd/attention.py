@@ -23,7 +23,7 @@ from vectile.autograd.tensor import (
     track,
     wrap,
 )
-from vectile.device import as_array, is_array, on_device, place_of, to
+from vectile.device import as_array, is_array, place_of, to
 from vectile.ops.attention import BlockSize, Rotary, Window
 
 __all__ = ["attention_and_weights", "rotary_embedding", "scaled_dot_product_attention"]
@@ -172,7 +172,7 @@ def attention_and_weights(
     learned = _learns(attn_mask) or _learns(options.get("alibi_slopes"))
     tracked = learned or any(_learns(x) for x in (q, k, v, s))
     options = {name: x for name, x in options.items() if x is not None and x is not False}
-    if not (tracked or on_device(q._data)):  # a device's kernel gives no weights
+    if not tracked:
         if dropout_p:
             options.update(dropout_p=dropout_p, seed=random.next_seed())
         out, found = ops.scaled_dot_product_attention(
