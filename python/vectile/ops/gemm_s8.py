@@ -105,7 +105,7 @@ def quantize_weight(
     symmetric: bool = True,
     per_channel: bool = True,
     dtype: DTypeLike | None = None,
-) -> Any:
+) -> QuantizedMatrix | Int4Matrix | Float8Matrix | DeviceMatrix:
     """Return ``weight`` (out, in) as integers ``q``, ``w ~ scale * (q - zero_point)``, for :func:`linear`.
 
     Args:
