@@ -4,10 +4,10 @@ namespace vectile::cuda {
 namespace {
 
 #if defined(VECTILE_CUDA_EMULATED)
-constexpr int kDevice = nb::device::cpu::value;
+constexpr int kDevice = nb::device::cpu::value, kManaged = kDevice;
 constexpr const char* kPlace = "host memory: the kernels are emulated";
 #else
-constexpr int kDevice = nb::device::cuda::value;
+constexpr int kDevice = nb::device::cuda::value, kManaged = nb::device::cuda_managed::value;
 constexpr const char* kPlace = "a CUDA device";
 #endif
 
@@ -62,13 +62,17 @@ Input::Input(nb::handle value, const char* op, const char* argument) {
     owner_ = AnyArray(constant.handle());
     read_only = true;
   }
-  if (owner_.device_type() != kDevice)
+  if (owner_.device_type() != kDevice && owner_.device_type() != kManaged)
     fail<TypeError>(op, argument, "device", kPlace, text("device type ", owner_.device_type()));
   device_ = owner_.device_id();
   if (owner_.ndim() > kMaxDims)
     fail(op, argument, "ndim", text("at most ", kMaxDims), owner_.ndim());
   view_.data = owner_.data();
   view_.dtype = dtype_of(owner_.dtype(), op, argument);
+  const std::size_t item = item_size(view_.dtype);
+  const std::size_t beyond = reinterpret_cast<std::uintptr_t>(view_.data) % item;
+  check(beyond == 0, op, argument, "address", text("a multiple of ", item),
+        text("one ", beyond, " beyond"));
   view_.writable = !read_only;
   view_.shape.ndim = static_cast<int>(owner_.ndim());
   for (int i = 0; i < view_.shape.ndim; ++i) {
