@@ -248,9 +248,12 @@ void run(const TensorMap& a, const TensorMap& b, const C& c, const BatchAxes& ba
                      static_cast<unsigned>(rows),
                      static_cast<unsigned>(columns),
                      static_cast<unsigned>(rows * columns * batch.count)};
-  const auto clusters = static_cast<unsigned>(std::max(1, multiprocessors() / kBlocks));
-  launch(kernel<F, C, a_across, b_across>,
-         {std::min(clusters, task.tiles) * kBlocks, kThreads, F::bytes, kBlocks}, task);
+  const auto start = kernel<F, C, a_across, b_across>;
+  Launch l{kBlocks, kThreads, F::bytes, kBlocks};
+  // One that had to wait for the others to end would begin when all is nearly done.
+  static const int resident = resident_clusters(reinterpret_cast<const void*>(start), l);
+  l.grid = std::min(static_cast<unsigned>(std::max(1, resident)), task.tiles) * kBlocks;
+  launch(start, l, task);
 }
 
 }  // namespace vectile::cuda::hopper

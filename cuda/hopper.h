@@ -4,7 +4,7 @@
 #pragma once
 
 #include "device.h"
-#include "runtime.h"
+#include "tensor_map.h"
 
 #if defined(VECTILE_CUDA_EMULATED) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define VECTILE_HOPPER
@@ -14,29 +14,7 @@ namespace vectile::cuda {
 
 constexpr int kWarpgroup = 128;
 
-// ---- boxes --------------------------------------------------------------------------------------
-//
-// The copy engine brings boxes of 64 rows of 128 bytes of a tensor to shared memory, zeros where
-// they are outside it. A row's chunks of 16 bytes are permuted by an exclusive or with the row
-// modulo 8, which the tensor cores undo.
-
-constexpr int kBoxRows = 64, kBoxRowBytes = 128, kBoxBytes = kBoxRows * kBoxRowBytes;
-
-// A tensor of global memory: element (i, j, x, y, z) of `item` bytes is at data + i item + j
-// stride[0] + x stride[1] + ..., strides in bytes.
-struct alignas(64) TensorMap {
-  unsigned char bytes[128];
-};
-struct Tensor {
-  const void* data;
-  int item;
-  i64 size[5], stride[4];
-};
-// Whether the copy engine can read it: nowhere empty, data and strides multiples of 16 bytes.
-bool can_map(const Tensor& t);
-TensorMap make_map(const Tensor& t);
-
-struct Coordinates {
+struct Coordinates {  // of the first element of a box
   int at[5];
 };
 

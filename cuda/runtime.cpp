@@ -5,12 +5,6 @@
 #include <climits>
 #include <string>
 
-#include "hopper.h"
-
-#if !defined(VECTILE_CUDA_EMULATED)
-#include <cudaTypedefs.h>
-#endif
-
 namespace vectile::cuda {
 namespace {
 
@@ -22,6 +16,8 @@ Call& required() {
   return *current;
 }
 
+}  // namespace
+
 #if !defined(VECTILE_CUDA_EMULATED)
 void succeed(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -31,19 +27,10 @@ void succeed(cudaError_t status, const char* what) {
 }
 #endif
 
-}  // namespace
-
 int Call::device() { return required().device_; }
 Stream Call::stream() { return required().stream_; }
 
 int limit_architecture(int to) { return limit.exchange(to); }
-
-bool can_map(const Tensor& t) {
-  const auto whole = [](i64 n) { return n % 16 == 0 && n > 0 && n < i64{1} << 40; };
-  return reinterpret_cast<std::uintptr_t>(t.data) % 16 == 0 &&
-         std::all_of(t.size, t.size + 5, [](i64 n) { return n > 0 && n <= INT_MAX; }) &&
-         std::all_of(t.stride, t.stride + 4, whole);
-}
 
 #if defined(VECTILE_CUDA_EMULATED)
 
@@ -54,15 +41,6 @@ Call::~Call() { current = outer_; }
 int device_count() { return 1; }
 int multiprocessors() { return 2; }
 int architecture() { return std::min(90, limit.load()); }
-
-TensorMap make_map(const Tensor& t) {
-  emulated::MapContents contents{static_cast<const char*>(t.data), {}, {}, t.item};
-  std::copy_n(t.size, 5, contents.size);
-  std::copy_n(t.stride, 4, contents.stride);
-  TensorMap map;
-  std::memcpy(map.bytes, &contents, sizeof contents);
-  return map;
-}
 const char* device_name(int device) { return device == 0 ? "emulated" : ""; }
 
 // New memory holds anything, and so does freed memory: NaNs.
@@ -123,39 +101,6 @@ int architecture() {
   return std::min(10 * major + minor, limit.load());
 }
 
-// The driver's function is asked for by name, so that the module loads where there is no driver.
-TensorMap make_map(const Tensor& t) {
-  static const auto encode = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    succeed(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                             cudaEnableDefault, &found),
-            "cudaGetDriverEntryPointByVersion");
-    if (found != cudaDriverEntryPointSuccess)
-      throw CudaError("cuda: cuTensorMapEncodeTiled: the driver is older than CUDA 12");
-    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
-  }();
-  cuuint64_t size[5], stride[4];
-  cuuint32_t box[5] = {static_cast<cuuint32_t>(kBoxRowBytes / t.item), kBoxRows, 1, 1, 1};
-  const cuuint32_t every[5] = {1, 1, 1, 1, 1};
-  std::copy_n(t.size, 5, size);
-  std::copy_n(t.stride, 4, stride);
-  const auto type = t.item == 1   ? CU_TENSOR_MAP_DATA_TYPE_UINT8
-                    : t.item == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16
-                                  : CU_TENSOR_MAP_DATA_TYPE_UINT32;
-  CUtensorMap map;
-  const CUresult status =
-      encode(&map, type, 5, const_cast<void*>(t.data), size, stride, box, every,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (status != CUDA_SUCCESS)
-    throw CudaError(text("cuda: cuTensorMapEncodeTiled: status ", static_cast<int>(status)));
-  TensorMap result;
-  static_assert(sizeof result == sizeof map);
-  std::memcpy(&result, &map, sizeof map);
-  return result;
-}
-
 const char* device_name(int device) {
   static thread_local cudaDeviceProp properties;
   if (device >= device_count()) return "";
@@ -205,22 +150,43 @@ void copy_to_host(void* to, const void* from, std::size_t bytes) {
   succeed(cudaStreamSynchronize(Call::stream()), "cudaStreamSynchronize");
 }
 
-void launch_kernel(const void* kernel, const Launch& l, void** arguments) {
-  if (l.shared > 48 << 10)
-    succeed(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(l.shared)),
-            "cudaFuncSetAttribute");
+namespace {
+
+// A launch as CUDA takes it.
+struct Configured {
   cudaLaunchAttribute cluster;
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {l.cluster, 1, 1};
   cudaLaunchConfig_t config{};
-  config.gridDim = l.grid;
-  config.blockDim = l.block;
-  config.dynamicSmemBytes = l.shared;
-  config.stream = Call::stream();
-  config.attrs = &cluster;
-  config.numAttrs = l.cluster > 1 ? 1 : 0;
-  succeed(cudaLaunchKernelExC(&config, kernel, arguments), "cudaLaunchKernelExC");
+
+  Configured(const void* kernel, const Launch& l) {
+    if (l.shared > 48 << 10)
+      succeed(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(l.shared)),
+              "cudaFuncSetAttribute");
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {l.cluster, 1, 1};
+    config.gridDim = l.grid;
+    config.blockDim = l.block;
+    config.dynamicSmemBytes = l.shared;
+    config.stream = Call::stream();
+    config.attrs = &cluster;
+    config.numAttrs = l.cluster > 1 ? 1 : 0;
+  }
+  Configured(const Configured&) = delete;  // config points to the cluster
+};
+
+}  // namespace
+
+void launch_kernel(const void* kernel, const Launch& l, void** arguments) {
+  const Configured c(kernel, l);
+  succeed(cudaLaunchKernelExC(&c.config, kernel, arguments), "cudaLaunchKernelExC");
+}
+
+int resident_clusters(const void* kernel, const Launch& l) {
+  const Configured c(kernel, l);
+  int count = 0;
+  succeed(cudaOccupancyMaxActiveClusters(&count, kernel, &c.config),
+          "cudaOccupancyMaxActiveClusters");
+  return count;
 }
 
 #endif

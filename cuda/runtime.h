@@ -28,6 +28,10 @@ struct CudaError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+#if !defined(VECTILE_CUDA_EMULATED)
+void succeed(cudaError_t status, const char* what);  // or throw
+#endif
+
 // Device and stream of the ops that this thread calls while it lives; the device before it
 // afterwards.
 class Call {
@@ -122,12 +126,17 @@ struct Launch {
   unsigned cluster = 1;
 };
 
+// Of such a launch, how many clusters the device has room for at a time.
 #if defined(VECTILE_CUDA_EMULATED)
+inline int resident_clusters(const void*, const Launch& l) {
+  return multiprocessors() / static_cast<int>(l.cluster);
+}
 template <class... P, class... A>
 void launch(void (*kernel)(P...), const Launch& l, const A&... a) {
   emulated::run(l.grid, l.block, l.shared, l.cluster, [&] { kernel(static_cast<P>(a)...); });
 }
 #else
+int resident_clusters(const void* kernel, const Launch& l);
 void launch_kernel(const void* kernel, const Launch& l, void** arguments);
 template <class... P, class... A>
 void launch(void (*kernel)(P...), const Launch& l, const A&... a) {
