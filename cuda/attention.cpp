@@ -4,61 +4,21 @@
 #include <nanobind/stl/pair.h>
 
 #include "array.h"
+#include "bindings/attention_options.h"
 
 namespace vectile::cuda {
 namespace {
 
-using Window = std::optional<std::pair<std::optional<i64>, std::optional<i64>>>;
-using BlockSize = std::optional<std::pair<i64, i64>>;
+using Window = AttentionWindow;
+using BlockSize = AttentionBlockSize;
+using Options = AttentionInputs<nb::handle, nb::object, OptionalInput>;
+using Rotary = Options::Rotary;
 
-// The options that both passes take, with the arrays that they point to.
-struct Options {
-  const OptionalInput mask, block_mask, key_lengths, cu_seqlens_q, cu_seqlens_k, document_ids;
-  const OptionalInput alibi_slopes, sinks, cosine, sine;
-  ops::AttentionOptions value;
-
-  Options(const char* op, nb::handle attn_mask, bool is_causal, const Window& window,
-          nb::handle block_mask, const BlockSize& block_size, nb::handle key_lengths,
-          nb::handle cu_seqlens_q, nb::handle cu_seqlens_k, nb::handle document_ids,
-          std::optional<double> scale, std::optional<double> softcap, nb::handle alibi_slopes,
-          nb::handle sinks, const std::optional<std::pair<nb::object, nb::object>>& rotary,
-          bool rotary_interleaved, double dropout_p, std::uint64_t seed)
-      : mask(attn_mask, op, "attn_mask"),
-        block_mask(block_mask, op, "block_mask"),
-        key_lengths(key_lengths, op, "key_lengths"),
-        cu_seqlens_q(cu_seqlens_q, op, "cu_seqlens_q"),
-        cu_seqlens_k(cu_seqlens_k, op, "cu_seqlens_k"),
-        document_ids(document_ids, op, "document_ids"),
-        alibi_slopes(alibi_slopes, op, "alibi_slopes"),
-        sinks(sinks, op, "sinks"),
-        cosine(rotary ? rotary->first : nb::none(), op, "rotary cosine"),
-        sine(rotary ? rotary->second : nb::none(), op, "rotary sine") {
-    value.is_causal = is_causal;
-    if (window) value.left = window->first, value.right = window->second;
-    if (block_size) value.block_rows = block_size->first, value.block_columns = block_size->second;
-    value.block_mask = this->block_mask.get();
-    value.key_lengths = this->key_lengths.get();
-    value.cu_seqlens_q = this->cu_seqlens_q.get();
-    value.cu_seqlens_k = this->cu_seqlens_k.get();
-    value.document_ids = this->document_ids.get();
-    value.scale = scale;
-    value.softcap = softcap;
-    value.alibi_slopes = this->alibi_slopes.get();
-    value.sinks = this->sinks.get();
-    value.cosine = cosine.get();
-    value.sine = sine.get();
-    value.interleaved = rotary_interleaved;
-    value.dropout_p = dropout_p;
-    value.seed = seed;
-  }
-  template <class... In>
-  OnDevice meet(const char* op, std::uintptr_t stream, const In&... in) const {
-    return OnDevice(op, stream, in..., mask, block_mask, key_lengths, cu_seqlens_q, cu_seqlens_k,
-                    document_ids, alibi_slopes, sinks, cosine, sine);
-  }
-};
-
-using Rotary = std::optional<std::pair<nb::object, nb::object>>;
+// The call's place, where all its arrays must be.
+template <class... In>
+OnDevice meet(const char* op, std::uintptr_t stream, const Options& options, const In&... in) {
+  return options.arrays([&](const auto&... more) { return OnDevice(op, stream, in..., more...); });
+}
 
 }  // namespace
 
@@ -74,17 +34,17 @@ void bind_attention(nb::module_& m) {
          bool return_column_sums, i64 return_top_k, std::uintptr_t stream) -> nb::object {
         constexpr auto op = "scaled_dot_product_attention";
         const Input q(query, op, "query"), k(key, op, "key"), v(value, op, "value");
-        Options options(op, attn_mask, is_causal, window, block_mask, block_size, key_lengths,
-                        cu_seqlens_q, cu_seqlens_k, document_ids, scale, softcap, alibi_slopes,
-                        sinks, rotary, rotary_interleaved, dropout_p, seed);
+        const OptionalInput mask(attn_mask, op, "attn_mask");
+        Options options(op, is_causal, window, block_mask, block_size, key_lengths, cu_seqlens_q,
+                        cu_seqlens_k, document_ids, scale, softcap, alibi_slopes, sinks, rotary,
+                        rotary_interleaved, dropout_p, seed);
         options.value.return_lse = return_lse;
         options.value.return_weights = return_weights;
         options.value.return_column_sums = return_column_sums;
         options.value.return_top_k = return_top_k;
-        const OnDevice here = options.meet(op, stream, q, k, v);
-        AttentionResult r = unlocked([&] {
-          return scaled_dot_product_attention(*q, *k, *v, options.mask.get(), options.value);
-        });
+        const OnDevice here = meet(op, stream, options, q, k, v, mask);
+        AttentionResult r = unlocked(
+            [&] { return scaled_dot_product_attention(*q, *k, *v, mask.get(), options.value); });
         nb::object out = to_python(std::move(r.out));
         if (!(return_lse || return_weights || return_column_sums || return_top_k)) return out;
         nb::list results;
@@ -122,12 +82,13 @@ void bind_attention(nb::module_& m) {
         constexpr auto op = "scaled_dot_product_attention_backward";
         const Input g(grad, op, "grad"), q(query, op, "query"), k(key, op, "key"),
             v(value, op, "value"), o(out, op, "out"), l(lse, op, "lse");
-        const Options options(op, attn_mask, is_causal, window, block_mask, block_size, key_lengths,
+        const OptionalInput mask(attn_mask, op, "attn_mask");
+        const Options options(op, is_causal, window, block_mask, block_size, key_lengths,
                               cu_seqlens_q, cu_seqlens_k, document_ids, scale, softcap,
                               alibi_slopes, sinks, rotary, rotary_interleaved, dropout_p, seed);
-        const OnDevice here = options.meet(op, stream, q, g, k, v, o, l);
+        const OnDevice here = meet(op, stream, options, q, g, k, v, o, l, mask);
         AttentionGradients r = unlocked([&] {
-          return scaled_dot_product_attention_backward(*g, *q, *k, *v, *o, *l, options.mask.get(),
+          return scaled_dot_product_attention_backward(*g, *q, *k, *v, *o, *l, mask.get(),
                                                        options.value);
         });
         nb::object dq = to_python(std::move(r.dq)), dk = to_python(std::move(r.dk)),

@@ -63,6 +63,7 @@ class Input {
 // An argument that may be None.
 class OptionalInput {
  public:
+  OptionalInput() = default;
   OptionalInput(py::handle value, const char* op, const char* argument) {
     if (!value.is_none()) input_.emplace(value, op, argument);
   }

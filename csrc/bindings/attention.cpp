@@ -3,57 +3,15 @@
 #include <pybind11/stl.h>
 
 #include "bindings/array.h"
+#include "bindings/attention_options.h"
 
 namespace vectile {
 namespace {
 
-using Window = std::optional<std::pair<std::optional<i64>, std::optional<i64>>>;
-using Rotary = std::optional<std::pair<py::object, py::object>>;
-using BlockSize = std::optional<std::pair<i64, i64>>;
-
-// The options that both passes take, with the arrays that they point to.
-class Options {
- public:
-  Options(const char* op, bool is_causal, const Window& window, py::handle block_mask,
-          const BlockSize& block_size, py::handle key_lengths, py::handle cu_seqlens_q,
-          py::handle cu_seqlens_k, py::handle document_ids, std::optional<double> scale,
-          std::optional<double> softcap, py::handle alibi_slopes, py::handle sinks,
-          const Rotary& rotary, bool rotary_interleaved, double dropout_p, std::uint64_t seed)
-      : block_mask_(block_mask, op, "block_mask"),
-        key_lengths_(key_lengths, op, "key_lengths"),
-        cu_seqlens_q_(cu_seqlens_q, op, "cu_seqlens_q"),
-        cu_seqlens_k_(cu_seqlens_k, op, "cu_seqlens_k"),
-        document_ids_(document_ids, op, "document_ids"),
-        alibi_slopes_(alibi_slopes, op, "alibi_slopes"),
-        sinks_(sinks, op, "sinks"),
-        cosine_(rotary ? rotary->first : py::none(), op, "rotary cosine"),
-        sine_(rotary ? rotary->second : py::none(), op, "rotary sine") {
-    value.is_causal = is_causal;
-    if (window) value.left = window->first, value.right = window->second;
-    if (block_size) value.block_rows = block_size->first, value.block_columns = block_size->second;
-    value.block_mask = block_mask_.get();
-    value.key_lengths = key_lengths_.get();
-    value.cu_seqlens_q = cu_seqlens_q_.get();
-    value.cu_seqlens_k = cu_seqlens_k_.get();
-    value.document_ids = document_ids_.get();
-    value.scale = scale;
-    value.softcap = softcap;
-    value.alibi_slopes = alibi_slopes_.get();
-    value.sinks = sinks_.get();
-    check(!rotary || (cosine_.get() && sine_.get()), op, "rotary", "value", "(cosine, sine)",
-          "None among them");
-    value.cosine = cosine_.get();
-    value.sine = sine_.get();
-    value.interleaved = rotary_interleaved;
-    value.dropout_p = dropout_p;
-    value.seed = seed;
-  }
-  ops::AttentionOptions value;
-
- private:
-  OptionalInput block_mask_, key_lengths_, cu_seqlens_q_, cu_seqlens_k_, document_ids_;
-  OptionalInput alibi_slopes_, sinks_, cosine_, sine_;
-};
+using Window = AttentionWindow;
+using BlockSize = AttentionBlockSize;
+using Options = AttentionInputs<py::handle, py::object, OptionalInput>;
+using Rotary = Options::Rotary;
 
 }  // namespace
 

@@ -9,7 +9,7 @@ from gpu_array import GpuArray
 from hypothesis import HealthCheck, given, settings
 from on_device import EMULATED, cuda, needs_emulation
 from test_device import gpu  # noqa: F401  (a fixture)
-from test_fuzz import FITTING, OPS, ORDINARY, arguments, strayed
+from test_fuzz import FITTING, OPS, ORDINARY, arguments, lacking, strayed
 
 from vectile import ops
 
@@ -64,3 +64,13 @@ def test_arbitrary_arguments(name):
 @pytest.mark.parametrize("name", FITTING)
 def test_arguments_that_almost_fit(name):
     assert fuzz(getattr(ops, name), strayed(name), 40) >= 1
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_arguments_that_are_none(name):
+    for call in lacking(name):
+        positional, keyword = around(call)
+        try:
+            getattr(ops, name)(*positional, **keyword)
+        except REFUSED as error:
+            assert str(error)

@@ -201,6 +201,21 @@ def read_only(x):
 LAYOUTS = [np.asfortranarray, unaligned, reversed_strides, read_only]
 
 
+def lacking(name):
+    """The fitting call with None for each argument in turn, and for each part of a pair or list."""
+    positional, keyword = FITTING[name]()
+    for key in [*range(len(positional)), *keyword]:
+        owner = positional if isinstance(key, int) else keyword
+        known = owner[key]
+        values = [None]
+        if isinstance(known, (tuple, list)):
+            values += [type(known)([*known[:i], None, *known[i + 1 :]]) for i in range(len(known))]
+        for value in values:
+            owner[key] = value
+            yield positional, keyword
+        owner[key] = known
+
+
 @st.composite
 def strayed(draw, name):
     """The fitting call with up to two arguments replaced by others, some of the same shape."""
@@ -239,3 +254,14 @@ def test_arguments_that_almost_fit(name):
 
     run()
     assert completed >= 5
+
+
+@pytest.mark.sanitize
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FITTING)
+def test_arguments_that_are_none(name):
+    for positional, keyword in lacking(name):
+        try:
+            getattr(ops, name)(*positional, **keyword)
+        except ORDINARY as error:
+            assert str(error)
