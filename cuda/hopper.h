@@ -22,6 +22,10 @@ struct Coordinates {  // of the first element of a box
 //
 // A phase ends when so many threads have arrived as init said and all bytes that they expect have
 // come. Phases have parities 0, 1, 0, ...; waiting for parity 1 of a new barrier ends at once.
+//
+// Threads' accesses to memory are ordered by it within a block only. From block to block it tells
+// of copies and of products, which need no more; wider, each arrival would wait for all stores to
+// reach the L2 cache and each wait would empty the L1 cache.
 using Barrier = std::uint64_t;
 
 __device__ __forceinline__ void barrier_init(Barrier* b, int arrivals);

@@ -20,7 +20,7 @@ __device__ __forceinline__ void barrier_arrive(Barrier* b, int block) {
       "{\n"
       ".reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
       "}" ::"r"(shared_address(b)),
       "r"(block)
       : "memory");
@@ -35,7 +35,7 @@ __device__ __forceinline__ void barrier_wait(Barrier* b, int parity) {
       "{\n"
       ".reg .pred ended;\n"
       "again:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 ended, [%0], %1;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 ended, [%0], %1;\n"
       "@!ended bra again;\n"
       "}" ::"r"(shared_address(b)),
       "r"(parity)
