@@ -44,6 +44,8 @@ TensorMap make_map(const Tensor& t) {
       throw CudaError("cuda: cuTensorMapEncodeTiled: the driver is older than CUDA 12");
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
+  // It needs a context, which a thread that has not yet used the device lacks.
+  succeed(cudaSetDevice(Call::device()), "cudaSetDevice");
   cuuint64_t size[5], stride[4];
   cuuint32_t box[5] = {static_cast<cuuint32_t>(kBoxRowBytes / t.item), kBoxRows, 1, 1, 1};
   const cuuint32_t every[5] = {1, 1, 1, 1, 1};
