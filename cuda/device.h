@@ -43,14 +43,6 @@ template <>
 __device__ __forceinline__ double from_float<double>(double x) {
   return x;
 }
-// To the nearest, ties to even; a NaN stays one.
-template <>
-__device__ __forceinline__ BFloat16 from_float<BFloat16>(float x) {
-  const unsigned u = __float_as_uint(x);
-  if (x != x) return {static_cast<std::uint16_t>((u >> 16) | 0x40)};
-  return {static_cast<std::uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
-}
-
 // A whole number as the nearest integer that Q, of a byte, holds; NaN as the lowest.
 template <class Q, class T>
 __device__ __forceinline__ Q saturate(T x) {
@@ -58,7 +50,14 @@ __device__ __forceinline__ Q saturate(T x) {
   return static_cast<Q>(static_cast<int>(x > least ? (x < most ? x : most) : least));
 }
 
+// To the nearest, ties to even; a NaN stays one.
 #if defined(VECTILE_CUDA_EMULATED)
+template <>
+__device__ inline BFloat16 from_float<BFloat16>(float x) {
+  const unsigned u = __float_as_uint(x);
+  if (x != x) return {static_cast<std::uint16_t>((u >> 16) | 0x40)};
+  return {static_cast<std::uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
+}
 __device__ inline float to_float(Float16 x) {
   _Float16 h;
   std::memcpy(&h, &x, 2);
@@ -72,6 +71,12 @@ __device__ inline Float16 from_float<Float16>(float x) {
   return y;
 }
 #else
+template <>
+__device__ __forceinline__ BFloat16 from_float<BFloat16>(float x) {
+  BFloat16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
 __device__ __forceinline__ float to_float(Float16 x) {
   return __half2float(__ushort_as_half(x.bits));
 }
@@ -105,6 +110,10 @@ struct Min {  // the same
     return a < b || a != a ? a : b;
   }
 };
+
+// Max of float32 in one instruction.
+__device__ __forceinline__ float largest(float a, float b);
+__device__ __forceinline__ double largest(double a, double b) { return Max{}(a, b); }
 
 // Every lane gets f over all lanes, combined in the same order each time.
 template <class T, class F>
@@ -195,6 +204,13 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const
 
 // 2^x, off by 2 units in the last place; zero instead of subnormal numbers.
 __device__ __forceinline__ float exp2_flushed(float x);
+
+// 1 / x, off by 1 unit in the last place; zero instead of subnormal numbers.
+__device__ __forceinline__ float reciprocal_flushed(float x);
+
+// a / b, off by 2 units in the last place.
+__device__ __forceinline__ float quotient(float a, float b);
+__device__ __forceinline__ double quotient(double a, double b) { return a / b; }
 
 // x rounded as a tensor core needs a float32 operand (to nearest, ties away from zero).
 __device__ __forceinline__ float to_tf32(float x);

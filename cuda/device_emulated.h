@@ -153,7 +153,12 @@ unsigned pack(float low, float high) {
   return from_float<S>(low).bits | static_cast<unsigned>(from_float<S>(high).bits) << 16;
 }
 
+inline float largest(float a, float b) { return Max{}(a, b); }
+
 inline float exp2_flushed(float x) { return x < -126 ? 0 : std::exp2(x); }
+
+inline float reciprocal_flushed(float x) { return 1 / x; }
+inline float quotient(float a, float b) { return a / b; }
 
 inline float to_tf32(float x) {
   const unsigned u = __float_as_uint(x);

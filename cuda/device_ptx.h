@@ -86,10 +86,28 @@ __device__ __forceinline__ unsigned pack<Float16>(float low, float high) {
   return y;
 }
 
+__device__ __forceinline__ float largest(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+
 __device__ __forceinline__ float exp2_flushed(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+__device__ __forceinline__ float reciprocal_flushed(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ float quotient(float a, float b) {
+  float y;
+  asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(b));
+  return a * y;
 }
 
 __device__ __forceinline__ float to_tf32(float x) {

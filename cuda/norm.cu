@@ -22,7 +22,7 @@ struct Forward {
 };
 
 template <class S, int THREADS, bool centred>
-__global__ void __launch_bounds__(THREADS) forward_kernel(Forward<S> p) {
+__global__ void __launch_bounds__(THREADS, kRowThreads / THREADS) forward_kernel(Forward<S> p) {
   using T = Computed<S>;
   using P = Piece<S, THREADS, kRowVectors<S>>;
   __shared__ T scratch[2 * THREADS / kWarp];

@@ -1,6 +1,8 @@
 // Rows that a block of threads works on together.
 #pragma once
 
+#include <cstring>
+
 #include "device.h"
 #include "runtime.h"
 
@@ -18,19 +20,59 @@ __device__ __forceinline__ bool is_aligned(const void* p) {
   return reinterpret_cast<std::uintptr_t>(p) % kVectorBytes == 0;
 }
 
+// N neighbours, whole vectors, as they lie in memory. What a kernel needs is fetched first and
+// widened then, so that all of it is under way at a time. In words, which the compiler would split
+// into halves again if they were elements.
+template <class S, int N>
+struct alignas(kVectorBytes) Packed {
+  static_assert(N % Vector<S>::size == 0);
+  unsigned word[N * sizeof(S) / 4];
+
+  template <class T>
+  __device__ __forceinline__ void widen(T* at) const {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      if constexpr (sizeof(S) == 2) {
+        at[i] = to_float(S{static_cast<std::uint16_t>(word[i / 2] >> (i % 2 * 16))});
+      } else {
+        S x;
+        std::memcpy(&x, word + i * sizeof(S) / 4, sizeof(S));
+        at[i] = x;
+      }
+    }
+  }
+  template <class T>
+  __device__ static __forceinline__ Packed rounded(const T* at) {
+    Packed p;
+    if constexpr (sizeof(S) == 2) {
+#pragma unroll
+      for (int i = 0; i < N; i += 2) p.word[i / 2] = pack<S>(at[i], at[i + 1]);
+    } else {
+      std::memcpy(p.word, at, sizeof p.word);
+    }
+    return p;
+  }
+};
+
+// x[first + i] for i < N; zeros from element n of x on. In whole vectors where they are aligned.
+template <int N, class S>
+__device__ __forceinline__ Packed<S, N> fetch(const S* x, i64 first, i64 n) {
+  if (first + N <= n && is_aligned(x + first))
+    return *reinterpret_cast<const Packed<S, N>*>(x + first);
+  Computed<S> at[N];
+#pragma unroll
+  for (int i = 0; i < N; ++i) at[i] = first + i < n ? to_float(x[first + i]) : Computed<S>(0);
+  return Packed<S, N>::rounded(at);
+}
+
 // at[i] = x[first + i] for i < N; `outside` from element n of x on. In whole vectors where they are
 // aligned.
 template <int N, class S, class T>
 __device__ __forceinline__ void load_elements(const S* x, i64 first, i64 n, T outside, T* at) {
-  constexpr int size = Vector<S>::size;
-  if constexpr (N % size == 0)
+  if constexpr (N % Vector<S>::size == 0)
     if (first + N <= n && is_aligned(x + first)) {
-#pragma unroll
-      for (int k = 0; k < N; k += size) {
-        const Vector<S> v = *reinterpret_cast<const Vector<S>*>(x + first + k);
-#pragma unroll
-        for (int j = 0; j < size; ++j) at[k + j] = static_cast<T>(to_float(v.at[j]));
-      }
+      const Packed<S, N> packed = *reinterpret_cast<const Packed<S, N>*>(x + first);
+      packed.widen(at);
       return;
     }
 #pragma unroll
@@ -41,16 +83,9 @@ __device__ __forceinline__ void load_elements(const S* x, i64 first, i64 n, T ou
 // y[first + i] = at[i] likewise.
 template <int N, class S, class T>
 __device__ __forceinline__ void store_elements(S* y, i64 first, i64 n, const T* at) {
-  constexpr int size = Vector<S>::size;
-  if constexpr (N % size == 0)
+  if constexpr (N % Vector<S>::size == 0)
     if (first + N <= n && is_aligned(y + first)) {
-#pragma unroll
-      for (int k = 0; k < N; k += size) {
-        Vector<S> v;
-#pragma unroll
-        for (int j = 0; j < size; ++j) v.at[j] = from_float<S>(at[k + j]);
-        *reinterpret_cast<Vector<S>*>(y + first + k) = v;
-      }
+      *reinterpret_cast<Packed<S, N>*>(y + first) = Packed<S, N>::rounded(at);
       return;
     }
 #pragma unroll
@@ -80,16 +115,42 @@ struct Piece {
   __device__ static int index(int i) {
     return (i / size * THREADS + static_cast<int>(threadIdx.x)) * size + i % size;
   }
+  // Whether the first n elements of a row are whole vectors: of all threads or of none.
+  __device__ static bool whole(const S* x, int n) { return n % size == 0 && is_aligned(x); }
   // The first n elements of x, n at most the capacity; `outside` past them.
   __device__ void load(const S* x, int n, T outside) {
+    if (!whole(x, n)) {
 #pragma unroll
-    for (int i = 0; i < count; i += size) load_elements<size>(x, index(i), n, outside, at + i);
+      for (int i = 0; i < count; i += size) load_elements<size>(x, index(i), n, outside, at + i);
+      return;
+    }
+    Packed<S, size> packed[KEEP] = {};
+#pragma unroll
+    for (int k = 0; k < KEEP; ++k)
+      if (const int first = index(k * size); first < n)
+        packed[k] = *reinterpret_cast<const Packed<S, size>*>(x + first);
+#pragma unroll
+    for (int k = 0; k < KEEP; ++k) packed[k].widen(at + k * size);
+    if (n == capacity) return;
+#pragma unroll
+    for (int i = 0; i < count; ++i)
+      if (index(i) >= n) at[i] = outside;
   }
   __device__ void store(S* y, int n) const {
+    if (!whole(y, n)) {
 #pragma unroll
-    for (int i = 0; i < count; i += size) store_elements<size>(y, index(i), n, at + i);
+      for (int i = 0; i < count; i += size) store_elements<size>(y, index(i), n, at + i);
+      return;
+    }
+#pragma unroll
+    for (int k = 0; k < KEEP; ++k)
+      if (const int first = index(k * size); first < n)
+        *reinterpret_cast<Packed<S, size>*>(y + first) = Packed<S, size>::rounded(at + k * size);
   }
 };
+
+// Threads of a multiprocessor that kernels of rows leave registers for: 64 KB of rows under way.
+constexpr int kRowThreads = 1024;
 
 // Vectors of a row that a thread keeps: no more than 1024 threads have registers for twice.
 template <class S>

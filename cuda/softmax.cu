@@ -16,15 +16,21 @@ __global__ void __launch_bounds__(THREADS) forward_kernel(const S* x, S* y, i64 
   for (i64 r = blockIdx.x; r < rows; r += gridDim.x) {
     const S* from = x + r * n;
     P piece;
-    const ExpSum<T> all = exp_sum<THREADS>(from, n, piece, scratch);
+    const ExpSum<T> all = exp_sum<THREADS, !logarithm>(from, n, piece, scratch);
     const T shift = all.shift();
     const T scale = all.sum == T(0) ? T(0) : T(1) / all.sum, lse = shift + log(all.sum);
     over_pieces<P>(n, [&](i64 first, int count) {
-      if (n > P::capacity) piece.load(from + first, count, T(-INFINITY));
+      if (n > P::capacity) {
+        piece.load(from + first, count, T(-INFINITY));
+        if constexpr (!logarithm)
+#pragma unroll
+          for (int i = 0; i < P::count; ++i) piece.at[i] = exp_for<S>(piece.at[i] - shift);
+      }
 #pragma unroll
       for (int i = 0; i < P::count; ++i)
-        piece.at[i] = logarithm ? (all.top == -INFINITY ? all.top : piece.at[i] - lse)
-                                : exp(piece.at[i] - shift) * scale;
+        piece.at[i] = !logarithm             ? piece.at[i] * scale
+                      : all.top == -INFINITY ? all.top
+                                             : piece.at[i] - lse;
       piece.store(y + r * n + first, count);
     });
   }
