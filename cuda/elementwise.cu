@@ -1,4 +1,5 @@
-// y = f(x) and y = f(a, b) with broadcasting: a thread does a 16-byte vector of the result.
+// y = f(x) and y = f(a, b) with broadcasting: a thread does two 16-byte vectors at a time,
+// or one of a broadcast result.
 #include "elementwise.h"
 
 #include "functions.h"
@@ -11,32 +12,48 @@ namespace {
 
 constexpr int kThreads = 256;
 
+constexpr int kAtOnce = 2;  // vectors of a thread that are under way together
+
+// Elements of a vector of the type that has more to one.
+template <class Y, class X>
+constexpr int kTogether = Vector<Y>::size > Vector<X>::size ? Vector<Y>::size : Vector<X>::size;
+
 // y[i] = f(x[i]...), row-major
-template <class F, class Y, class... X>
-__global__ void __launch_bounds__(kThreads) map_kernel(F f, Y* y, i64 n, const X*... x) {
+template <class F, class Y, class X, class... More>
+__global__ void __launch_bounds__(kThreads) map_kernel(F f, Y* y, i64 n, const X* x, More... more) {
   using T = Computed<Y>;
-  constexpr int N = Vector<Y>::size, K = sizeof...(X);
-  for (i64 i = (i64{blockIdx.x} * kThreads + threadIdx.x) * N; i < n;
-       i += i64{gridDim.x} * kThreads * N) {
-    T v[K][N];
-    int k = 0;
-    (load_elements<N>(x, i, n, T(0), v[k++]), ...);
+  constexpr int N = kTogether<Y, X>, K = 1 + sizeof...(More), step = kThreads * N;
+  for (i64 start = i64{blockIdx.x} * kAtOnce * step + threadIdx.x * N; start < n;
+       start += i64{gridDim.x} * kAtOnce * step) {
+    Packed<X, N> in[kAtOnce][K];
 #pragma unroll
-    for (int j = 0; j < N; ++j) {
-      if constexpr (K == 1)
-        v[0][j] = f(v[0][j]);
-      else
-        v[0][j] = f(v[0][j], v[1][j]);
+    for (int k = 0; k < kAtOnce; ++k) {
+      int at = 0;
+      in[k][at++] = fetch<N>(x, start + k * step, n);
+      ((in[k][at++] = fetch<N>(more, start + k * step, n)), ...);
     }
-    store_elements<N>(y, i, n, v[0]);
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      T v[K][N];
+#pragma unroll
+      for (int i = 0; i < K; ++i) in[k][i].widen(v[i]);
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        if constexpr (K == 1)
+          v[0][j] = f(v[0][j]);
+        else
+          v[0][j] = f(v[0][j], v[1][j]);
+      }
+      store_elements<N>(y, start + k * step, n, v[0]);
+    }
   }
 }
 
-template <class F, class Y, class... X>
-void map(F f, Y* y, i64 n, const X*... x) {
+template <class F, class Y, class X, class... More>
+void map(F f, Y* y, i64 n, const X* x, More... more) {
   if (n)
-    launch(map_kernel<F, Y, X...>, {blocks_for(n, kThreads * Vector<Y>::size), kThreads}, f, y, n,
-           x...);
+    launch(map_kernel<F, Y, X, More...>,
+           {blocks_for(n, kThreads * kAtOnce * kTogether<Y, X>), kThreads}, f, y, n, x, more...);
 }
 
 template <class F>
