@@ -32,10 +32,44 @@ __device__ Y narrowed(T x) {
     return from_float<Y>(static_cast<Computed<Y>>(x));
 }
 
+// Neighbours that a thread takes together, four of which are under way at a time: 16 bytes of the
+// larger type.
+constexpr int kAtOnce = 4;
 template <class X, class Y>
-__global__ void cast_kernel(const X* x, Y* y, i64 n) {
-  for (i64 i = i64{blockIdx.x} * kThreads + threadIdx.x; i < n; i += i64{gridDim.x} * kThreads)
-    y[i] = narrowed<Y>(widened(x[i]));
+constexpr int kTogether = 16 / (sizeof(X) > sizeof(Y) ? sizeof(X) : sizeof(Y));
+template <class S, int N>
+struct alignas(N * sizeof(S)) Run {
+  S at[N];
+};
+
+// In whole runs where both arrays are aligned to them.
+template <class X, class Y>
+__global__ void __launch_bounds__(kThreads) cast_kernel(const X* x, Y* y, i64 n) {
+  constexpr int N = kTogether<X, Y>, step = kThreads * N;
+  using From = Run<X, N>;
+  using To = Run<Y, N>;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(x) % alignof(From) == 0 &&
+                       reinterpret_cast<std::uintptr_t>(y) % alignof(To) == 0;
+  for (i64 block = i64{blockIdx.x} * kAtOnce * step; block < n;
+       block += i64{gridDim.x} * kAtOnce * step) {
+    if (!aligned || block + kAtOnce * step > n) {
+      const i64 end = block + kAtOnce * step < n ? block + kAtOnce * step : n;
+      for (i64 i = block + threadIdx.x; i < end; i += kThreads) y[i] = narrowed<Y>(widened(x[i]));
+      continue;
+    }
+    const i64 start = block + threadIdx.x * N;
+    From from[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k)
+      from[k] = *reinterpret_cast<const From*>(x + start + k * step);
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      To to;
+#pragma unroll
+      for (int j = 0; j < N; ++j) to.at[j] = narrowed<Y>(widened(from[k].at[j]));
+      *reinterpret_cast<To*>(y + start + k * step) = to;
+    }
+  }
 }
 
 template <class F>
@@ -54,7 +88,8 @@ void cast(const TensorView& x, const TensorView& y) {
     dispatch(y.dtype, [&](auto to) {
       using X = decltype(from);
       using Y = decltype(to);
-      launch(cast_kernel<X, Y>, {blocks_for(n, kThreads), kThreads}, x.as<X>(), y.as<Y>(), n);
+      launch(cast_kernel<X, Y>, {blocks_for(n, kThreads * kAtOnce * kTogether<X, Y>), kThreads},
+             x.as<X>(), y.as<Y>(), n);
     });
   });
 }
