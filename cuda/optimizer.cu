@@ -60,20 +60,32 @@ __device__ void each_vector(const Table<lists>& t, i64 chunk, F&& f) {
 
 // step(x) for every index, x its element of each list; what the step names is written back.
 template <class S, class Step>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     step_kernel(const __grid_constant__ Table<Step::lists> t, const Step step) {
   using T = Computed<S>;
   constexpr int W = Vector<S>::size, lists = Step::lists;
   if (step.idle()) return;
   for (i64 chunk = blockIdx.x; chunk < t.end[t.arrays - 1]; chunk += gridDim.x)
     each_vector<S>(t, chunk, [&](int i, i64 at, i64 n) {
+      // all are on their way before the first is widened
+      union Fetched {
+        Packed<T, W> wide;
+        Packed<S, W> narrow;
+      } fetched[lists];
+#pragma unroll
+      for (int l = 0; l < lists; ++l) {
+        if (widens<S> && t.wide[i] >> l & 1)
+          fetched[l].wide = fetch<W>(static_cast<const T*>(t.data[i][l]) + at, 0, n);
+        else
+          fetched[l].narrow = fetch<W>(static_cast<const S*>(t.data[i][l]) + at, 0, n);
+      }
       T x[lists][W];
 #pragma unroll
       for (int l = 0; l < lists; ++l) {
         if (widens<S> && t.wide[i] >> l & 1)
-          load_adjacent(x[l], static_cast<const T*>(t.data[i][l]) + at, n);
+          fetched[l].wide.widen(x[l]);
         else
-          load_adjacent(x[l], static_cast<const S*>(t.data[i][l]) + at, n);
+          fetched[l].narrow.widen(x[l]);
       }
 #pragma unroll
       for (int j = 0; j < W; ++j) {
