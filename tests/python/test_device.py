@@ -18,7 +18,7 @@ def gpu(monkeypatch):
     if not EMULATED:
         pytest.skip("a GPU has libraries of its own")
     monkeypatch.setattr(device, "kernels", lambda: Kernels(cuda))
-    library = device.Library(lambda x: GpuArray(np.from_dlpack(x)), lambda: 0)
+    library = device.Library(lambda x: GpuArray(np.from_dlpack(x)), lambda _: 0)
     monkeypatch.setitem(device._known, GpuArray, library)
     monkeypatch.setitem(sys.modules, "cupy", cupy())
     return GpuArray
