@@ -50,7 +50,14 @@ class Library(NamedTuple):
 
 def _cupy() -> Library:
     cupy = importlib.import_module("cupy")
-    return Library(cupy.from_dlpack, lambda gpu: int(cupy.cuda.get_current_stream(gpu).ptr))
+    kept: dict[tuple[int, type], Any] = {}  # CuPy destroys a stream that nobody holds any more
+
+    def stream(gpu: int) -> int:
+        """Results go back to the memory pool on the stream that they were made on, so it stays."""
+        current = cupy.cuda.get_current_stream(gpu)
+        return int(kept.setdefault((current.ptr, type(current)), current).ptr)
+
+    return Library(cupy.from_dlpack, stream)
 
 
 def _torch() -> Library:
