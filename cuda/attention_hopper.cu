@@ -22,6 +22,7 @@ struct Memory {
   static constexpr int tile_bytes = kKeys / kBoxRows * chunks * kBoxBytes;
   struct Barriers {
     Barrier query_full, query_empty, cleared;
+    Barrier turns[kConsumers];
     Barrier key_full[kStages], key_empty[kStages], value_full[kStages], value_empty[kStages];
   };
   static constexpr std::size_t bytes = query_bytes + 2 * kStages * tile_bytes + sizeof(Barriers);
@@ -59,6 +60,12 @@ struct Task {
 
 #if defined(VECTILE_HOPPER)
 
+// The block's task in a round of the grid. Every other round goes the other way: tasks of a head
+// become shorter under a causal mask, and no block should have the longest of each round.
+__device__ __forceinline__ i64 task_of(int round) {
+  return i64{round} * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+}
+
 template <int D, class S>
 __device__ __forceinline__ void produce(const Maps& maps, const Problem<S>& p, Memory<D> m,
                                         i64 tasks) {
@@ -66,8 +73,8 @@ __device__ __forceinline__ void produce(const Maps& maps, const Problem<S>& p, M
   auto& barriers = m.barriers();
   Ring<kStages> ring;
   int parity = 0;
-  for (i64 t = blockIdx.x; t < tasks; t += gridDim.x) {
-    const Task task(p, t);
+  for (int round = 0; task_of(round) < tasks; ++round) {
+    const Task task(p, task_of(round));
     const auto b = static_cast<int>(task.b), head = static_cast<int>(task.head);
     const auto kv_head = static_cast<int>(task.kv_head);
     barrier_wait(&barriers.query_empty, parity ^ 1);
@@ -190,15 +197,22 @@ template <int D, class S>
 __device__ __forceinline__ void consume(const Problem<S>& p, Memory<D> m, i64 tasks, S* out,
                                         float* lse) {
   auto& barriers = m.barriers();
-  const int warpgroup = warp_index() / 4 - 1, row_in_block = (warp_index() - 4) * 16;
+  const int warpgroup = consumer_index(), row_in_block = (warp_index() - 4) * 16;
   const auto release = [](Barrier* b) {
     if (lane_index() == 0) barrier_arrive(b);
   };
   Ring<kStages> keys, values;
   int query_parity = 0, cleared_parity = 0;
+  // Warpgroups start products in turn, so that one multiplies while the other has its exponentials.
+  int turn_parity = warpgroup == 0;
+  const auto take_turn = [&] {
+    barrier_wait(barriers.turns + warpgroup, turn_parity);
+    turn_parity ^= 1;
+  };
+  const auto give_turn = [&] { release(barriers.turns + (1 - warpgroup)); };
   Rows<S, D> rows;
-  for (i64 t = blockIdx.x; t < tasks; t += gridDim.x) {
-    const Task task(p, t);
+  for (int round = 0; task_of(round) < tasks; ++round) {
+    const Task task(p, task_of(round));
     const int row = task.first + row_in_block, tiles = task.tiles();
     rows.start(p, task, row);
     barrier_wait(&barriers.query_full, query_parity);
@@ -229,7 +243,9 @@ __device__ __forceinline__ void consume(const Problem<S>& p, Memory<D> m, i64 ta
       values.advance();
     };
     if (tiles > 0) {
+      take_turn();
       multiply_keys();
+      give_turn();
       products_wait<0>();
       keys_done();
       rows.to_powers(p, task.begin, shrink);
@@ -237,8 +253,10 @@ __device__ __forceinline__ void consume(const Problem<S>& p, Memory<D> m, i64 ta
     }
 #pragma unroll 1
     for (int i = 1; i < tiles; ++i) {
+      take_turn();
       multiply_keys();
       multiply_values();
+      give_turn();
       products_wait<1>();
       keys_done();
       rows.to_powers(p, task.begin + i * kKeys, shrink);
@@ -275,6 +293,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     barrier_init(&b.query_full, 1);
     barrier_init(&b.query_empty, warps);
     barrier_init(&b.cleared, warps);
+    for (Barrier& turn : b.turns) barrier_init(&turn, kWarpgroup / kWarp);
     for (int s = 0; s < kStages; ++s) {
       barrier_init(b.key_full + s, 1);
       barrier_init(b.key_empty + s, warps);

@@ -12,6 +12,11 @@ constexpr int kConsumers = 2, kHeldRows = kConsumers * kBoxRows;
 constexpr int kConsumerWarps = kConsumers * kWarpgroup / kWarp;
 constexpr int kBlockThreads = (1 + kConsumers) * kWarpgroup;
 
+// Of this thread, in a form that tells the compiler that it is the warp's.
+__device__ __forceinline__ int consumer_index() {
+  return __shfl_sync(kAll, warp_index(), 0) / (kWarpgroup / kWarp) - 1;
+}
+
 // (columns, rows, heads, batch) of an operand.
 template <class S>
 Tensor tensor(const Heads<S>& x, i64 rows, i64 heads, i64 batch) {
@@ -33,11 +38,8 @@ __device__ __forceinline__ void multiply_rows(float (&d)[N / 2], unsigned x, int
   for (int c = 0; c < D / 64; ++c)
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      const auto chunk = [&](unsigned at, int rows) {
-        return at + static_cast<unsigned>(c * rows * kBoxRowBytes);
-      };
-      const auto a = operand<false>(chunk(x, kHeldRows), warpgroup * kBoxRows, step);
-      const auto b = operand<false>(chunk(u, N), 0, step);
+      const auto a = operand<false>(x, c * kHeldRows + warpgroup * kBoxRows, step);
+      const auto b = operand<false>(u, c * N, step);
       if (c + step == 0)
         warpgroup_multiply_add<S, N, false, false, false>(d, a, b);
       else
@@ -50,10 +52,8 @@ template <class S, int D, int K>
 __device__ __forceinline__ void add_rows(float (&sums)[D / 2], const unsigned (&weights)[K / 16][4],
                                          unsigned w) {
 #pragma unroll
-  for (int k = 0; k < K / 16; ++k) {
-    const auto tile = w + static_cast<unsigned>(k / 4 * (D / 64) * kBoxBytes);
-    warpgroup_multiply_add<S, D, true>(sums, weights[k], operand<true>(tile, 0, k % 4));
-  }
+  for (int k = 0; k < K / 16; ++k)
+    warpgroup_multiply_add<S, D, true>(sums, weights[k], operand<true>(w, k / 4 * D, k % 4));
 }
 
 // Sums of a product as the left operand of the next.
@@ -84,15 +84,17 @@ __device__ __forceinline__ void store_rows(const float (&sums)[D / 2], int row, 
   }
 }
 
-// Zeros in rows `valid` to `rows` of a tile, by all consumers: what no row of the block sees may be
-// anything.
+// Zeros in rows of a tile, by all consumers: what no row of the block sees may be anything. Boxes
+// of the next 64 rows, and of the next 64 columns, are so many boxes on.
 template <int D>
-__device__ __forceinline__ void clear_rows(char* tile, int valid, int rows) {
+__device__ __forceinline__ void clear_rows(char* tile, int begin, int end, int next_rows = D / 64,
+                                           int next_columns = 1) {
   constexpr int chunks = D / 64, vectors = kBoxRowBytes / 16;
   const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
-  for (int x = thread; x < (rows - valid) * chunks * vectors; x += kConsumers * kWarpgroup) {
-    const int row = valid + x / (chunks * vectors), chunk = x / vectors % chunks;
-    char* const box = tile + (row / kBoxRows * chunks + chunk) * kBoxBytes;
+#pragma unroll 1
+  for (int x = thread; x < (end - begin) * chunks * vectors; x += kConsumers * kWarpgroup) {
+    const int row = begin + x / (chunks * vectors), chunk = x / vectors % chunks;
+    char* const box = tile + (row / kBoxRows * next_rows + chunk * next_columns) * kBoxBytes;
     *reinterpret_cast<uint4*>(box + row % kBoxRows * kBoxRowBytes + x % vectors * 16) =
         make_uint4(0, 0, 0, 0);
   }

@@ -51,6 +51,15 @@ struct Operands {
   Registers<B, 2> b;
 };
 
+// x cut off to a float32, as tensor cores do with their sums (Ootomo and Yokota, arXiv 2203.03341).
+inline float cut_off(double x) {
+  const auto y = static_cast<float>(x);
+  return std::fabs(y) < INFINITY && std::fabs(static_cast<double>(y)) > std::fabs(x)
+             ? std::nextafter(y, 0.f)
+             : y;
+}
+inline int cut_off(int x) { return x; }
+
 // d += a b, exactly as the comment in device.h lays them out.
 template <class A, class B, class D, class Value>
 void multiply_add_as(D (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Value value) {
@@ -70,14 +79,14 @@ void multiply_add_as(D (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], 
     }
     Result y;
     for (int i = 0; i < 4; ++i) {
-      D sum = 0;
+      std::conditional_t<std::is_same_v<D, float>, double, D> sum = d[i];
       for (int k = 0; k < 2 * half; ++k) {
         const int high = k / half, owner = k % half / part, element = k % part;
         const A x = left[owner].a.at(i / 2 + 2 * high, element);
         const B w = right[i % 2][owner].b.at(high, element);
         sum += value(x) * value(w);
       }
-      y.d[i] = d[i] + sum;
+      y.d[i] = cut_off(sum);
     }
     return y;
   });

@@ -27,7 +27,7 @@ struct Fiber {
   ucontext_t context;
   State state;
   Copies copies;
-  Products products;
+  Products products, bulk;
   void* fake_stack = nullptr;
 };
 
@@ -150,8 +150,7 @@ bool Scheduler::deliver(bool newest) {
         inside = inside && at[d] >= 0 && at[d] < map.size[d];
         if (d > 0) offset += at[d] * map.stride[d - 1];
       }
-      auto to = static_cast<std::size_t>(box.to - start + row * kBoxRowBytes + byte);
-      to ^= (to >> 7 & 7) << 4;
+      const auto to = swizzled(static_cast<unsigned>(box.to - start + row * kBoxRowBytes + byte));
       const auto item = static_cast<std::size_t>(map.item);
       if (inside)
         std::memcpy(start + to, map.data + offset, item);
@@ -175,6 +174,7 @@ void Scheduler::start(std::size_t i, dim3 at, dim3 grid, dim3 size) {
   f.state = State::ready;
   f.copies.count = f.copies.groups = 0;
   f.products = {};
+  f.bulk = {};
   getcontext(&f.context);
   f.context.uc_stack.ss_sp = stacks[i].get();
   f.context.uc_stack.ss_size = kStack;
@@ -219,6 +219,7 @@ void Scheduler::cluster(dim3 at, dim3 grid, dim3 size) {
 
 Copies& copies() { return scheduler.current->copies; }
 Products& products() { return scheduler.current->products; }
+Products& bulk() { return scheduler.current->bulk; }
 const Thread& self() { return scheduler.current->thread; }
 void block_barrier() { scheduler.leave(State::at_block); }
 void warp_barrier() { scheduler.leave(State::at_warp); }

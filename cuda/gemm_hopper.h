@@ -176,7 +176,8 @@ __global__ void __launch_bounds__(kThreads, 1) kernel(const __grid_constant__ Ta
       }
   } else {
     take_registers<232>();
-    const int consumer = warp - kWarpgroup / kWarp;
+    // Shuffled, which tells the compiler that it is the warp's.
+    const int consumer = __shfl_sync(kAll, warp, 0) - kWarpgroup / kWarp;
     const int row = consumer / (kWarpgroup / kWarp) * kBoxRows;
     WarpSums<F> sums;
     const auto release = [&](int stage) {
@@ -194,13 +195,10 @@ __global__ void __launch_bounds__(kThreads, 1) kernel(const __grid_constant__ Ta
         for (int step = 0; step < kBoxRowBytes / 32; ++step)
 #pragma unroll
           for (int t = 0; t < F::terms; ++t) {
-            constexpr int plane_a = kRows / kBoxRows * kBoxBytes;
-            constexpr int plane_b = F::columns / kBoxRows * kBoxBytes;
             const Term term = F::term(t);
             F::template multiply<a_across, b_across>(
-                sums.at[term.sum],
-                operand<a_across>(a + static_cast<unsigned>(term.a * plane_a), row, step),
-                operand<b_across>(b + static_cast<unsigned>(term.b * plane_b), 0, step));
+                sums.at[term.sum], operand<a_across>(a, term.a * kRows + row, step),
+                operand<b_across>(b, term.b * F::columns, step));
           }
         products_commit();
         products_wait<1>();

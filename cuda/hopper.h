@@ -56,6 +56,25 @@ __device__ __forceinline__ void copy_box(void* to, const TensorMap& map, const C
 __device__ __forceinline__ void copy_box(void* to, const TensorMap& map, const Coordinates& from,
                                          Barrier* b, unsigned blocks);
 
+// Where byte `offset` of boxes lies in shared memory.
+__device__ __forceinline__ unsigned swizzled(unsigned offset) {
+  return offset ^ (offset >> 7 & 7) << 4;
+}
+
+// ---- sums in global memory ----------------------------------------------------------------------
+//
+// A thread has the copy engine store floats, a multiple of 16 bytes, or add them to what is there.
+// `from` may change after bulk_wait_read(); all is done after bulk_wait().
+__device__ __forceinline__ void bulk_store(float* to, const float* from, int bytes);
+__device__ __forceinline__ void bulk_add(float* to, const float* from, int bytes);
+__device__ __forceinline__ void bulk_wait_read();
+__device__ __forceinline__ void bulk_wait();
+
+// Blocks follow each other by a count in global memory: waits until so many have passed. What they
+// had done in bulk before comes before what this thread has done afterwards.
+__device__ __forceinline__ void turn_wait(const unsigned* turn, unsigned passed);
+__device__ __forceinline__ void turn_pass(unsigned* turn);
+
 // ---- clusters -----------------------------------------------------------------------------------
 
 __device__ __forceinline__ int block_in_cluster();
@@ -79,12 +98,16 @@ __device__ __forceinline__ void give_registers();
 // elements of two bytes, `across`: 64 of k, each with 64 lines. a may also come in registers as
 // multiply_add takes it.
 
-// What tensor cores need to know of an operand: that it begins at `at`, which is a whole number of
-// steps into a box, and how far it is to the box of the next 64 lines.
+// What tensor cores need to know of an operand: that it begins at `at` in a box, and how far it is
+// to the box of the next 64 lines.
 __device__ __forceinline__ std::uint64_t describe(unsigned at, int next_box) {
-  constexpr std::uint64_t swizzle_128 = std::uint64_t{1} << 62;
-  const auto units = [](unsigned bytes) { return std::uint64_t{(bytes & 0x3ffff) >> 4}; };
-  return units(at) | units(static_cast<unsigned>(next_box)) << 16 | units(1024) << 32 | swizzle_128;
+  constexpr unsigned swizzle_128 = 1u << 30, next_rows = 8 * kBoxRowBytes;
+  return std::uint64_t{swizzle_128 | next_rows / 16} << 32 |
+         ((at & 0x3ffff) / 16 | static_cast<unsigned>(next_box) / 16 << 16);
+}
+// Of the operand that lies so many bytes further on.
+__device__ __forceinline__ std::uint64_t further(std::uint64_t operand, int bytes) {
+  return operand >> 32 << 32 | (static_cast<unsigned>(operand) + static_cast<unsigned>(bytes / 16));
 }
 
 // Products are under way from the first to the wait for their group; until then d, operands and
@@ -114,9 +137,8 @@ __device__ __forceinline__ void products_done(int (&d)[N]);
 // The operand at `line` (a multiple of 64) and step `k` of 32 bytes of a tile of boxes.
 template <bool across>
 __device__ __forceinline__ std::uint64_t operand(unsigned tile, int line, int k) {
-  return describe(tile + static_cast<unsigned>(line / kBoxRows * kBoxBytes +
-                                               k * (across ? 16 * kBoxRowBytes : 32)),
-                  kBoxBytes);
+  return further(describe(tile, kBoxBytes),
+                 line / kBoxRows * kBoxBytes + k * (across ? 16 * kBoxRowBytes : 32));
 }
 
 }  // namespace vectile::cuda

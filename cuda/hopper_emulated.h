@@ -47,6 +47,7 @@ class Products {
   int groups_ = 0;
 };
 Products& products();
+Products& bulk();  // stores and sums under way of the running thread
 
 void change_barrier(Barrier* b, int arrived, int bytes);
 void start_box(void* to, const TensorMap& map, const Coordinates& from, Barrier* b,
@@ -55,9 +56,7 @@ void start_box(void* to, const TensorMap& map, const Coordinates& from, Barrier*
 // Where a byte of a described operand lies: `row` counts its rows of 128 bytes, the next box of
 // `across` operands being 64 rows on.
 inline const char* described(std::uint64_t descriptor, unsigned offset) {
-  unsigned at = static_cast<unsigned>(descriptor & 0x3fff) * 16 + offset;
-  at ^= (at >> 7 & 7) << 4;
-  return dynamic_memory() + at;
+  return dynamic_memory() + swizzled(static_cast<unsigned>(descriptor & 0x3fff) * 16 + offset);
 }
 
 // Elements 0 to n - 1 along k of a line.
@@ -75,6 +74,18 @@ void load_line(std::uint64_t descriptor, int line, S* to) {
                                 : l / 8 * eight_rows + l % 8 * 128 + byte;
     std::memcpy(to + i, described(descriptor, offset), sizeof(S));
   }
+}
+
+// to = f(to, from), elementwise.
+template <class F>
+void start_bulk(float* to, const float* from, int bytes, F f) {
+  if (bytes % 16 || reinterpret_cast<std::uintptr_t>(to) % 16 ||
+      reinterpret_cast<std::uintptr_t>(from) % 16)
+    throw std::logic_error("emulated: a bulk copy of whole 16 bytes");
+  bulk().add([=] {
+    for (int i = 0; i < bytes / 4; ++i) to[i] = f(to[i], from[i]);
+  });
+  bulk().commit();
 }
 
 inline float number(float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); }
@@ -147,6 +158,21 @@ inline void copy_box(void* to, const TensorMap& map, const Coordinates& from, Ba
 inline void copy_box(void* to, const TensorMap& map, const Coordinates& from, Barrier* b) {
   copy_box(to, map, from, b, 1u << block_in_cluster());
 }
+
+inline void bulk_store(float* to, const float* from, int bytes) {
+  emulated::start_bulk(to, from, bytes, [](float, float x) { return x; });
+}
+inline void bulk_add(float* to, const float* from, int bytes) {
+  emulated::start_bulk(to, from, bytes, [](float y, float x) { return y + x; });
+}
+inline void bulk_wait_read() { bulk_wait(); }
+inline void bulk_wait() { emulated::bulk().wait(0); }
+
+// Blocks run one after the other: what has not passed never will.
+inline void turn_wait(const unsigned* turn, unsigned passed) {
+  if (*turn != passed) throw std::logic_error("emulated: a turn that does not come");
+}
+inline void turn_pass(unsigned* turn) { ++*turn; }
 
 inline int block_in_cluster() { return emulated::self().block_in_cluster; }
 inline void cluster_barrier() { emulated::cluster_barrier(); }

@@ -62,6 +62,42 @@ __device__ __forceinline__ void copy_box(void* to, const TensorMap& map, const C
 }
 #undef VECTILE_COPY_BOX
 
+// ---- sums in global memory ----------------------------------------------------------------------
+
+__device__ __forceinline__ void bulk_store(float* to, const float* from, int bytes) {
+  asm volatile(
+      "cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
+      "cp.async.bulk.commit_group;" ::"l"(to),
+      "r"(shared_address(from)), "r"(bytes)
+      : "memory");
+}
+__device__ __forceinline__ void bulk_add(float* to, const float* from, int bytes) {
+  asm volatile(
+      "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;\n"
+      "cp.async.bulk.commit_group;" ::"l"(to),
+      "r"(shared_address(from)), "r"(bytes)
+      : "memory");
+}
+__device__ __forceinline__ void bulk_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+__device__ __forceinline__ void bulk_wait() {
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+__device__ __forceinline__ void turn_wait(const unsigned* turn, unsigned passed) {
+  unsigned now;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(turn) : "memory");
+  } while (now != passed);
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+__device__ __forceinline__ void turn_pass(unsigned* turn) {
+  asm volatile(
+      "fence.proxy.async.global;\n"
+      "red.release.gpu.global.add.u32 [%0], 1;" ::"l"(turn)
+      : "memory");
+}
+
 // ---- clusters -----------------------------------------------------------------------------------
 
 __device__ __forceinline__ int block_in_cluster() {

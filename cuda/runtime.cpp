@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <climits>
+#include <map>
+#include <mutex>
 #include <string>
 
 namespace vectile::cuda {
@@ -152,16 +154,27 @@ void copy_to_host(void* to, const void* from, std::size_t bytes) {
 
 namespace {
 
+// Lets a kernel have more dynamic memory than the 48 KB of every kernel: set for the most so far,
+// not at each launch.
+void allow_shared(const void* kernel, std::size_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, std::size_t> allowed;
+  const std::lock_guard lock(mutex);
+  std::size_t& most = allowed[{kernel, Call::device()}];
+  if (bytes <= most) return;
+  succeed(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(bytes)),
+          "cudaFuncSetAttribute");
+  most = bytes;
+}
+
 // A launch as CUDA takes it.
 struct Configured {
   cudaLaunchAttribute cluster;
   cudaLaunchConfig_t config{};
 
   Configured(const void* kernel, const Launch& l) {
-    if (l.shared > 48 << 10)
-      succeed(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(l.shared)),
-              "cudaFuncSetAttribute");
+    if (l.shared > 48 << 10) allow_shared(kernel, l.shared);
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim = {l.cluster, 1, 1};
     config.gridDim = l.grid;

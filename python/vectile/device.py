@@ -42,24 +42,31 @@ class Holder:
 
 
 class Library(NamedTuple):
-    """How an array library makes an array of another's, and the stream that it works on."""
+    """How an array library makes an array of another's, and the stream that it works on, of a GPU."""
 
     from_dlpack: Callable[[Any], Any]
-    stream: Callable[[], int]
+    stream: Callable[[int], int]
 
 
 def _cupy() -> Library:
     cupy = importlib.import_module("cupy")
-    return Library(cupy.from_dlpack, lambda: int(cupy.cuda.get_current_stream().ptr))
+    kept: dict[tuple[int, type], Any] = {}  # CuPy destroys a stream that nobody holds any more
+
+    def stream(gpu: int) -> int:
+        """Results go back to the memory pool on the stream that they were made on, so it stays."""
+        current = cupy.cuda.get_current_stream(gpu)
+        return int(kept.setdefault((current.ptr, type(current)), current).ptr)
+
+    return Library(cupy.from_dlpack, stream)
 
 
 def _torch() -> Library:
     torch = importlib.import_module("torch")
-    return Library(torch.from_dlpack, lambda: int(torch.cuda.current_stream().cuda_stream))
+    return Library(torch.from_dlpack, lambda gpu: int(torch.cuda.current_stream(gpu).cuda_stream))
 
 
 def _jax() -> Library:  # it names no stream: calls are ordered by the default one
-    return Library(importlib.import_module("jax.dlpack").from_dlpack, lambda: 0)
+    return Library(importlib.import_module("jax.dlpack").from_dlpack, lambda _: 0)
 
 
 LIBRARIES: dict[str, Callable[[], Library]] = {
@@ -75,7 +82,7 @@ def _library(kind: type) -> Library:
     found = _known.get(kind)
     if found is None:
         make = LIBRARIES.get(kind.__module__.partition(".")[0])
-        found = _known[kind] = make() if make else Library(lambda x: x, lambda: 0)
+        found = _known[kind] = make() if make else Library(lambda x: x, lambda _: 0)
     return found
 
 
@@ -213,8 +220,8 @@ def call(op: str, *arguments: Any, **options: Any) -> Any:
         first = first._data if isinstance(first, Holder) else first
         names = re.findall(r"(\w+): ", function.__nb_signature__[0][0])
         arguments = tuple(_bare(op, n, x) for n, x in zip(names, arguments, strict=False))
-    library = _library(type(first))
-    found = function(*arguments, **options, stream=library.stream())
+    library, gpu = _library(type(first)), int(first.__dlpack_device__()[1])
+    found = function(*arguments, **options, stream=library.stream(gpu))
     return _as_library(found, library, arguments)
 
 

@@ -94,9 +94,6 @@ class GpuArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __int__(self) -> int:
         return int(self.values)
 
-    def __index__(self) -> int:
-        return self.values.__index__()
-
     @property
     def __cuda_array_interface__(self) -> Any:
         return self.values.__array_interface__

@@ -42,7 +42,12 @@ def older_device() -> Iterator[None]:
 
 
 def dev(x: Any) -> Any:
-    """A NumPy array on the device; the emulation takes NumPy's own memory, strides included."""
+    """A NumPy array, or a tuple or list of them, on the device.
+
+    The emulation takes NumPy's own memory, strides included.
+    """
+    if isinstance(x, (tuple, list)):
+        return type(x)(map(dev, x))
     if not isinstance(x, np.ndarray):
         return x
     if EMULATED and x.dtype.isbuiltin == 1 and x.dtype.kind in "biuf":

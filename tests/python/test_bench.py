@@ -76,6 +76,26 @@ def test_a_wrong_result_is_not_timed(wrong):
         harness.check(case, "vectile", case.ours, np.random.default_rng(0))
 
 
+def test_a_case_that_fails_on_a_device_loses_no_other(capsys):
+    bench, harness = importlib.import_module("bench_cuda"), importlib.import_module("harness")
+
+    def broken():
+        yield "first"
+        raise RuntimeError("no second")
+
+    def run(name):
+        if name == "wrong":
+            raise AssertionError("wrong: off by 1")
+        return harness.Row("cuda", name, "s", 1.0)
+
+    found = bench.attempts(iter([broken, lambda: iter(["wrong", "last"])]), run)
+    assert [next(found).name for _ in range(2)] == ["first", "last"]
+    with pytest.raises(AssertionError, match="cuda: 2 cases failed"):
+        next(found)
+    told = capsys.readouterr().err
+    assert "no second" in told and "off by 1" in told
+
+
 class Clock(float):
     """Seconds that only the measured calls let pass."""
 

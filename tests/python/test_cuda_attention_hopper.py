@@ -97,5 +97,11 @@ def test_weights_far_from_each_other(rng):
 
 def test_repeated_calls_give_the_same_bits(rng):
     _, *arrays = inputs(rng, BF16, (1, 3, 1, 150, 150, 64, 64))
-    first, second = (run("scaled_dot_product_attention", *arrays) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
+    grad = rng.standard_normal(arrays[0].shape).astype(BF16)
+    first, second = (
+        run("scaled_dot_product_attention", *arrays, return_lse=True) for _ in range(2)
+    )
+    backward = "scaled_dot_product_attention_backward"
+    gradients = (run(backward, grad, *arrays, *forward) for forward in (first, second))
+    for x, y in zip((*first, *next(gradients)), (*second, *next(gradients)), strict=True):
+        np.testing.assert_array_equal(x, y)

@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ def gpu(monkeypatch):
     if not EMULATED:
         pytest.skip("a GPU has libraries of its own")
     monkeypatch.setattr(device, "kernels", lambda: Kernels(cuda))
-    library = device.Library(lambda x: GpuArray(np.from_dlpack(x)), lambda: 0)
+    library = device.Library(lambda x: GpuArray(np.from_dlpack(x)), lambda _: 0)
     monkeypatch.setitem(device._known, GpuArray, library)
     monkeypatch.setitem(sys.modules, "cupy", cupy())
     return GpuArray
@@ -107,6 +109,19 @@ def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", lambda name: Module)
     with pytest.raises(RuntimeError, match="expected a GPU and its driver, found none"):
         device.kernels()
+
+
+def test_a_stream_of_cupy_outlives_what_was_made_on_it(monkeypatch):
+    class Stream:
+        ptr = 8
+
+    made = [Stream()]
+    current = SimpleNamespace(get_current_stream=lambda gpu: made[gpu])
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(from_dlpack=None, cuda=current))
+    library, alive = device.LIBRARIES["cupy"](), weakref.ref(made[0])
+    assert library.stream(0) == 8
+    made.clear()
+    assert alive() is not None
 
 
 def test_host_memory_of_other_libraries_stays_on_the_cpu():

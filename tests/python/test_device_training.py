@@ -150,7 +150,7 @@ def test_a_step_waits_for_nothing(gpu, rng, monkeypatch):  # noqa: F811
     def read(self, *_):
         raise AssertionError("a number of the GPU's was read")
 
-    for name in ("__bool__", "__float__", "__int__", "__index__", "item", "get", "tolist"):
+    for name in ("__bool__", "__float__", "__int__", "item", "get", "tolist"):
         monkeypatch.setattr(GpuArray, name, read)
     for _ in range(2):
         optimizer.zero_grad()
