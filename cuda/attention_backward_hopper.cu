@@ -28,6 +28,8 @@ struct Tile {
   static constexpr int bytes = row_boxes * chunks * kBoxBytes;
   static constexpr int sums = rows * D;  // floats
 
+  __device__ __host__ static int count(int lq) { return (lq + rows - 1) / rows; }
+
   // Where a warpgroup's product is.
   __device__ static int row(int warpgroup) { return warpgroup % row_boxes * kBoxRows; }
   __device__ static int chunk(int warpgroup) { return warpgroup / row_boxes; }
@@ -89,12 +91,12 @@ struct Task {
   }
   // A tile is gone over if it has a query at or after `begin` and one before `end`. So the blocks
   // of a tile follow each other, from that of the first key of its first query on.
-  __device__ void see(int begin_, int end_) {
+  __device__ void see(int begin_, int end_, int lq) {
     begin = begin_;
     end = end_;
     first_tile = begin / Tile<D>::rows;
-    tiles = end > 0 ? (end - 1) / Tile<D>::rows + 1 - first_tile : 0;
-    tiles = tiles > 0 ? tiles : 0;
+    const int end_tile = Tile<D>::count(end);
+    tiles = begin < lq && end_tile > first_tile ? end_tile - first_tile : 0;
     steps = tiles * static_cast<int>(group);
   }
   __device__ i64 head(int step) const { return kv_head * group + step / tiles; }
@@ -157,7 +159,7 @@ __device__ __forceinline__ void copy_in(const Maps& maps, const Work<S>& p, Memo
 template <int D, class S>
 __device__ __forceinline__ void add_up(const Work<S>& p, Memory<D> m, const Task<D>& task) {
   auto& rest = m.rest();
-  const int tiles = (p.forward.lq + Tile<D>::rows - 1) / Tile<D>::rows;
+  const int tiles = Tile<D>::count(p.forward.lq);
   for (int step = 0; step < task.steps; ++step) {
     const int tile = task.tile(step);
     const i64 place = (task.b * p.forward.heads + task.head(step)) * tiles + tile;
@@ -361,7 +363,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     if (lane_index() == 0) (ends ? rest.end : rest.begin) = query;
   }
   __syncthreads();
-  task.see(rest.begin, rest.end);
+  task.see(rest.begin, rest.end, p.forward.lq);
   if (warp_index() < kWarpgroup / kWarp) {
     give_registers<24>();
     if (warp_index() == 0) copy_in(maps, p, m, task);
@@ -378,7 +380,7 @@ template <int D, class S>
 __global__ void __launch_bounds__(kThreads) round_kernel(Work<S> p, S* dq, i64 vectors) {
   using T = Tile<D>;
   const Problem<S>& f = p.forward;
-  const int tiles = (f.lq + T::rows - 1) / T::rows, width = f.query.width;
+  const int tiles = T::count(f.lq), width = f.query.width;
   for (i64 i = i64{blockIdx.x} * kThreads + threadIdx.x; i < vectors;
        i += i64{gridDim.x} * kThreads) {
     constexpr int in_tile = T::sums / 4, in_product = in_tile / kConsumers;
@@ -395,13 +397,7 @@ __global__ void __launch_bounds__(kThreads) round_kernel(Work<S> p, S* dq, i64 v
     for (int half = 0; half < 2; ++half) {
       if (row + 8 * half >= f.lq) continue;
       S* const to = dq + (place / tiles * f.lq + row + 8 * half) * width;
-      if (width % 2 == 0 && column < width) {
-        *reinterpret_cast<unsigned*>(to + column) =
-            pack<S>(at[half][0] * f.scale, at[half][1] * f.scale);
-      } else {
-        for (int c = 0; c < 2; ++c)
-          if (column + c < width) to[column + c] = from_float<S>(at[half][c] * f.scale);
-      }
+      store_pair(to, column, width, at[half][0] * f.scale, at[half][1] * f.scale);
     }
   }
 }
@@ -409,7 +405,7 @@ __global__ void __launch_bounds__(kThreads) round_kernel(Work<S> p, S* dq, i64 v
 template <int D, class S>
 void start(const Maps& maps, Work<S> p, S* dq) {
   const Problem<S>& f = p.forward;
-  const i64 places = f.batch * f.heads * ceil_div(f.lq, Tile<D>::rows);
+  const i64 places = f.batch * f.heads * Tile<D>::count(f.lq);
   const Array sums = Array::empty(DType::f32, Shape(places, Tile<D>::sums));
   const Array counts = Array::zeros(DType::i32, Shape(places + 1));
   p.sums = sums.as<float>();

@@ -28,6 +28,17 @@ Tensor tensor(const Heads<S>& x, i64 rows, i64 heads, i64 batch) {
           {row, heads > 1 ? x.head * item : row, batch > 1 ? x.batch * item : row, row}};
 }
 
+// Elements `column`, even, and the next of a row, as far as it has them.
+template <class S>
+__device__ __forceinline__ void store_pair(S* row, int column, int width, float x, float y) {
+  if (width % 2 == 0) {
+    if (column < width) *reinterpret_cast<unsigned*>(row + column) = pack<S>(x, y);
+    return;
+  }
+  if (column < width) row[column] = from_float<S>(x);
+  if (column + 1 < width) row[column + 1] = from_float<S>(y);
+}
+
 #if defined(VECTILE_HOPPER)
 
 // d = x u^T: the warpgroup's 64 rows of x by N of u, both tiles by 64 columns, then by 64 rows.
@@ -69,18 +80,10 @@ template <int D, class S>
 __device__ __forceinline__ void store_rows(const float (&sums)[D / 2], int row, int rows, S* to,
                                            int width) {
   const int lane = lane_index();
-  const bool pairs = width % 2 == 0;
 #pragma unroll
   for (int i = 0; i < D / 2; i += 2) {
     const int at = row + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2;
-    if (at >= rows || column >= width) continue;
-    S* const place = to + i64{at} * width + column;
-    if (pairs) {
-      *reinterpret_cast<unsigned*>(place) = pack<S>(sums[i], sums[i + 1]);
-    } else {
-      place[0] = from_float<S>(sums[i]);
-      if (column + 1 < width) place[1] = from_float<S>(sums[i + 1]);
-    }
+    if (at < rows) store_pair(to + i64{at} * width, column, width, sums[i], sums[i + 1]);
   }
 }
 

@@ -13,7 +13,7 @@ struct ExpSum {
   __device__ T shift() const { return top == -INFINITY ? T(0) : top; }
 };
 
-// exp(x), to about 2^-20 where it is for results rounded to a two-byte S; below 2^-126 zero there.
+// exp(x); for results rounded to a two-byte S off by |x| 2^-23 of itself, and zero below 2^-126.
 template <class S>
 __device__ __forceinline__ Computed<S> exp_for(Computed<S> x) {
   if constexpr (widens<S>)

@@ -110,6 +110,13 @@ def test_float32_keeps_its_24_bits(rng):
     np.testing.assert_array_equal(run("matmul", one, b), b)
 
 
+def test_float32_of_many_terms(rng):
+    # Sums are cut off after every 16 terms: each time by half a unit in their last place on the mean.
+    a, b = rng.random((20, 4096), np.float32), rng.random((4096, 20), np.float32)
+    want = a.astype(np.float64) @ b.astype(np.float64)
+    assert abs(run("matmul", a, b) - want).max() < 4096 / 16 * 2**-24 * want.max()
+
+
 @pytest.mark.parametrize("compute", ("tf32", "fp16", "bf16"))
 def test_compute(rng, compute):
     for dtype in (np.float32, BFLOAT16, np.float16):
