@@ -250,7 +250,8 @@ void run(const TensorMap& a, const TensorMap& b, const C& c, const BatchAxes& ba
   Launch l{kBlocks, kThreads, F::bytes, kBlocks};
   // One that had to wait for the others to end would begin when all is nearly done.
   static const int resident = resident_clusters(reinterpret_cast<const void*>(start), l);
-  l.grid = std::min(static_cast<unsigned>(std::max(1, resident)), task.tiles) * kBlocks;
+  const int clusters = std::max(1, std::min(resident, multiprocessors() / kBlocks));
+  l.grid = std::min(static_cast<unsigned>(clusters), task.tiles) * kBlocks;
   launch(start, l, task);
 }
 

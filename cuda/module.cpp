@@ -77,6 +77,7 @@ NB_MODULE(VECTILE_CUDA_MODULE, m) {
   m.def("device_count", &device_count);
   m.def("device_name", &device_name, nb::arg("device") = 0);
   m.def("limit_architecture", &limit_architecture, nb::arg("limit"));
+  m.def("limit_multiprocessors", &limit_multiprocessors, nb::arg("limit"));
   m.def("from_host", &from_host, nb::arg("data"), nb::arg("shape"), nb::arg("dtype"),
         nb::arg("device") = 0, nb::arg("stream") = 0);
   m.def("to_host", &to_host, nb::arg("x"), nb::arg("stream") = 0);

@@ -49,11 +49,13 @@ class Call {
 };
 
 int device_count();  // 0 where there is no driver
-int multiprocessors();
-// Of the call's device, as in sm_90, or the limit where that is lower; kernels for newer devices
-// are not chosen then. Setting the limit returns the one before.
+// Of the call's device, as in sm_90, or the limits where those are lower: kernels for newer devices
+// are not chosen then, or those for large arrays are for smaller ones. Setting a limit returns the
+// one before.
 int architecture();
 int limit_architecture(int limit);
+int multiprocessors();
+int limit_multiprocessors(int limit);
 const char* device_name(int device);  // "" where there is none
 
 // In the order of the call's stream.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from on_device import older_device
+from on_device import older_device, small_device
 
 import vectile
 from vectile import _core
@@ -87,4 +87,11 @@ def same_for_any_thread_count():
 def before_hopper() -> Iterator[None]:
     """Have device ops use the kernels that serve every device."""
     with older_device():
+        yield
+
+
+@pytest.fixture
+def few_multiprocessors() -> Iterator[None]:
+    """Have device ops take tiles, and go over them, as if the device were small."""
+    with small_device():
         yield

@@ -41,6 +41,16 @@ def older_device() -> Iterator[None]:
         cuda.limit_architecture(before)
 
 
+@contextlib.contextmanager
+def small_device() -> Iterator[None]:
+    """With as few multiprocessors as the emulation has: small arrays then take the kernels for large ones."""
+    before = cuda.limit_multiprocessors(2)
+    try:
+        yield
+    finally:
+        cuda.limit_multiprocessors(before)
+
+
 def dev(x: Any) -> Any:
     """A NumPy array, or a tuple or list of them, on the device.
 

@@ -5,7 +5,7 @@ import pytest
 from on_device import EMULATED, needs_device, older_device, run
 from test_cuda_attention import BF16, HALVES, close, inputs, oracle
 
-pytestmark = needs_device
+pytestmark = [needs_device, pytest.mark.usefixtures("few_multiprocessors")]
 
 # Tiles of 128 queries and of 128 keys, which begin where the first query's keys do; the gradients' of
 # 128 and 64. Columns in 64.

@@ -6,7 +6,7 @@ import pytest
 from on_device import cuda, dev, host, needs_device, run
 from scipy import special
 
-pytestmark = [needs_device, pytest.mark.usefixtures("before_hopper")]
+pytestmark = [needs_device, pytest.mark.usefixtures("before_hopper", "few_multiprocessors")]
 
 BFLOAT16 = ml_dtypes.bfloat16
 TYPES = (np.float32, np.float64, np.float16, BFLOAT16)

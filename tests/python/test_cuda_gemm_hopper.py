@@ -15,7 +15,7 @@ from test_cuda_gemm import (
     summed_eps,
 )
 
-pytestmark = needs_device
+pytestmark = [needs_device, pytest.mark.usefixtures("few_multiprocessors")]
 
 ARITHMETICS = [
     (BFLOAT16, {}),

@@ -6,7 +6,7 @@ import pytest
 from on_device import EMULATED, cuda, dev, host, needs_device, run
 from scipy import special
 
-pytestmark = [needs_device, pytest.mark.usefixtures("before_hopper")]
+pytestmark = [needs_device, pytest.mark.usefixtures("before_hopper", "few_multiprocessors")]
 
 BYTES = [np.int8, np.uint8]
 TYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]

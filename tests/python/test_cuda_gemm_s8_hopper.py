@@ -5,7 +5,7 @@ import pytest
 from on_device import needs_device, older_device, run
 from test_cuda_gemm_s8 import BYTES, close, dense_of, draw, silu, step_of
 
-pytestmark = needs_device
+pytestmark = [needs_device, pytest.mark.usefixtures("few_multiprocessors")]
 
 # A cluster's tile is 256 x 256, a step 128 of k.
 SIZES = [(128, 128, 16), (129, 136, 272), (264, 260, 100)]
