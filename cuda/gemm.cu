@@ -73,7 +73,15 @@ struct Sums {
           for (int j = 0; j < columns; ++j) {
             const unsigned (&r)[4] = right[j / 2].at[term.b];
             const unsigned column[] = {r[j % 2], r[j % 2 + 2]};
-            multiply_add(at[term.sum][i][j], left.at[term.a], column, typename Math::Operand{});
+            float (&sum)[4] = at[term.sum][i][j];
+            if (t < Math::apart) {
+              float part[4] = {};
+              multiply_add(part, left.at[term.a], column, typename Math::Operand{});
+#pragma unroll
+              for (int e = 0; e < 4; ++e) sum[e] += part[e];
+            } else {
+              multiply_add(sum, left.at[term.a], column, typename Math::Operand{});
+            }
           }
         }
       }

@@ -20,12 +20,13 @@ template <class Math, class S, class Operand, int PLANES, int COLUMNS, int STAGE
 struct FloatForm : FormOf<S, float, PLANES, COLUMNS, STAGES> {
   using Pair = PairOf<S>;
   static constexpr int terms = PLANES == 1 ? 1 : Math::terms, sums = Math::sums;
+  static constexpr int apart = Math::apart;
   __device__ static constexpr Term term(int i) {
     return PLANES == 1 ? Term{0, 0, 0} : Math::term(i);
   }
-  template <bool a_across, bool b_across>
+  template <bool a_across, bool b_across, bool add>
   __device__ static void multiply(float (&sum)[COLUMNS / 2], std::uint64_t a, std::uint64_t b) {
-    warpgroup_multiply_add<Operand, COLUMNS, a_across, b_across>(sum, a, b);
+    warpgroup_multiply_add<Operand, COLUMNS, a_across, b_across, add>(sum, a, b);
   }
 };
 template <class S>

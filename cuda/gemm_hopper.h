@@ -20,8 +20,9 @@ constexpr int kScratch = kConsumers * kWarpgroup / kWarp * kWarpRows * kScratchC
 
 // What a form of products begins with: planes of Elements, columns of a tile, the numbers that are
 // summed. Besides it has
-//   terms, sums, term(i): a product is a sum of products of planes, added up in `sums` places;
-//   multiply<a_across, b_across>(sum, a, b): adds that of two operands to a warpgroup's sum.
+//   terms, sums, apart, term(i): a product is a sum of products of planes, as gemm_tile.h has it;
+//   multiply<a_across, b_across, add>(sum, a, b): a warpgroup's product of two operands, plus what
+//   was there if `add`.
 template <class S, class SUM, int PLANES, int COLUMNS, int STAGES>
 struct FormOf {
   using Element = S;
@@ -81,6 +82,7 @@ template <class F>
 struct WarpSums {
   using Sum = typename F::Sum;
   Sum at[F::sums][F::columns / 2];
+  Sum part[F::apart ? F::columns / 2 : 1];  // of the present step, where it is summed apart
 
   __device__ void clear() {
 #pragma unroll
@@ -88,9 +90,27 @@ struct WarpSums {
 #pragma unroll
       for (int i = 0; i < F::columns / 2; ++i) at[s][i] = 0;
   }
+  // Adds the products of a term and one of the steps of 32 bytes.
+  template <bool a_across, bool b_across>
+  __device__ __forceinline__ void multiply(int t, int step, std::uint64_t a, std::uint64_t b) {
+    if constexpr (F::apart)
+      if (t < F::apart) {
+        if (step == 0)
+          F::template multiply<a_across, b_across, false>(part, a, b);
+        else
+          F::template multiply<a_across, b_across, true>(part, a, b);
+        return;
+      }
+    F::template multiply<a_across, b_across, true>(at[F::term(t).sum], a, b);
+  }
+  __device__ void add_part() {
+    products_done(part);
+#pragma unroll
+    for (int i = 0; i < F::columns / 2; ++i) at[0][i] += part[i];
+  }
   __device__ void done() {
 #pragma unroll
-    for (int s = 0; s < F::sums; ++s) products_done(at[s]);
+    for (int s = F::apart; s < F::sums; ++s) products_done(at[s]);
   }
   __device__ Sum total(int i) const {
     const Sum y = at[0][i];
@@ -190,19 +210,22 @@ __global__ void __launch_bounds__(kThreads, 1) kernel(const __grid_constant__ Ta
         barrier_wait(full + ring.stage, ring.parity);
         const unsigned a = shared_address(memory + ring.stage * F::stage_bytes);
         const unsigned b = a + F::boxes_a * kBoxBytes;
+        const auto multiply = [&](int from, int to) {
+#pragma unroll
+          for (int step = 0; step < kBoxRowBytes / 32; ++step)
+#pragma unroll
+            for (int t = from; t < to; ++t)
+              sums.template multiply<a_across, b_across>(
+                  t, step, operand<a_across>(a, F::term(t).a * kRows + row, step),
+                  operand<b_across>(b, F::term(t).b * F::columns, step));
+          products_commit();
+        };
         products_begin();
-#pragma unroll
-        for (int step = 0; step < kBoxRowBytes / 32; ++step)
-#pragma unroll
-          for (int t = 0; t < F::terms; ++t) {
-            const Term term = F::term(t);
-            F::template multiply<a_across, b_across>(
-                sums.at[term.sum], operand<a_across>(a, term.a * kRows + row, step),
-                operand<b_across>(b, term.b * F::columns, step));
-          }
-        products_commit();
-        products_wait<1>();
+        if constexpr (F::apart) multiply(0, F::apart);
+        multiply(F::apart, F::terms);
+        products_wait<1>();  // all but the last group: the step before is over
         if (before >= 0) release(before);
+        if constexpr (F::apart) sums.add_part();
         before = ring.stage;
       }
       products_wait<0>();

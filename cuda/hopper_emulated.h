@@ -103,9 +103,10 @@ void add_product(D* d, const A (&a)[2][32 / sizeof(A)], std::uint64_t b) {
       B column[32 / sizeof(B)];
       load_line<B, b_across>(b, 8 * j + 2 * t + c, column);
       for (int row = 0; row < 2; ++row) {
-        D sum = 0;
+        D& to = d[4 * j + 2 * row + c];
+        std::conditional_t<std::is_same_v<D, float>, double, D> sum = to;
         for (unsigned i = 0; i < 32 / sizeof(B); ++i) sum += number(a[row][i]) * number(column[i]);
-        d[4 * j + 2 * row + c] += sum;
+        to = cut_off(sum);
       }
     }
 }

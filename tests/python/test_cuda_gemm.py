@@ -110,11 +110,22 @@ def test_float32_keeps_its_24_bits(rng):
     np.testing.assert_array_equal(run("matmul", one, b), b)
 
 
-def test_float32_of_many_terms(rng):
-    # Sums are cut off after every 16 terms: each time by half a unit in their last place on the mean.
-    a, b = rng.random((20, 4096), np.float32), rng.random((4096, 20), np.float32)
+def assert_sum_rounds(rng, size, step):
+    """Of float32 products of positive numbers, in units of 2^-24 of the largest.
+
+    Additions round every `step` of k: sqrt(k / step) / 3 is the deviation of all their errors, 4.5 of which
+    are allowed. Within a step at most 2 are cut off, and half a unit of each sum of 16 on the mean. The
+    sum of the small products, at most 2^-7 of all, is cut off 5 times in 16 of k.
+    """
+    m, n, k = size
+    a, b = rng.random((m, k), np.float32), rng.random((k, n), np.float32)
     want = a.astype(np.float64) @ b.astype(np.float64)
-    assert abs(run("matmul", a, b) - want).max() < 4096 / 16 * 2**-24 * want.max()
+    units = 1.5 * np.sqrt(k / step) + 2 + step / 32 + 5 / 16 * k * 2**-7 / 2
+    assert abs(run("matmul", a, b) - want).max() < units * 2**-24 * want.max()
+
+
+def test_float32_of_many_terms(rng):
+    assert_sum_rounds(rng, (20, 20, 4096), 16)
 
 
 @pytest.mark.parametrize("compute", ("tf32", "fp16", "bf16"))

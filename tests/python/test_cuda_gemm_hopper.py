@@ -8,6 +8,7 @@ from test_cuda_gemm import (
     BFLOAT16,
     LAYOUTS,
     assert_product,
+    assert_sum_rounds,
     assert_within,
     operand,
     product,
@@ -46,6 +47,10 @@ def test_error(rng, dtype):
     assert_product(run("matmul", a, b), a, b)
     if dtype == np.float32:
         assert_product(run("matmul", a, b, compute="tf32"), a, b, 2**-10)
+
+
+def test_float32_of_many_terms(rng):
+    assert_sum_rounds(rng, (128, 64, 4096), 64)
 
 
 def test_kernels_for_older_devices_give_the_same(rng):
