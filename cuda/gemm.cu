@@ -10,15 +10,16 @@
 namespace vectile::cuda {
 namespace {
 
-// Of C for a block, of which each warp has an equal part.
-template <int M, int N, int WARPS_M, int WARPS_N, int STAGES>
+// Of C for a block, of which each warp has an equal part, and whether for a part of k.
+template <int M, int N, int WARPS_M, int WARPS_N, int STAGES, bool IN_PARTS>
 struct Tile {
+  static constexpr bool in_parts = IN_PARTS;
   static constexpr int m = M, n = N, warps_m = WARPS_M, warps_n = WARPS_N, stages = STAGES;
   static constexpr int warps = WARPS_M * WARPS_N, threads = warps * kWarp;
   static constexpr std::size_t bytes = std::size_t{STAGES} * (M + N) * kStepBytes;
 };
-using Large = Tile<128, 128, 2, 4, 4>;
-using Small = Tile<64, 64, 2, 2, 4>;
+using Large = Tile<128, 128, 2, 4, 4, false>;
+using Small = Tile<64, 64, 2, 2, 4, true>;
 struct Plain {
   static constexpr int m = 64, n = 64, threads = 256;
   static constexpr std::size_t bytes = 0;
@@ -97,9 +98,9 @@ struct Sums {
   // Of an element in shared memory; rows that are written together begin in different banks.
   __device__ static int place(int row, int column) { return row * WARP_N + (column ^ row % 4 * 8); }
 
-  template <class S>
-  __device__ void finish(const Epilogue<S>& c, float* shared, i64 first_row, i64 first_col) const {
-    constexpr int size = Vector<S>::size, in_row = WARP_N / size;
+  template <class C>
+  __device__ void finish(const C& c, float* shared, i64 first_row, i64 first_col) const {
+    constexpr int size = C::size, in_row = WARP_N / size;
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
     for (int i = 0; i < rows; ++i)
@@ -119,6 +120,20 @@ struct Sums {
   }
 };
 
+// Where the sums of a part go.
+struct OfPart {
+  static constexpr int size = Vector<float>::size;
+  float* to;
+  i64 m, pitch;
+  __device__ OfPart(const Parts& p, i64 product, int part)
+      : to(p.sums + (product * p.count + part) * p.m * p.pitch), m(p.m), pitch(p.pitch) {}
+  __device__ void finish(const float* sums, i64 row, i64 col) const {
+    if (row < m && col < pitch)
+      *reinterpret_cast<Vector<float>*>(to + row * pitch + col) =
+          *reinterpret_cast<const Vector<float>*>(sums);
+  }
+};
+
 template <class Math, class T, bool a_along_k, bool b_along_k>
 __global__ void __launch_bounds__(T::threads, Math::blocks)
     gemm_kernel(Product<typename Math::Stored> p, i64 first_batch) {
@@ -135,14 +150,22 @@ __global__ void __launch_bounds__(T::threads, Math::blocks)
   const int line_a = warp / T::warps_n * warp_m, line_b = warp % T::warps_n * warp_n;
   const Place<T> place(p.c.m, p.c.n);
 
-  const Strides by = p.batch.at(first_batch + blockIdx.z);
-  Copier<S, T::m, a_along_k, T::threads> a(p.a.moved(by.a), place.m());
-  Copier<S, T::n, b_along_k, T::threads> b(p.b.moved(by.b), place.n());
+  const i64 product = first_batch + blockIdx.z;
+  const int part = static_cast<int>(blockIdx.y);
+  i64 first = 0, end = p.a.k;
+  if constexpr (T::in_parts) {
+    const i64 steps = ceil_div(p.a.k, TileA::depth);
+    first = steps * part / p.parts.count * TileA::depth;
+    if (part + 1 < p.parts.count) end = steps * (part + 1) / p.parts.count * TileA::depth;
+  }
+  const Strides by = p.batch.at(product);
+  Copier<S, T::m, a_along_k, T::threads> a(p.a.moved(by.a + first * p.a.depth), place.m());
+  Copier<S, T::n, b_along_k, T::threads> b(p.b.moved(by.b + first * p.b.depth), place.n());
   Part sums;
   sums.clear();
   // A group of copies for every step, empty ones past the last: a step has arrived when at most
   // stages - 2 of the groups after it are under way.
-  i64 left = p.a.k;
+  i64 left = end - first;
   int to = 0;
   const auto start = [&] {
     if (left > 0) a.copy(stage_a(to), left), b.copy(stage_b(to), left);
@@ -160,8 +183,37 @@ __global__ void __launch_bounds__(T::threads, Math::blocks)
   }
   copy_wait<0>();
   __syncthreads();
-  sums.finish(p.c.moved(by.c), reinterpret_cast<float*>(memory) + warp * warp_m * warp_n,
-              place.m() + line_a, place.n() + line_b);
+  const auto finish = [&](const auto& c) {
+    sums.finish(c, reinterpret_cast<float*>(memory) + warp * warp_m * warp_n, place.m() + line_a,
+                place.n() + line_b);
+  };
+  if (T::in_parts && p.parts.count > 1)
+    finish(OfPart(p.parts, product, part));
+  else
+    finish(p.c.moved(by.c));
+}
+
+constexpr int kAddThreads = 128;
+
+// Adds up the parts of whole vectors of C.
+template <class S>
+__global__ void __launch_bounds__(kAddThreads) add_parts_kernel(Product<S> p) {
+  constexpr int size = Vector<S>::size;
+  const i64 in_row = ceil_div(p.c.n, size), all = p.batch.count * p.c.m * in_row;
+  for (i64 i = i64{blockIdx.x} * kAddThreads + threadIdx.x; i < all;
+       i += i64{gridDim.x} * kAddThreads) {
+    const i64 product = i / in_row / p.c.m, row = i / in_row % p.c.m, col = i % in_row * size;
+    float sums[size] = {};
+#pragma unroll 4
+    for (int part = 0; part < p.parts.count; ++part) {
+      float more[size];
+      const OfPart of(p.parts, product, part);
+      load_elements<size>(of.to + row * of.pitch, col, of.pitch, 0.0f, more);
+#pragma unroll
+      for (int e = 0; e < size; ++e) sums[e] += more[e];
+    }
+    p.c.moved(p.batch.at(product).c).finish(sums, row, col);
+  }
 }
 
 // float64 without tensor cores: 4 x 4 elements a thread, rows 16 apart, columns in pairs 32 apart.
@@ -214,8 +266,10 @@ void over_blocks(void (*kernel)(Product<S>, i64), const Product<S>& p) {
   check(blocks < i64{1} << 28, "matmul", "result", "blocks", "fewer than 2^28", blocks);
   for (i64 first = 0; first < p.batch.count; first += kMostBatches) {
     const auto batches = static_cast<unsigned>(std::min(p.batch.count - first, kMostBatches));
-    launch(kernel, {dim3(static_cast<unsigned>(blocks), 1, batches), dim3(T::threads), T::bytes}, p,
-           first);
+    launch(kernel,
+           {dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(p.parts.count), batches),
+            dim3(T::threads), T::bytes},
+           p, first);
   }
 }
 
@@ -224,8 +278,21 @@ void with_bool(bool value, F&& f) {
   value ? f(std::true_type{}) : f(std::false_type{});
 }
 
+// Of k for products of `blocks` blocks: four blocks a multiprocessor keep enough copies under way.
+// But parts have some steps each, and are written and read at half the operands' bytes at most.
+template <class S>
+i64 parts_of(const Product<S>& p, i64 blocks) {
+  constexpr i64 least_steps = 8, depth = kStepBytes / sizeof(S);
+  const i64 m = p.c.m, n = p.c.n, k = p.a.k;
+  const double operands = double(m + n) * double(k) * sizeof(S);
+  const double of_part = 2. * double(m) * double(n) * sizeof(float);
+  return std::max<i64>(1, std::min({4 * i64{multiprocessors()} / blocks, k / (least_steps * depth),
+                                    static_cast<i64>(operands / 2 / of_part)}));
+}
+
 template <class Math>
-void run(const Product<typename Math::Stored>& p, bool a_along_k, bool b_along_k) {
+void run(Product<typename Math::Stored> p, bool a_along_k, bool b_along_k) {
+  using S = typename Math::Stored;
   if (multiply_on_hopper<Math>(p)) return;
   const auto start = [&](auto large) {
     using T = std::conditional_t<large.value, Large, Small>;
@@ -234,8 +301,18 @@ void run(const Product<typename Math::Stored>& p, bool a_along_k, bool b_along_k
                 [&](auto bk) { over_blocks<T>(gemm_kernel<Math, T, ak.value, bk.value>, p); });
     });
   };
-  const i64 blocks = ceil_div(p.c.m, Large::m) * ceil_div(p.c.n, Large::n) * p.batch.count;
-  with_bool(blocks >= multiprocessors(), start);
+  const auto blocks = [&](auto tile) {
+    return ceil_div(p.c.m, tile.m) * ceil_div(p.c.n, tile.n) * p.batch.count;
+  };
+  const bool fills = p.c.m > Small::m && p.c.n > Small::n && blocks(Large{}) >= multiprocessors();
+  if (fills) return start(std::true_type{});
+  const i64 parts = parts_of(p, blocks(Small{})), pitch = round_up(p.c.n, Vector<S>::size);
+  if (parts == 1) return start(std::false_type{});
+  const Array sums = Array::empty(DType::f32, Shape(p.batch.count, parts, p.c.m, pitch));
+  p.parts = {static_cast<int>(parts), sums.as<float>(), p.c.m, pitch};
+  start(std::false_type{});
+  launch(add_parts_kernel<S>,
+         {blocks_for(sums.elements() / parts / Vector<S>::size, kAddThreads), kAddThreads}, p);
 }
 
 // C = A B, strides in elements; what fold_into_rows takes.
@@ -290,7 +367,8 @@ void multiply(const TensorView& a, const TensorView& b, const TensorView& c, con
   Product<S> p{{a.as<S>(), g.m, g.k, g.a_row, g.a_col, false},
                {b.as<S>(), g.n, g.k, g.b_col, g.b_row, false},
                {c.as<S>(), g.m, g.n, g.c_row, bias, residual, activation},
-               merged(batch)};
+               merged(batch),
+               {1, nullptr, 0, 0}};
   if (g.m == 0 || g.n == 0 || p.batch.count == 0) return;
   const bool a_along_k = choose_copies(p.a, p.batch, &Strides::a);
   const bool b_along_k = choose_copies(p.b, p.batch, &Strides::b);

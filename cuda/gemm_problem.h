@@ -44,11 +44,20 @@ struct BatchAxes {
   }
 };
 
+// Sums of products cut along k, where C has too few blocks to keep the device busy: `count` parts
+// of (m, pitch) for each product of the batch, added up in order.
+struct Parts {
+  int count;
+  float* sums;
+  i64 m, pitch;
+};
+
 template <class S>
 struct Product {
   Lines<S> a, b;
   Epilogue<S> c;
   BatchAxes batch;
+  Parts parts;
 };
 
 // Starts the products by the kernels for sm_90a, where the device has them and there is enough

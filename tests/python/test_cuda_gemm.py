@@ -11,7 +11,7 @@ pytestmark = [needs_device, pytest.mark.usefixtures("before_hopper", "few_multip
 BFLOAT16 = ml_dtypes.bfloat16
 TYPES = (np.float32, np.float64, np.float16, BFLOAT16)
 LAYOUTS = ("NN", "NT", "TN", "TT")
-# (m, n, k): empty, one, primes; blocks of 64 and, from two of them on, of 128, plus and minus one;
+# (m, n, k): empty, one, primes; blocks of 64, or of 128 from two of them on, plus and minus one;
 # a step is 16 or 32 of k. k and n of 8 and more are copied in whole chunks where multiples of it.
 SIZES = [
     (0, 3, 4),
@@ -26,7 +26,9 @@ SIZES = [
     (64, 64, 31),
     (65, 72, 80),
 ]
-LARGE = [(129, 40, 33), (136, 136, 40), (128, 256, 16)]
+LARGE = [(129, 72, 33), (136, 136, 40), (128, 256, 16)]
+# Few blocks and much of k, of which parts are summed apart: 8, 4 and 2, of half types at most half as many.
+DEEP = [(1, 40, 1088), (65, 3, 1025), (33, 140, 513)]
 ACTIVATIONS = {
     None: lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
@@ -86,7 +88,7 @@ def test_sizes(rng, layout, dtype):
         assert_product(run("matmul", a, b), a, b)
 
 
-@pytest.mark.parametrize("size", LARGE, ids=str)
+@pytest.mark.parametrize("size", LARGE + DEEP, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_integer_products_are_exact(rng, layout, size):
     m, n, k = size  # sums stay below 2**24: any term left out or added twice shows
@@ -190,6 +192,19 @@ def test_numpys_shapes(rng, dtype, a, b):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+def test_batches_of_much_k(rng, dtype):
+    a, b = rng.normal(size=(2, 3, 520)).astype(dtype), rng.normal(size=(2, 520, 9)).astype(dtype)
+    assert_product(run("matmul", a, b), a, b)
+    a, b = a[0], b[0]
+    a[1, 519] = np.inf
+    with np.errstate(all="ignore"):
+        want = a.astype(np.float64) @ b.astype(np.float64)
+    got = run("matmul", a, b)
+    np.testing.assert_array_equal(got[~np.isfinite(want)], want[~np.isfinite(want)].astype(dtype))
+    assert np.isfinite(got[np.isfinite(want)]).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 def test_strides(rng, dtype):
     x, y = rng.normal(size=(2, 40, 48)).astype(dtype), rng.normal(size=(2, 48, 40)).astype(dtype)
     views = [
@@ -234,14 +249,16 @@ def test_out_with_strides(rng, shape):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("size", [(1, 7, 5), (5, 33, 40), (130, 136, 16), (3, 4, 0)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(1, 7, 5), (5, 33, 40), (130, 136, 16), (3, 4, 0), (3, 13, 1100)], ids=str
+)
 def test_linear(rng, size, dtype):
     m, n, k = size
     x, w, bias, residual = (rng.normal(size=s).astype(dtype) for s in ((m, k), (n, k), n, (m, n)))
     want, bound = product(x, w.T)
     z = want + bias.astype(np.float64)
     eps = summed_eps(dtype)
-    names = ACTIVATIONS if m < 100 else ("gelu",)
+    names = ACTIVATIONS if m * k < 1000 else ("gelu",)
     for name in names:
         y = ACTIVATIONS[name](z)
         options = {"activation": name} if name else {}
