@@ -278,18 +278,6 @@ void with_bool(bool value, F&& f) {
   value ? f(std::true_type{}) : f(std::false_type{});
 }
 
-// Of k for products of `blocks` blocks: four blocks a multiprocessor keep enough copies under way.
-// But parts have some steps each, and are written and read at half the operands' bytes at most.
-template <class S>
-i64 parts_of(const Product<S>& p, i64 blocks) {
-  constexpr i64 least_steps = 8, depth = kStepBytes / sizeof(S);
-  const i64 m = p.c.m, n = p.c.n, k = p.a.k;
-  const double operands = double(m + n) * double(k) * sizeof(S);
-  const double of_part = 2. * double(m) * double(n) * sizeof(float);
-  return std::max<i64>(1, std::min({4 * i64{multiprocessors()} / blocks, k / (least_steps * depth),
-                                    static_cast<i64>(operands / 2 / of_part)}));
-}
-
 template <class Math>
 void run(Product<typename Math::Stored> p, bool a_along_k, bool b_along_k) {
   using S = typename Math::Stored;
@@ -306,7 +294,8 @@ void run(Product<typename Math::Stored> p, bool a_along_k, bool b_along_k) {
   };
   const bool fills = p.c.m > Small::m && p.c.n > Small::n && blocks(Large{}) >= multiprocessors();
   if (fills) return start(std::true_type{});
-  const i64 parts = parts_of(p, blocks(Small{})), pitch = round_up(p.c.n, Vector<S>::size);
+  const i64 parts = parts_of<S>(p.c.m, p.c.n, p.a.k, blocks(Small{}));
+  const i64 pitch = round_up(p.c.n, Vector<S>::size);
   if (parts == 1) return start(std::false_type{});
   const Array sums = Array::empty(DType::f32, Shape(p.batch.count, parts, p.c.m, pitch));
   p.parts = {static_cast<int>(parts), sums.as<float>(), p.c.m, pitch};

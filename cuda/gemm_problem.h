@@ -1,6 +1,8 @@
 // A batch of matrix products, as the kernels of gemm see it.
 #pragma once
 
+#include <algorithm>
+
 #include "epilogue.h"
 #include "gemm_tile.h"
 
@@ -43,6 +45,18 @@ struct BatchAxes {
     return o;
   }
 };
+
+// Into how many parts products of S, (m, k) by (k, n) in `blocks` blocks in all, are cut along k:
+// four blocks a multiprocessor keep enough copies under way. But parts have eight steps each, and
+// cost half the operands' bytes at most to write and to read.
+template <class S>
+i64 parts_of(i64 m, i64 n, i64 k, i64 blocks) {
+  const double operands = static_cast<double>(m + n) * static_cast<double>(k) * sizeof(S);
+  const double part = 2.0 * static_cast<double>(m) * static_cast<double>(n) * sizeof(float);
+  return std::max<i64>(1, std::min({4 * i64{multiprocessors()} / blocks,
+                                    k * static_cast<i64>(sizeof(S)) / (8 * kStepBytes),
+                                    static_cast<i64>(operands / 2 / part)}));
+}
 
 // Sums of products cut along k, where C has too few blocks to keep the device busy: `count` parts
 // of (m, pitch) for each product of the batch, added up in order.

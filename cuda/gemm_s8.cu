@@ -183,10 +183,21 @@ void multiply(const ProductS8& p, const Finish& f) {
     });
   };
   const bool fills = 2 * blocks_of(LargeS8{}) * p.batches >= multiprocessors();
-  if (p.a.count > SmallS8::m && fills)
-    run(LargeS8{});
-  else
-    run(SmallS8{});
+  if (p.a.count > SmallS8::m && fills) return run(LargeS8{});
+  // A product cut along k is a batch of equal shorter ones.
+  const i64 m = p.a.count, n = p.b.count, chunks = p.k / kVectorBytes;
+  i64 parts =
+      p.batches > 1 || p.k % kVectorBytes ? 1 : parts_of<uint8_t>(m, n, p.k, blocks_of(SmallS8{}));
+  while (chunks % parts) --parts;
+  if (parts <= 1) return run(SmallS8{});
+  const Array sums = Array::empty(DType::i32, Shape(parts, m, n));
+  ProductS8 cut = p;
+  cut.k = cut.a.batch[0] = cut.b.batch[0] = p.k / parts;
+  cut.axes = 1;
+  cut.batches = cut.size[0] = parts;
+  multiply<A, B>(cut, Exact{sums.as<int>()});
+  launch(add_parts_s8_kernel<Finish>, {blocks_for(m * n, kAddThreads8), kAddThreads8},
+         sums.as<int>(), static_cast<int>(parts), m, n, f);
 }
 
 // a (..., m, k) and b (..., n, k) of as_lines, c (..., m, n).

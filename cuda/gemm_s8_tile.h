@@ -254,6 +254,7 @@ struct SumsS8 {
   }
 };
 
+constexpr int kAddThreads8 = 128;
 constexpr i64 kGroupS8 = 8;  // rows of blocks that run together, for the L2 cache
 
 template <class A, class B, class Tile, bool row_sums, class Finish>
@@ -305,6 +306,19 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     sums.finish(p, f, parameters, reinterpret_cast<Value*>(memory) + warp * 16 * Sums::pitch, z, m0,
                 n0, first_a, first_b);
     __syncthreads();
+  }
+}
+
+// What becomes of the exact sums of a product whose k was cut into parts, (parts, m, n).
+template <class Finish>
+__global__ void __launch_bounds__(kAddThreads8)
+    add_parts_s8_kernel(const int* sums, int parts, i64 m, i64 n, Finish f) {
+  for (i64 i = i64{blockIdx.x} * kAddThreads8 + threadIdx.x; i < m * n;
+       i += i64{gridDim.x} * kAddThreads8) {
+    unsigned sum = 0;
+#pragma unroll 4
+    for (int part = 0; part < parts; ++part) sum += static_cast<unsigned>(sums[part * m * n + i]);
+    f.y[i] = f.result(f.value(static_cast<int>(sum), f.row(i / n), f.column(i % n)));
   }
 }
 

@@ -10,7 +10,8 @@ pytestmark = [needs_device, pytest.mark.usefixtures("before_hopper", "few_multip
 
 BYTES = [np.int8, np.uint8]
 TYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
-# Tiles are 32 x 32 up to 32 rows and 128 x 128 above, in steps of 64 along k, 8 or 4 under way.
+# Tiles are 32 x 32 up to 32 rows and 128 x 128 above, in steps of 64 along k, 8 or 4 under way; few tiles and
+# much of k are cut into parts, of whole chunks of 16.
 SIZES = [
     (0, 3, 4),
     (3, 0, 4),
@@ -21,6 +22,8 @@ SIZES = [
     (31, 33, 64),
     (32, 32, 80),
     (5, 40, 1100),
+    (7, 33, 1072),
+    (2, 9, 2064),
     (33, 129, 65),
     (129, 100, 270),
 ]
