@@ -88,11 +88,8 @@ def random(*shape: int, dtype: Any = None) -> Any:
 def products(n: int) -> Iterator[Pair]:
     """(n, n) by (n, n), of each precision; the float32 peer has TF32 off, or on beside ours."""
     rows = slice(0, n, max(1, n // 64))
-    # Tensor cores cut a float32 sum off after every 16 products, by half a unit in its last place on
-    # the mean (Ootomo and Yokota, arXiv 2203.03341).
-    cut = max(4e-6, n / 16 * 2.0**-24)
     for name, dtype, tf32, error in (
-        ("float32", torch.float32, False, cut),
+        ("float32", torch.float32, False, 4e-6),
         ("tf32", torch.float32, True, 4e-3),
         ("bfloat16", torch.bfloat16, False, 2e-2),
         ("float16", torch.float16, False, 4e-3),
@@ -123,6 +120,30 @@ def products(n: int) -> Iterator[Pair]:
         2.0 * n**3,
         "GOP/s",
         lambda y: y[rows],
+    )
+
+
+def narrow(n: int, tokens: int) -> Iterator[Pair]:
+    """One token through a layer of width 16 n, and the gradient of one of width n over many tokens."""
+    x, w = random(1, 16 * n, dtype=torch.bfloat16), random(16 * n, 16 * n, dtype=torch.bfloat16)
+    yield Pair(
+        f"linear 1x{16 * n}x{16 * n} bfloat16",
+        lambda: ops.linear(x, w),
+        lambda: torch.nn.functional.linear(x, w),
+        lambda: x.double() @ w.double().t(),
+        2e-2,
+        2.0 * (16 * n) ** 2,
+        "GB/s",
+    )
+    a, b = (random(tokens, n, dtype=torch.bfloat16) for _ in range(2))
+    yield Pair(
+        f"matmul {n}x{tokens}x{n} bfloat16",
+        lambda: ops.matmul(a.t(), b),
+        lambda: torch.matmul(a.t(), b),
+        lambda: a.double().t() @ b.double(),
+        2e-2,
+        2.0 * n * n * tokens,
+        "GF/s",
     )
 
 
@@ -214,6 +235,7 @@ def rowwise(rows: int, n: int) -> Iterator[Pair]:
 def groups(quick: bool) -> Iterator[Callable[[], Iterator[Pair]]]:
     for n in (512,) if quick else (1024, 4096, 8192):
         yield functools.partial(products, n)
+    yield functools.partial(narrow, *((32, 2048) if quick else (512, 16384)))
     for causal in (False, True):
         yield functools.partial(
             attention, *((1, 2, 256, 64) if quick else (4, 16, 4096, 128)), causal
