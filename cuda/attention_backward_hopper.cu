@@ -105,20 +105,6 @@ struct Task {
 
 #if defined(VECTILE_HOPPER)
 
-// The first query of which is(keys) holds, by a warp: 32 are looked at a time.
-template <class S, class F>
-__device__ __forceinline__ int first_query_by_warp(const Problem<S>& p, i64 b, F&& is) {
-  int first = 0, more = p.lq;  // it is one of so many, or the one after them
-  while (more > 0) {
-    const int apart = (more + kWarp - 1) / kWarp, end = first + more;
-    const int at = first + (lane_index() + 1) * apart - 1;
-    const unsigned found = __ballot_sync(kAll, at >= end || is(p.range(b, at)));
-    first += (found ? __popc((found & -found) - 1) : kWarp) * apart;
-    more = found ? (apart - 1 < end - first ? apart - 1 : end - first) : 0;
-  }
-  return first;
-}
-
 template <int D, class S>
 __device__ __forceinline__ void copy_in(const Maps& maps, const Work<S>& p, Memory<D> m,
                                         const Task<D>& task) {
@@ -357,7 +343,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   Task<D> task(p.forward, rest.task);
   if (warp_index() < 2) {
     const bool ends = warp_index() == 1;
-    const int query = first_query_by_warp(p.forward, task.b, [&](Range keys) {
+    const int query = first_query(p.forward, task.b, [&](Range keys) {
       return ends ? keys.begin >= task.last : keys.end > task.first;
     });
     if (lane_index() == 0) (ends ? rest.end : rest.begin) = query;

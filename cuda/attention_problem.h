@@ -43,18 +43,17 @@ struct Problem {
   }
 };
 
-// The first query of which is(keys) holds; it does of all after it.
+// The first query of which is(keys) holds, as it does of all after it. Of a whole warp, whose lanes
+// look at 32 of them at a time.
 template <class S, class F>
-__device__ int first_query(const Problem<S>& p, i64 b, F&& is) {
-  int first = 0, more = p.lq;
+__device__ __forceinline__ int first_query(const Problem<S>& p, i64 b, F&& is) {
+  int first = 0, more = p.lq;  // it is one of so many, or the one after them
   while (more > 0) {
-    const int half = more / 2;
-    if (is(p.range(b, first + half))) {
-      more = half;
-    } else {
-      first += half + 1;
-      more -= half + 1;
-    }
+    const int apart = (more + kWarp - 1) / kWarp, end = first + more;
+    const int at = first + (lane_index() + 1) * apart - 1;
+    const unsigned found = __ballot_sync(kAll, at >= end || is(p.range(b, at)));
+    first += (found ? __popc((found & -found) - 1) : kWarp) * apart;
+    more = found ? (apart - 1 < end - first ? apart - 1 : end - first) : 0;
   }
   return first;
 }
