@@ -38,6 +38,8 @@ struct Maps {
   TensorMap query, key, value;
 };
 
+#if defined(VECTILE_HOPPER)
+
 // A block's queries, and the keys that some of them see.
 struct Task {
   int first, begin, end;
@@ -57,8 +59,6 @@ struct Task {
   }
   __device__ int tiles() const { return begin < end ? (end - begin + kKeys - 1) / kKeys : 0; }
 };
-
-#if defined(VECTILE_HOPPER)
 
 // The block's task in a round of the grid. Every other round goes the other way: tasks of a head
 // become shorter under a causal mask, and no block should have the longest of each round.

@@ -5,22 +5,18 @@
 
 namespace vectile::cuda {
 namespace hopper {
-namespace {
-
-// How the arithmetics of gemm_tile.h work here.
-template <class Math>
-struct Form;
 
 template <class S>
 struct PairOf {
   S at[2];
 };
 
+// What the forms of gemm_tile.h's arithmetics share.
 template <class Math, class S, class Operand, int PLANES, int COLUMNS, int STAGES>
 struct FloatForm : FormOf<S, float, PLANES, COLUMNS, STAGES> {
   using Pair = PairOf<S>;
-  static constexpr int terms = PLANES == 1 ? 1 : Math::terms, sums = Math::sums;
-  static constexpr int apart = Math::apart;
+  static constexpr int terms = PLANES == 1 ? 1 : Math::terms;
+  static constexpr int sums = Math::sums, apart = Math::apart;
   __device__ static constexpr Term term(int i) {
     return PLANES == 1 ? Term{0, 0, 0} : Math::term(i);
   }
@@ -29,6 +25,12 @@ struct FloatForm : FormOf<S, float, PLANES, COLUMNS, STAGES> {
     warpgroup_multiply_add<Operand, COLUMNS, a_across, b_across, add>(sum, a, b);
   }
 };
+
+namespace {
+
+template <class Math>
+struct Form;
+
 template <class S>
 struct Form<Halves<S>> : FloatForm<Halves<S>, S, S, 1, 256, 4> {
   __device__ static void convert(S x, S y, PairOf<S> (&to)[1]) { to[0] = {{x, y}}; }
