@@ -33,7 +33,7 @@ int Call::device() { return required().device_; }
 Stream Call::stream() { return required().stream_; }
 
 int limit_architecture(int to) { return newest.exchange(to); }
-int limit_multiprocessors(int to) { return most.exchange(to); }
+int limit_multiprocessors(int to) { return most.exchange(std::max(1, to)); }
 
 #if defined(VECTILE_CUDA_EMULATED)
 
