@@ -59,7 +59,7 @@ __device__ ExpSum<Computed<S>> exp_sum(const S* row, i64 n, Piece<S, THREADS, KE
     return all;
   }
   ExpSum<T> mine{T(-INFINITY), T(0)};
-  over_pieces<P>(n, [&](i64 first, int count) {
+  over_pieces<P>(n, P::head(row), [&](i64 first, int count) {
     piece.load(row + first, count, T(-INFINITY));
     ExpSum<T> more{top(), T(0)};
     more.sum = sum(more.shift());

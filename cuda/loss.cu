@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(THREADS)
     const ExpSum<T> all = exp_sum<THREADS>(row, n, piece, scratch);
     T centred(0);  // the sum of x - max
     if (smoothing != T(0)) {
-      over_pieces<P>(n, [&](i64 first, int count) {
+      over_pieces<P>(n, P::head(row), [&](i64 first, int count) {
         if (n > P::capacity) piece.load(row + first, count, T(0));
 #pragma unroll
         for (int i = 0; i < P::count; ++i)
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(THREADS)
     const i64 target = targets[r];
     const bool left_out = target == ignored, inside = target >= 0 && target < n;
     const T shift = lse[r], s = inside ? scale[r * scale_stride] : T(NAN);
-    over_pieces<P>(n, [&](i64 first, int count) {
+    over_pieces<P>(n, P::head(x + r * n), [&](i64 first, int count) {
       P piece;
       const int hit =
           target >= first && target - first < count ? static_cast<int>(target - first) : -1;

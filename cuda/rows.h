@@ -115,6 +115,10 @@ struct Piece {
   __device__ static int index(int i) {
     return (i / size * THREADS + static_cast<int>(threadIdx.x)) * size + i % size;
   }
+  // Elements before the first vector of x.
+  __device__ static int head(const S* x) {
+    return static_cast<int>(-reinterpret_cast<std::uintptr_t>(x) % kVectorBytes / sizeof(S));
+  }
   // Whether the first n elements of a row are whole vectors: of all threads or of none.
   __device__ static bool whole(const S* x, int n) { return n % size == 0 && is_aligned(x); }
   // The first n elements of x, n at most the capacity; `outside` past them.
@@ -161,6 +165,19 @@ template <class P, class F>
 __device__ __forceinline__ void over_pieces(i64 n, F&& f) {
   for (i64 first = 0; first < n; first += P::capacity)
     f(first, static_cast<int>(n - first < P::capacity ? n - first : P::capacity));
+}
+// Likewise, but rows of more pieces are cut so that all between their `head` and what is left at
+// the end are of whole vectors. f is left out by threads that have nothing of a piece.
+template <class P, class F>
+__device__ __forceinline__ void over_pieces(i64 n, int head, F&& f) {
+  if (n <= P::capacity) return f(0, static_cast<int>(n));
+  int count = head ? head : P::capacity;
+  for (i64 first = 0; first < n; first += count) {
+    const i64 left = n - first;
+    if (first) count = left < P::capacity ? static_cast<int>(left) : P::capacity;
+    if (first && count > P::size) count -= count % P::size;
+    if (P::index(0) < count) f(first, count);
+  }
 }
 
 // f(Threads<N>{}) for the threads of a block that hold a row of n elements of S in KEEP vectors

@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(THREADS) forward_kernel(const S* x, S* y, i64 
     const ExpSum<T> all = exp_sum<THREADS, !logarithm>(from, n, piece, scratch);
     const T shift = all.shift();
     const T scale = all.sum == T(0) ? T(0) : T(1) / all.sum, lse = shift + log(all.sum);
-    over_pieces<P>(n, [&](i64 first, int count) {
+    over_pieces<P>(n, P::head(from), [&](i64 first, int count) {
       if (n > P::capacity) {
         piece.load(from + first, count, T(-INFINITY));
         if constexpr (!logarithm)
@@ -46,14 +46,14 @@ __global__ void __launch_bounds__(THREADS)
   for (i64 r = blockIdx.x; r < rows; r += gridDim.x) {
     P g, out;
     T sum(0);
-    over_pieces<P>(n, [&](i64 first, int count) {
+    over_pieces<P>(n, P::head(y + r * n), [&](i64 first, int count) {
       g.load(grad + r * n + first, count, T(0));
       out.load(y + r * n + first, count, T(0));
 #pragma unroll
       for (int i = 0; i < P::count; ++i) sum += logarithm ? g.at[i] : g.at[i] * out.at[i];
     });
     sum = block_reduce<THREADS>(sum, Sum{}, scratch);
-    over_pieces<P>(n, [&](i64 first, int count) {
+    over_pieces<P>(n, P::head(y + r * n), [&](i64 first, int count) {
       if (n > P::capacity) {
         g.load(grad + r * n + first, count, T(0));
         out.load(y + r * n + first, count, T(0));
