@@ -43,6 +43,7 @@ template <>
 __device__ __forceinline__ double from_float<double>(double x) {
   return x;
 }
+
 // A whole number as the nearest integer that Q, of a byte, holds; NaN as the lowest.
 template <class Q, class T>
 __device__ __forceinline__ Q saturate(T x) {

@@ -10,7 +10,8 @@
 namespace vectile::cuda {
 namespace {
 
-// Of C for a block, of which each warp has an equal part, and whether for a part of k.
+// Of C for a block, of which each warp has an equal part, and whether for a part of k: large tiles
+// are taken where C has blocks enough, and have no registers to spare.
 template <int M, int N, int WARPS_M, int WARPS_N, int STAGES, bool IN_PARTS>
 struct Tile {
   static constexpr bool in_parts = IN_PARTS;
@@ -75,7 +76,7 @@ struct Sums {
             const unsigned (&r)[4] = right[j / 2].at[term.b];
             const unsigned column[] = {r[j % 2], r[j % 2 + 2]};
             float (&sum)[4] = at[term.sum][i][j];
-            if (t < Math::apart) {
+            if (Math::sums == 2 && term.sum == 0) {
               float part[4] = {};
               multiply_add(part, left.at[term.a], column, typename Math::Operand{});
 #pragma unroll

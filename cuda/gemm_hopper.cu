@@ -15,8 +15,7 @@ struct PairOf {
 template <class Math, class S, class Operand, int PLANES, int COLUMNS, int STAGES>
 struct FloatForm : FormOf<S, float, PLANES, COLUMNS, STAGES> {
   using Pair = PairOf<S>;
-  static constexpr int terms = PLANES == 1 ? 1 : Math::terms;
-  static constexpr int sums = Math::sums, apart = Math::apart;
+  static constexpr int terms = PLANES == 1 ? 1 : Math::terms, sums = Math::sums;
   __device__ static constexpr Term term(int i) {
     return PLANES == 1 ? Term{0, 0, 0} : Math::term(i);
   }

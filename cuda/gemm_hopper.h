@@ -20,7 +20,7 @@ constexpr int kScratch = kConsumers * kWarpgroup / kWarp * kWarpRows * kScratchC
 
 // What a form of products begins with: planes of Elements, columns of a tile, the numbers that are
 // summed. Besides it has
-//   terms, sums, apart, term(i): a product is a sum of products of planes, as gemm_tile.h has it;
+//   terms, sums, term(i): a product is a sum of products of planes, as gemm_tile.h has it;
 //   multiply<a_across, b_across, add>(sum, a, b): a warpgroup's product of two operands, plus what
 //   was there if `add`.
 template <class S, class SUM, int PLANES, int COLUMNS, int STAGES>
@@ -81,8 +81,9 @@ __device__ Coordinates coordinates(int line, int k, int plane, const int (&batch
 template <class F>
 struct WarpSums {
   using Sum = typename F::Sum;
+  static constexpr int apart = F::sums - 1;  // terms, the first, that are summed by steps
   Sum at[F::sums][F::columns / 2];
-  Sum part[F::apart ? F::columns / 2 : 1];  // of the present step, where it is summed apart
+  Sum part[apart ? F::columns / 2 : 1];  // of the present step
 
   __device__ void clear() {
 #pragma unroll
@@ -93,8 +94,8 @@ struct WarpSums {
   // Adds the products of a term and one of the steps of 32 bytes.
   template <bool a_across, bool b_across>
   __device__ __forceinline__ void multiply(int t, int step, std::uint64_t a, std::uint64_t b) {
-    if constexpr (F::apart)
-      if (t < F::apart) {
+    if constexpr (apart)
+      if (t < apart) {
         if (step == 0)
           F::template multiply<a_across, b_across, false>(part, a, b);
         else
@@ -110,7 +111,7 @@ struct WarpSums {
   }
   __device__ void done() {
 #pragma unroll
-    for (int s = F::apart; s < F::sums; ++s) products_done(at[s]);
+    for (int s = apart; s < F::sums; ++s) products_done(at[s]);
   }
   __device__ Sum total(int i) const {
     const Sum y = at[0][i];
@@ -221,11 +222,11 @@ __global__ void __launch_bounds__(kThreads, 1) kernel(const __grid_constant__ Ta
           products_commit();
         };
         products_begin();
-        if constexpr (F::apart) multiply(0, F::apart);
-        multiply(F::apart, F::terms);
+        if constexpr (sums.apart) multiply(0, sums.apart);
+        multiply(sums.apart, F::terms);
         products_wait<1>();  // all but the last group: the step before is over
         if (before >= 0) release(before);
-        if constexpr (F::apart) sums.add_part();
+        if constexpr (sums.apart) sums.add_part();
         before = ring.stage;
       }
       products_wait<0>();

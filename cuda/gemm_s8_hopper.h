@@ -8,7 +8,7 @@ namespace vectile::cuda::hopper {
 
 template <class A, class B>
 struct FormS8 : FormOf<std::uint8_t, int, 1, 256, 4> {
-  static constexpr int terms = 1, sums = 1, apart = 0;
+  static constexpr int terms = 1, sums = 1;
   __device__ static constexpr Term term(int) { return {0, 0, 0}; }
   template <bool, bool, bool>
   __device__ static void multiply(int (&sum)[128], std::uint64_t a, std::uint64_t b) {

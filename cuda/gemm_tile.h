@@ -137,9 +137,9 @@ __device__ __forceinline__ void load_floats(float (&x)[2][4], const char* tile, 
 // ---- arithmetics --------------------------------------------------------------------------------
 
 // A product of fragments is a sum of products of their pieces, added up in `sums` places. Tensor
-// cores cut off what a sum loses of a product. Where `apart` is 1, the first term's products of a
-// step are therefore summed anew and then added to what came before by an addition that rounds
-// (Ootomo and Yokota, arXiv 2203.03341).
+// cores cut off what a sum loses of a product. Where there are two, sum 0, of the first term alone,
+// is therefore that of a step and is added to those before it by an addition that rounds (Ootomo
+// and Yokota, arXiv 2203.03341).
 struct Term {
   int a, b, sum;
 };
@@ -154,7 +154,7 @@ template <class S>
 struct Halves {
   using Stored = S;
   using Operand = S;
-  static constexpr int pieces = 1, terms = 1, sums = 1, apart = 0, blocks = 2;
+  static constexpr int pieces = 1, terms = 1, sums = 1, blocks = 2;
   __device__ static constexpr Term term(int) { return {0, 0, 0}; }
   template <bool along_k, class Tile>
   __device__ static Fragment<pieces> load(const char* tile, int line, int k) {
@@ -168,7 +168,7 @@ struct Halves {
 struct Rounded {
   using Stored = float;
   using Operand = Tf32;
-  static constexpr int pieces = 2, terms = 2, sums = 1, apart = 0, blocks = 1;
+  static constexpr int pieces = 2, terms = 2, sums = 1, blocks = 1;
   __device__ static constexpr Term term(int i) { return {i, i, 0}; }
   template <bool along_k, class Tile>
   __device__ static Fragment<pieces> load(const char* tile, int line, int k) {
@@ -193,7 +193,7 @@ struct Rounded {
 struct Split {
   using Stored = float;
   using Operand = BFloat16;
-  static constexpr int pieces = 3, terms = 6, sums = 2, apart = 1, blocks = 1;
+  static constexpr int pieces = 3, terms = 6, sums = 2, blocks = 1;
   __device__ static constexpr Term term(int i) {
     constexpr Term all[] = {{0, 0, 0}, {0, 2, 1}, {2, 0, 1}, {1, 1, 1}, {0, 1, 1}, {1, 0, 1}};
     return all[i];

@@ -172,11 +172,11 @@ template <class P, class F>
 __device__ __forceinline__ void over_pieces(i64 n, int head, F&& f) {
   if (n <= P::capacity) return f(0, static_cast<int>(n));
   int count = head ? head : P::capacity;
-  for (i64 first = 0; first < n; first += count) {
-    const i64 left = n - first;
-    if (first) count = left < P::capacity ? static_cast<int>(left) : P::capacity;
-    if (first && count > P::size) count -= count % P::size;
+  for (i64 first = 0; first < n;) {
     if (P::index(0) < count) f(first, count);
+    first += count;
+    count = static_cast<int>(n - first < P::capacity ? n - first : P::capacity);
+    if (count > P::size) count -= count % P::size;
   }
 }
 

@@ -11,7 +11,7 @@ namespace vectile::cuda {
 namespace {
 
 thread_local Call* current = nullptr;
-std::atomic<int> newest = INT_MAX, most = INT_MAX;
+std::atomic<int> newest_architecture = INT_MAX, most_multiprocessors = INT_MAX;
 
 Call& required() {
   if (!current) throw std::logic_error("cuda: no call is under way");
@@ -32,8 +32,8 @@ void succeed(cudaError_t status, const char* what) {
 int Call::device() { return required().device_; }
 Stream Call::stream() { return required().stream_; }
 
-int limit_architecture(int to) { return newest.exchange(to); }
-int limit_multiprocessors(int to) { return most.exchange(std::max(1, to)); }
+int limit_architecture(int to) { return newest_architecture.exchange(to); }
+int limit_multiprocessors(int to) { return most_multiprocessors.exchange(std::max(1, to)); }
 
 #if defined(VECTILE_CUDA_EMULATED)
 
@@ -42,8 +42,8 @@ Call::Call(int device, Stream stream) : device_(device), stream_(stream), outer_
 }
 Call::~Call() { current = outer_; }
 int device_count() { return 1; }
-int multiprocessors() { return std::min(2, most.load()); }
-int architecture() { return std::min(90, newest.load()); }
+int multiprocessors() { return std::min(2, most_multiprocessors.load()); }
+int architecture() { return std::min(90, newest_architecture.load()); }
 const char* device_name(int device) { return device == 0 ? "emulated" : ""; }
 
 // New memory holds anything, and so does freed memory: NaNs.
@@ -92,7 +92,7 @@ int multiprocessors() {
   int count = 0;
   succeed(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, Call::device()),
           "cudaDeviceGetAttribute");
-  return std::min(count, most.load());
+  return std::min(count, most_multiprocessors.load());
 }
 
 int architecture() {
@@ -101,7 +101,7 @@ int architecture() {
           "cudaDeviceGetAttribute");
   succeed(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, Call::device()),
           "cudaDeviceGetAttribute");
-  return std::min(10 * major + minor, newest.load());
+  return std::min(10 * major + minor, newest_architecture.load());
 }
 
 const char* device_name(int device) {

@@ -123,16 +123,16 @@ def products(n: int) -> Iterator[Pair]:
     )
 
 
-def narrow(n: int, tokens: int) -> Iterator[Pair]:
-    """One token through a layer of width 16 n, and the gradient of one of width n over many tokens."""
-    x, w = random(1, 16 * n, dtype=torch.bfloat16), random(16 * n, 16 * n, dtype=torch.bfloat16)
+def narrow(wide: int, n: int, tokens: int) -> Iterator[Pair]:
+    """One token through a wide layer, and the gradient of a layer of width n over many tokens."""
+    x, w = random(1, wide, dtype=torch.bfloat16), random(wide, wide, dtype=torch.bfloat16)
     yield Pair(
-        f"linear 1x{16 * n}x{16 * n} bfloat16",
+        f"linear 1x{wide}x{wide} bfloat16",
         lambda: ops.linear(x, w),
         lambda: torch.nn.functional.linear(x, w),
         lambda: x.double() @ w.double().t(),
         2e-2,
-        2.0 * (16 * n) ** 2,
+        2.0 * wide**2,
         "GB/s",
     )
     a, b = (random(tokens, n, dtype=torch.bfloat16) for _ in range(2))
@@ -235,7 +235,7 @@ def rowwise(rows: int, n: int) -> Iterator[Pair]:
 def groups(quick: bool) -> Iterator[Callable[[], Iterator[Pair]]]:
     for n in (512,) if quick else (1024, 4096, 8192):
         yield functools.partial(products, n)
-    yield functools.partial(narrow, *((32, 2048) if quick else (512, 16384)))
+    yield functools.partial(narrow, *((512, 32, 2048) if quick else (8192, 512, 16384)))
     for causal in (False, True):
         yield functools.partial(
             attention, *((1, 2, 256, 64) if quick else (4, 16, 4096, 128)), causal

@@ -32,23 +32,22 @@ needs_emulation = pytest.mark.skipif(
 
 
 @contextlib.contextmanager
-def older_device() -> Iterator[None]:
+def _limited(limit: str, to: int) -> Iterator[None]:
+    before = getattr(cuda, limit)(to)
+    try:
+        yield
+    finally:
+        getattr(cuda, limit)(before)
+
+
+def older_device() -> contextlib.AbstractContextManager[None]:
     """Without the kernels for devices after sm_80."""
-    before = cuda.limit_architecture(80)
-    try:
-        yield
-    finally:
-        cuda.limit_architecture(before)
+    return _limited("limit_architecture", 80)
 
 
-@contextlib.contextmanager
-def small_device() -> Iterator[None]:
+def small_device() -> contextlib.AbstractContextManager[None]:
     """With as few multiprocessors as the emulation has: small arrays then take the kernels for large ones."""
-    before = cuda.limit_multiprocessors(2)
-    try:
-        yield
-    finally:
-        cuda.limit_multiprocessors(before)
+    return _limited("limit_multiprocessors", 2)
 
 
 def dev(x: Any) -> Any:

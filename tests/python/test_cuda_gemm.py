@@ -27,7 +27,7 @@ SIZES = [
     (65, 72, 80),
 ]
 LARGE = [(129, 72, 33), (136, 136, 40), (128, 256, 16)]
-# Few blocks and much of k, of which parts are summed apart: 8, 4 and 2, of half types at most half as many.
+# Few blocks and much of k, which is cut into parts: 8, 4 and 2 of float32.
 DEEP = [(1, 40, 1088), (65, 3, 1025), (33, 140, 513)]
 ACTIVATIONS = {
     None: lambda x: x,
